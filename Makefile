@@ -1,0 +1,58 @@
+# The only entry points. `make demo` and `make test` need nothing but Python >= 3.11 and a C compiler.
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help setup demo test lint type proto bench prove lock clean
+
+help:
+	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
+
+$(STAMP): requirements.lock pyproject.toml
+	python3 -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
+## setup   make .venv with the locked dependencies and this checkout
+setup: $(STAMP)
+
+## demo    one control plane, three nodes, four upstream servers, ten switches under load, and the ledger
+demo: setup
+	$(PY) -m tests.support.demo
+
+## test    everything but the long proofs; ARGS="-k router" narrows it
+test: setup
+	$(PY) -m pytest -m "not prove" $(ARGS)
+
+## lint    ruff, import contracts, generated code up to date
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
+	$(PY) proto/generate.py --check
+
+## type    mypy strict
+type: setup
+	$(VENV)/bin/mypy
+
+## proto   regenerate pointsman/wire from proto/
+proto: setup
+	$(PY) proto/generate.py
+
+## bench   side by side with nginx, HAProxy, Envoy, Traefik and Caddy, and the Admin API's write rate
+bench: setup
+	$(PY) -m benchmarks.run $(ARGS)
+
+## prove   long proofs with figures; ONLY=name picks one
+prove: setup
+	$(PY) -m pytest -m prove $(if $(ONLY),-k $(ONLY)) -s $(ARGS)
+
+## lock    write requirements.lock from pyproject.toml
+lock: setup
+	$(PY) -m pip install -q pip-tools
+	$(PY) -m piptools compile -q --all-extras --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

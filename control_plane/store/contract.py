@@ -1,0 +1,145 @@
+"""What every store promises; `sqlite.py` keeps it now, PostgreSQL joins as a second dialect.
+
+A store runs units of work, plain functions over a `Transaction`. All of one unit happens or none of it, and a unit
+that changed anything takes the next version as its very last statement, under the head row's lock, so that the
+order of versions is the order of commits. The future of a write resolves after the commit is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from control_plane.entities.types import EntityBody
+
+T = TypeVar("T")
+
+
+class Operation(StrEnum):
+    """What a change did to an entity."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entity's change inside a version; `before` is None on create, `after` on delete."""
+
+    operation: Operation
+    collection: str
+    id: str
+    before: EntityBody | None
+    after: EntityBody | None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asked for a write, from where and why; kept with its version."""
+
+    author: str = ""  # empty = anonymous
+    source: str = "admin-api"  # admin-api, sync, apply, cli ...
+    address: str = ""  # the client's socket address
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One committed write. `changes` is filled where a reader asked for one version."""
+
+    number: int
+    committed_at: float  # seconds since the epoch
+    origin: Origin
+    change_count: int
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Generic[T]):
+    """A write's result and the version the store is at after it.
+
+    `changes` is empty, and `version` the head of before, when the unit of work changed nothing.
+    """
+
+    result: T
+    version: int
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TagFilter:
+    """Entities that carry all of `tags`, or any of them."""
+
+    tags: tuple[str, ...]
+    match_all: bool = True
+
+
+class Transaction(Protocol):
+    """Reads and writes of one unit of work. Synchronous: it runs on the store's own thread.
+
+    Bodies are complete, validated entities as the schema made them (all fields present). Errors are those of
+    `control_plane/entities/errors.py`.
+    """
+
+    def get(self, collection: str, entity_id: str) -> EntityBody | None:
+        """The entity with this id."""
+
+    def find(self, collection: str, values: Mapping[str, str]) -> EntityBody | None:
+        """The entity with these values of one of its unique keys, e.g. `{"name": "x"}`; foreign parts by id."""
+
+    def page(
+        self,
+        collection: str,
+        *,
+        size: int,
+        after: str = "",
+        tags: TagFilter | None = None,
+        parent: tuple[str, str] | None = None,
+    ) -> Sequence[EntityBody]:
+        """Up to `size` entities by ascending id, behind the id `after`; `parent` = (foreign field, id)."""
+
+    def each(self, collection: str) -> Sequence[EntityBody]:
+        """All entities of a collection by ascending id."""
+
+    def tagged(self, *, tag: str | None, size: int, after: tuple[str, str, str] | None) -> Sequence[tuple[str, str, str]]:
+        """Rows (entity id, tag, collection) by ascending order, behind `after`."""
+
+    def insert(self, collection: str, body: EntityBody) -> None:
+        """Adds an entity. Raises PrimaryKeyViolation, UniqueViolation or ForeignKeyViolation."""
+
+    def replace(self, collection: str, body: EntityBody) -> None:
+        """Puts `body` in the place of the entity with its id. Raises as `insert`, but for the primary key."""
+
+    def delete(self, collection: str, entity_id: str) -> bool:
+        """Removes an entity and what cascades from it; False when there was none. Raises ReferencedByOthers."""
+
+
+class Store(Protocol):
+    """Versioned entities on disk."""
+
+    async def write(self, work: Callable[[Transaction], T], origin: Origin) -> Written[T]:
+        """Runs `work` as one transaction and one version. Whatever it raises rolls all of it back and is raised."""
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        """Runs `work` over a consistent, read-only view."""
+
+    async def head(self) -> int:
+        """The newest version; 0 for an empty store."""
+
+    async def version(self, number: int) -> Version | None:
+        """One version with its changes."""
+
+    async def versions(self, *, size: int, before: int | None = None) -> Sequence[Version]:
+        """Versions, newest first, without their changes; `before` = page on below that number."""
+
+    async def changes_since(self, version: int) -> Sequence[Version]:
+        """All versions above `version` in commit order, with their changes."""
+
+    def subscribe(self, listener: Callable[[int], None]) -> Callable[[], None]:
+        """Calls `listener(version)` on the event loop after each commit, in order; returns how to stop that."""
+
+    async def close(self) -> None:
+        """Finishes what is queued and closes the files."""

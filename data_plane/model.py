@@ -1,0 +1,151 @@
+"""The configuration a worker serves by, as plain values.
+
+Made from the wire by `data_plane/worker/decode.py`, read by the router, the balancer and the proxy. Values here are
+immutable and hold no live state: what outlives a swap (round-robin position, in-flight counts, idle connections)
+lives in objects keyed by the ids found here. Texts that meet request bytes are bytes already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderCondition:
+    """One header a route or probe names: `name` as configured, any of `values` may match."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCondition:
+    """A source or destination of a stream route; None = any."""
+
+    ip: str | None
+    port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfig:
+    """A route as the operator wrote it, defaults filled in."""
+
+    id: str
+    name: str = ""
+    protocols: tuple[str, ...] = ("http", "https")
+    methods: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    headers: tuple[HeaderCondition, ...] = ()
+    snis: tuple[str, ...] = ()
+    sources: tuple[PeerCondition, ...] = ()
+    destinations: tuple[PeerCondition, ...] = ()
+    https_redirect_status_code: int = 426
+    regex_priority: int = 0
+    strip_path: bool = True
+    path_handling: str = "v0"
+    preserve_host: bool = False
+    request_buffering: bool = True
+    response_buffering: bool = True
+    service: str = ""
+    created_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """A service; timeouts in seconds, `retries` = attempts - 1, `path` empty = none."""
+
+    id: str
+    name: str = ""
+    protocol: str = "http"
+    host: str = ""
+    port: int = 80
+    path: str = ""
+    retries: int = 5
+    connect_timeout_s: float = 60.0
+    write_timeout_s: float = 60.0
+    read_timeout_s: float = 60.0
+    tls_verify: bool | None = None
+    tls_verify_depth: int | None = None
+    ca_certificates: tuple[str, ...] = ()
+    client_certificate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Half of a health check: consecutive results that flip the verdict; 0 = never."""
+
+    interval_s: float = 0.0
+    http_statuses: frozenset[int] = frozenset()
+    successes: int = 0
+    tcp_failures: int = 0
+    timeouts: int = 0
+    http_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveCheck:
+    """Probes sent by the node process; `timeout_s` per probe."""
+
+    type: str = "http"
+    timeout_s: float = 1.0
+    concurrency: int = 10
+    http_path: str = "/"
+    https_sni: str = ""
+    https_verify_certificate: bool = True
+    headers: tuple[HeaderCondition, ...] = ()
+    healthy: Thresholds = field(default_factory=Thresholds)
+    unhealthy: Thresholds = field(default_factory=Thresholds)
+
+
+@dataclass(frozen=True, slots=True)
+class PassiveCheck:
+    """Judgement of proxied traffic."""
+
+    type: str = "http"
+    healthy: Thresholds = field(default_factory=Thresholds)
+    unhealthy: Thresholds = field(default_factory=Thresholds)
+
+
+@dataclass(frozen=True, slots=True)
+class Healthchecks:
+    """`threshold` = percent of the weight that must be available for the upstream to be used."""
+
+    threshold: float = 0.0
+    active: ActiveCheck = field(default_factory=ActiveCheck)
+    passive: PassiveCheck = field(default_factory=PassiveCheck)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConfig:
+    """A named pool of targets and how to choose among them."""
+
+    id: str
+    name: str
+    algorithm: str = "round-robin"
+    hash_on: str = "none"
+    hash_fallback: str = "none"
+    hash_on_header: str = ""
+    hash_fallback_header: str = ""
+    hash_on_cookie: str = ""
+    hash_on_cookie_path: str = "/"
+    hash_on_query_arg: str = ""
+    hash_fallback_query_arg: str = ""
+    hash_on_uri_capture: str = ""
+    hash_fallback_uri_capture: str = ""
+    slots: int = 10000
+    host_header: str = ""
+    client_certificate: str = ""
+    use_srv_name: bool = False
+    healthchecks: Healthchecks = field(default_factory=Healthchecks)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetConfig:
+    """`host` without brackets, `port`, and the weight as written; 0 = kept but given nothing."""
+
+    id: str
+    upstream: str
+    host: str
+    port: int
+    weight: int = 100

@@ -1,0 +1,236 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Origin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ORIGIN_UNSPECIFIED: _ClassVar[Origin]
+    ORIGIN_STREAM: _ClassVar[Origin]
+    ORIGIN_DISK: _ClassVar[Origin]
+
+class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STAGE_UNSPECIFIED: _ClassVar[Stage]
+    STAGE_PULL: _ClassVar[Stage]
+    STAGE_VERIFY: _ClassVar[Stage]
+    STAGE_DECODE: _ClassVar[Stage]
+    STAGE_BUILD: _ClassVar[Stage]
+    STAGE_ACTIVATE: _ClassVar[Stage]
+ORIGIN_UNSPECIFIED: Origin
+ORIGIN_STREAM: Origin
+ORIGIN_DISK: Origin
+STAGE_UNSPECIFIED: Stage
+STAGE_PULL: Stage
+STAGE_VERIFY: Stage
+STAGE_DECODE: Stage
+STAGE_BUILD: Stage
+STAGE_ACTIVATE: Stage
+
+class SnapshotRef(_message.Message):
+    __slots__ = ("epoch", "version", "snapshot_hash")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_HASH_FIELD_NUMBER: _ClassVar[int]
+    epoch: bytes
+    version: int
+    snapshot_hash: bytes
+    def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., snapshot_hash: _Optional[bytes] = ...) -> None: ...
+
+class NodeMessage(_message.Message):
+    __slots__ = ("hello", "beat", "applied", "rejected", "leaving")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    BEAT_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    beat: Beat
+    applied: Applied
+    rejected: Rejected
+    leaving: Leaving
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ...) -> None: ...
+
+class PlaneMessage(_message.Message):
+    __slots__ = ("welcome", "offer", "beat_ack", "goodbye")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    offer: Offer
+    beat_ack: BeatAck
+    goodbye: Goodbye
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("node_id", "hostname", "software", "protocol_min", "protocol_max", "schema_level", "labels", "running", "boot_id", "snapshot_bytes_max", "workers", "proxy_addresses", "status_address")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    PROXY_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    STATUS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    hostname: str
+    software: str
+    protocol_min: int
+    protocol_max: int
+    schema_level: int
+    labels: _containers.ScalarMap[str, str]
+    running: SnapshotRef
+    boot_id: int
+    snapshot_bytes_max: int
+    workers: int
+    proxy_addresses: _containers.RepeatedScalarFieldContainer[str]
+    status_address: str
+    def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., software: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., schema_level: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., boot_id: _Optional[int] = ..., snapshot_bytes_max: _Optional[int] = ..., workers: _Optional[int] = ..., proxy_addresses: _Optional[_Iterable[str]] = ..., status_address: _Optional[str] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("protocol", "schema_level", "plane_id", "beat_interval", "head")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    PLANE_ID_FIELD_NUMBER: _ClassVar[int]
+    BEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    schema_level: int
+    plane_id: str
+    beat_interval: _duration_pb2.Duration
+    head: SnapshotRef
+    def __init__(self, protocol: _Optional[int] = ..., schema_level: _Optional[int] = ..., plane_id: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ...) -> None: ...
+
+class Beat(_message.Message):
+    __slots__ = ("sequence", "running", "in_flight")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    running: SnapshotRef
+    in_flight: int
+    def __init__(self, sequence: _Optional[int] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., in_flight: _Optional[int] = ...) -> None: ...
+
+class BeatAck(_message.Message):
+    __slots__ = ("sequence", "head")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    head: SnapshotRef
+    def __init__(self, sequence: _Optional[int] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ...) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("snapshot", "raw_bytes", "packed_bytes", "packed_sha256", "pieces", "entities")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_SHA256_FIELD_NUMBER: _ClassVar[int]
+    PIECES_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    snapshot: SnapshotRef
+    raw_bytes: int
+    packed_bytes: int
+    packed_sha256: bytes
+    pieces: int
+    entities: int
+    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., raw_bytes: _Optional[int] = ..., packed_bytes: _Optional[int] = ..., packed_sha256: _Optional[bytes] = ..., pieces: _Optional[int] = ..., entities: _Optional[int] = ...) -> None: ...
+
+class PullRequest(_message.Message):
+    __slots__ = ("snapshot", "from_piece")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    FROM_PIECE_FIELD_NUMBER: _ClassVar[int]
+    snapshot: SnapshotRef
+    from_piece: int
+    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., from_piece: _Optional[int] = ...) -> None: ...
+
+class Piece(_message.Message):
+    __slots__ = ("index", "total", "data")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    total: int
+    data: bytes
+    def __init__(self, index: _Optional[int] = ..., total: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class SnapshotBody(_message.Message):
+    __slots__ = ("entities",)
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    entities: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, entities: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Applied(_message.Message):
+    __slots__ = ("snapshot", "took", "origin")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    TOOK_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    snapshot: SnapshotRef
+    took: _duration_pb2.Duration
+    origin: Origin
+    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., took: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ...) -> None: ...
+
+class Rejected(_message.Message):
+    __slots__ = ("snapshot", "stage", "faults", "running")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    snapshot: SnapshotRef
+    stage: Stage
+    faults: _containers.RepeatedCompositeFieldContainer[Fault]
+    running: SnapshotRef
+    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., stage: _Optional[_Union[Stage, str]] = ..., faults: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ...) -> None: ...
+
+class Fault(_message.Message):
+    __slots__ = ("code", "collection", "entity_id", "entity_name", "field", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_NAME_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    collection: str
+    entity_id: str
+    entity_name: str
+    field: str
+    message: str
+    def __init__(self, code: _Optional[str] = ..., collection: _Optional[str] = ..., entity_id: _Optional[str] = ..., entity_name: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Leaving(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Goodbye(_message.Message):
+    __slots__ = ("reason", "reconnect_min", "reconnect_max", "permanent")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RECONNECT_MIN_FIELD_NUMBER: _ClassVar[int]
+    RECONNECT_MAX_FIELD_NUMBER: _ClassVar[int]
+    PERMANENT_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    reconnect_min: _duration_pb2.Duration
+    reconnect_max: _duration_pb2.Duration
+    permanent: bool
+    def __init__(self, reason: _Optional[str] = ..., reconnect_min: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reconnect_max: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., permanent: _Optional[bool] = ...) -> None: ...

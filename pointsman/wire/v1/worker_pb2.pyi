@@ -1,0 +1,182 @@
+from pointsman.wire.v1 import fleet_pb2 as _fleet_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ToWorker(_message.Message):
+    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request")
+    STAGE_BEGIN_FIELD_NUMBER: _ClassVar[int]
+    STAGE_PART_FIELD_NUMBER: _ClassVar[int]
+    STAGE_END_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATE_FIELD_NUMBER: _ClassVar[int]
+    DISCARD_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    stage_begin: StageBegin
+    stage_part: StagePart
+    stage_end: StageEnd
+    activate: Activate
+    discard: Discard
+    names: Names
+    drain: Drain
+    counters_request: CountersRequest
+    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ...) -> None: ...
+
+class StageBegin(_message.Message):
+    __slots__ = ("snapshot", "base_version")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    snapshot: _fleet_pb2.SnapshotRef
+    base_version: int
+    def __init__(self, snapshot: _Optional[_Union[_fleet_pb2.SnapshotRef, _Mapping]] = ..., base_version: _Optional[int] = ...) -> None: ...
+
+class StagePart(_message.Message):
+    __slots__ = ("upserts", "deletes")
+    UPSERTS_FIELD_NUMBER: _ClassVar[int]
+    DELETES_FIELD_NUMBER: _ClassVar[int]
+    upserts: _containers.RepeatedScalarFieldContainer[bytes]
+    deletes: _containers.RepeatedCompositeFieldContainer[EntityKey]
+    def __init__(self, upserts: _Optional[_Iterable[bytes]] = ..., deletes: _Optional[_Iterable[_Union[EntityKey, _Mapping]]] = ...) -> None: ...
+
+class EntityKey(_message.Message):
+    __slots__ = ("collection", "id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    id: str
+    def __init__(self, collection: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+
+class StageEnd(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Activate(_message.Message):
+    __slots__ = ("version", "at_monotonic_ns")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    AT_MONOTONIC_NS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    at_monotonic_ns: int
+    def __init__(self, version: _Optional[int] = ..., at_monotonic_ns: _Optional[int] = ...) -> None: ...
+
+class Discard(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class Names(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[NameAnswer]
+    def __init__(self, answers: _Optional[_Iterable[_Union[NameAnswer, _Mapping]]] = ...) -> None: ...
+
+class NameAnswer(_message.Message):
+    __slots__ = ("name", "records", "error")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    records: _containers.RepeatedCompositeFieldContainer[NameRecord]
+    error: str
+    def __init__(self, name: _Optional[str] = ..., records: _Optional[_Iterable[_Union[NameRecord, _Mapping]]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class NameRecord(_message.Message):
+    __slots__ = ("ip", "port", "weight")
+    IP_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ip: str
+    port: int
+    weight: int
+    def __init__(self, ip: _Optional[str] = ..., port: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
+
+class Drain(_message.Message):
+    __slots__ = ("accept_for_ms", "finish_within_ms")
+    ACCEPT_FOR_MS_FIELD_NUMBER: _ClassVar[int]
+    FINISH_WITHIN_MS_FIELD_NUMBER: _ClassVar[int]
+    accept_for_ms: int
+    finish_within_ms: int
+    def __init__(self, accept_for_ms: _Optional[int] = ..., finish_within_ms: _Optional[int] = ...) -> None: ...
+
+class CountersRequest(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class FromWorker(_message.Message):
+    __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATED_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    started: Started
+    prepared: Prepared
+    refused: Refused
+    activated: Activated
+    counters: Counters
+    drained: Drained
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ...) -> None: ...
+
+class Started(_message.Message):
+    __slots__ = ("pid",)
+    PID_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+
+class Prepared(_message.Message):
+    __slots__ = ("version", "took_ms")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TOOK_MS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    took_ms: int
+    def __init__(self, version: _Optional[int] = ..., took_ms: _Optional[int] = ...) -> None: ...
+
+class Refused(_message.Message):
+    __slots__ = ("version", "faults")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    faults: _containers.RepeatedCompositeFieldContainer[_fleet_pb2.Fault]
+    def __init__(self, version: _Optional[int] = ..., faults: _Optional[_Iterable[_Union[_fleet_pb2.Fault, _Mapping]]] = ...) -> None: ...
+
+class Activated(_message.Message):
+    __slots__ = ("version", "at_monotonic_ns", "late_us")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    AT_MONOTONIC_NS_FIELD_NUMBER: _ClassVar[int]
+    LATE_US_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    at_monotonic_ns: int
+    late_us: int
+    def __init__(self, version: _Optional[int] = ..., at_monotonic_ns: _Optional[int] = ..., late_us: _Optional[int] = ...) -> None: ...
+
+class Counters(_message.Message):
+    __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    requests: int
+    connections_accepted: int
+    connections_active: int
+    in_flight: int
+    version: int
+    rss_bytes: int
+    def __init__(self, sequence: _Optional[int] = ..., requests: _Optional[int] = ..., connections_accepted: _Optional[int] = ..., connections_active: _Optional[int] = ..., in_flight: _Optional[int] = ..., version: _Optional[int] = ..., rss_bytes: _Optional[int] = ...) -> None: ...
+
+class Drained(_message.Message):
+    __slots__ = ("cut",)
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    cut: int
+    def __init__(self, cut: _Optional[int] = ...) -> None: ...
