@@ -9,9 +9,9 @@ ARGS ?=
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements-dev.lock pyproject.toml
 	python3 -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(STAMP)
 
@@ -49,10 +49,13 @@ bench: setup
 prove: setup
 	$(PY) -m pytest -m prove $(if $(ONLY),-k $(ONLY)) -s $(ARGS)
 
-## lock    write requirements.lock from pyproject.toml
+## lock    write requirements.lock (what runs) and requirements-dev.lock (and what tests) from pyproject.toml
+LOCK := $(PY) -m piptools compile -q --generate-hashes --allow-unsafe --strip-extras \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 lock: setup
 	$(PY) -m pip install -q pip-tools
-	$(PY) -m piptools compile -q --all-extras --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
+	$(LOCK) -o requirements.lock pyproject.toml
+	$(LOCK) --extra dev -o requirements-dev.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info
