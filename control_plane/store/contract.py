@@ -3,18 +3,46 @@
 A store runs units of work, plain functions over a `Transaction`. All of one unit happens or none of it, and a unit
 that changed anything takes the next version as its very last statement, under the head row's lock, so that the
 order of versions is the order of commits. The future of a write resolves after the commit is on disk.
+
+A unit of work may be run again from its start (after a race with another control plane), so it must have no effects
+but those on its transaction. It must never wait for anything: all other writes wait for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from control_plane.entities.types import EntityBody
 
 T = TypeVar("T")
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked, through no fault of the request. Nothing of the unit of work happened.
+
+    `retry_after_s` is when asking again makes sense, in seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StoreBusy(StoreError):
+    """More work is waiting than the store lets wait."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be read or written now: disk full, read-only, locked by someone else, closed. It is tried
+    again with the next unit of work."""
+
+
+class StoreUnusable(Exception):
+    """The database cannot be opened by this version of the software, and waiting will not help. The text says why and
+    what to do."""
 
 
 class Operation(StrEnum):
@@ -77,12 +105,31 @@ class TagFilter:
     match_all: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node that was seen, as it outlives a restart of the control plane. Times are seconds since the epoch."""
+
+    id: str
+    hostname: str
+    ip: str
+    software: str
+    labels: dict[str, str] = field(default_factory=dict)
+    config_hash: str = ""  # hex; empty = nothing applied yet
+    version: int = 0  # last applied; 0 = none
+    last_seen: float = 0.0
+    first_seen: float = 0.0
+    sync_status: str = "unknown"
+
+
 class Transaction(Protocol):
     """Reads and writes of one unit of work. Synchronous: it runs on the store's own thread.
 
     Bodies are complete, validated entities as the schema made them (all fields present). Errors are those of
     `control_plane/entities/errors.py`.
     """
+
+    def head(self) -> int:
+        """The version that this view is based on; 0 for an empty store."""
 
     def get(self, collection: str, entity_id: str) -> EntityBody | None:
         """The entity with this id."""
@@ -101,10 +148,15 @@ class Transaction(Protocol):
     ) -> Sequence[EntityBody]:
         """Up to `size` entities by ascending id, behind the id `after`; `parent` = (foreign field, id)."""
 
-    def each(self, collection: str) -> Sequence[EntityBody]:
-        """All entities of a collection by ascending id."""
+    def each(self, collection: str) -> Iterable[EntityBody]:
+        """All entities of a collection by ascending id, read in portions: what is not kept costs no memory.
 
-    def tagged(self, *, tag: str | None, size: int, after: tuple[str, str, str] | None) -> Sequence[tuple[str, str, str]]:
+        Only inserts behind the position already reached are sure to show up in an iteration under way.
+        """
+
+    def tagged(
+        self, *, tag: str | None, size: int, after: tuple[str, str, str] | None
+    ) -> Sequence[tuple[str, str, str]]:
         """Rows (entity id, tag, collection) by ascending order, behind `after`."""
 
     def insert(self, collection: str, body: EntityBody) -> None:
@@ -121,10 +173,16 @@ class Store(Protocol):
     """Versioned entities on disk."""
 
     async def write(self, work: Callable[[Transaction], T], origin: Origin) -> Written[T]:
-        """Runs `work` as one transaction and one version. Whatever it raises rolls all of it back and is raised."""
+        """Runs `work` as one transaction and one version. Whatever it raises rolls all of it back and is raised.
+
+        Raises StoreBusy or StoreUnavailable when the store cannot take it.
+        """
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
-        """Runs `work` over a consistent, read-only view."""
+        """Runs `work` over a consistent, read-only view, beside writes and other reads. Raises as `write`."""
+
+    async def epoch(self) -> bytes:
+        """The 16 random bytes that name this history of versions."""
 
     async def head(self) -> int:
         """The newest version; 0 for an empty store."""
@@ -137,6 +195,15 @@ class Store(Protocol):
 
     async def changes_since(self, version: int) -> Sequence[Version]:
         """All versions above `version` in commit order, with their changes."""
+
+    async def save_nodes(self, records: Sequence[NodeRecord]) -> None:
+        """Keeps these nodes' records, replacing older ones of the same ids. No version: nodes are not configuration."""
+
+    async def nodes(self) -> Sequence[NodeRecord]:
+        """All nodes ever saved, by id."""
+
+    async def forget_nodes(self, *, last_seen_before: float) -> None:
+        """Removes the records of nodes that were last seen before that time."""
 
     def subscribe(self, listener: Callable[[int], None]) -> Callable[[], None]:
         """Calls `listener(version)` on the event loop after each commit, in order; returns how to stop that."""

@@ -1,0 +1,13 @@
+"""All schemas, parents before children: an entity refers only to collections that stand before its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from control_plane.entities.route import ROUTE
+from control_plane.entities.schema import Schema
+from control_plane.entities.service import SERVICE
+from control_plane.entities.target import TARGET
+from control_plane.entities.upstream import UPSTREAM
+
+SCHEMAS: Mapping[str, Schema] = {schema.collection: schema for schema in (SERVICE, ROUTE, UPSTREAM, TARGET)}

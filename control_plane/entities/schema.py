@@ -1,0 +1,234 @@
+"""The engine: one schema an entity, from which everything else about that entity is derived.
+
+The Admin API's paths, the validation, `/schemas/...`, OpenAPI and the declarative loader all read the same `Schema`.
+Its methods take what a client sent and return the complete entity, or raise one error that names all that is wrong.
+They know no database: foreign keys given by name are resolved by a function the caller passes in, and whether an id
+exists is the store's to say.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from control_plane.entities.checks import Check, Problems
+from control_plane.entities.errors import ForeignKeysUnresolved, InvalidUnique, SchemaViolation
+from control_plane.entities.fields import Field, Foreign, Record, is_uuid
+from control_plane.entities.types import EntityBody, JsonValue
+
+Resolve = Callable[[str, str, str], str | None]
+"""(collection, unique field, value) -> id of the entity with that value."""
+
+
+class OnDelete(StrEnum):
+    """What happens to an entity when the one it refers to is to be deleted."""
+
+    RESTRICT = "restrict"
+    CASCADE = "cascade"
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignField:
+    """A foreign field as the store and the Admin API need it."""
+
+    name: str
+    collection: str
+    on_delete: OnDelete
+    required: bool
+
+
+def _unresolvable(_collection: str, _field: str, _value: str) -> str | None:
+    return None
+
+
+class Schema:
+    """What is known of one kind of entity.
+
+    `prepare` changes a client's body before anything else (shorthands, normalising); it may raise a SchemaViolation,
+    which is then the only thing reported. `settle` completes the filled entity where a default depends on other fields
+    and raises when the entity's sub-type cannot be told. `foreign_keys` maps a
+    collection to the unique fields by which it may be referred to.
+    """
+
+    def __init__(
+        self,
+        *,
+        collection: str,
+        singular: str,
+        fields: Mapping[str, Field],
+        endpoint_key: str | None,
+        unique_together: Sequence[tuple[str, ...]] = (),
+        checks: Sequence[Check] = (),
+        prepare: Callable[[EntityBody], EntityBody] | None = None,
+        settle: Callable[[EntityBody, frozenset[str]], None] | None = None,
+        foreign_keys: Mapping[str, tuple[str, ...]] | None = None,
+        fractional_seconds: bool = False,
+    ) -> None:
+        self.collection = collection
+        self.singular = singular
+        self.fields = dict(fields)
+        self.endpoint_key = endpoint_key
+        self.unique_keys: tuple[tuple[str, ...], ...] = (
+            *((name,) for name, definition in fields.items() if definition.unique),
+            *unique_together,
+        )
+        self.foreign_fields: Mapping[str, ForeignField] = {
+            name: ForeignField(
+                name,
+                definition.collection,
+                OnDelete.CASCADE if definition.cascade else OnDelete.RESTRICT,
+                definition.required,
+            )
+            for name, definition in fields.items()
+            if isinstance(definition, Foreign)
+        }
+        self._checks = tuple(checks)
+        self._prepare = prepare
+        self._settle = settle
+        self._foreign_keys = foreign_keys or {}
+        self._fractional_seconds = fractional_seconds
+
+    def on_insert(self, body: EntityBody, *, now: float, resolve: Resolve, entity_id: str | None = None) -> EntityBody:
+        """Return the complete new entity. Its id is `entity_id`, else the body's, else a fresh one."""
+        prepared = dict(body) if self._prepare is None else self._prepare(dict(body))
+        given = frozenset(prepared)
+        filled: EntityBody = {
+            name: definition.filled(prepared[name]) if name in prepared else definition.missing()
+            for name, definition in self.fields.items()
+        }
+        filled.update((name, value) for name, value in prepared.items() if name not in self.fields)
+        if filled.get("id") is None:
+            filled["id"] = entity_id or str(uuid.uuid4())
+        if filled.get("created_at") is None:
+            filled["created_at"] = self.timestamp(now)
+        filled["updated_at"] = self.timestamp(now)
+        self._resolve_foreign(filled, resolve)
+        if self._settle is not None:
+            self._settle(filled, given)
+        self._refuse_problems(filled)
+        if entity_id is not None:
+            filled["id"] = entity_id
+        return filled
+
+    def on_upsert(self, body: EntityBody, *, now: float, resolve: Resolve, entity_id: str) -> EntityBody:
+        """Return the entity that takes the place of the one with `entity_id`: nothing of that one is kept."""
+        return self.on_insert(body, now=now, resolve=resolve, entity_id=entity_id)
+
+    def on_update(self, current: EntityBody, patch: EntityBody, *, now: float, resolve: Resolve) -> EntityBody:
+        """Return the current entity with the patch merged in; records are merged field by field."""
+        prepared = dict(patch) if self._prepare is None else self._prepare(dict(patch))
+        merged = _merged(current, prepared, self.fields)
+        filled: EntityBody = {
+            name: self.fields[name].filled(value) if name in self.fields else value for name, value in merged.items()
+        }
+        for name, definition in self.fields.items():
+            if name not in filled:
+                filled[name] = definition.missing()
+        if filled["id"] is None:
+            filled["id"] = current["id"]
+        filled["updated_at"] = self.timestamp(now)
+        self._resolve_foreign(filled, resolve)
+        if self._settle is not None:
+            self._settle(filled, frozenset(filled))
+        self._refuse_problems(filled)
+        filled["id"] = current["id"]
+        return filled
+
+    def validate(self, body: EntityBody, *, now: float) -> None:
+        """Raise what an insert of `body` would, but for all that needs the store."""
+        prepared = {
+            name: value
+            for name, value in body.items()
+            if not (isinstance(self.fields.get(name), Foreign) and isinstance(value, dict) and value.get("id") is None)
+        }
+        given_by_name = [name for name in body if name not in prepared]
+        for name in given_by_name:
+            prepared[name] = {"id": str(uuid.UUID(int=0))}
+        self.on_insert(prepared, now=now, resolve=_unresolvable)
+
+    def check_key(self, value: str) -> None:
+        """Raise InvalidUnique when a key in a URL could never name an entity of this kind."""
+        if self.endpoint_key is None:
+            return
+        problem = self.fields[self.endpoint_key].problem(value)
+        if problem is not None:
+            raise InvalidUnique(self.endpoint_key, str(problem))
+
+    def coerce(self, form: EntityBody) -> EntityBody:
+        """Return a decoded form with its texts typed as the fields are; what does not fit stays text."""
+        return {
+            name: self.fields[name].coerced(value) if name in self.fields else value for name, value in form.items()
+        }
+
+    def document(self) -> EntityBody:
+        """Return the body of `GET /schemas/{collection}`."""
+        return {
+            "fields": [{name: definition.document()} for name, definition in self.fields.items()],
+            "entity_checks": [dict(check.facts) for check in self._checks if check.facts],
+        }
+
+    def json_schema(self) -> EntityBody:
+        """Return the entity as JSON Schema (draft 2020-12), for OpenAPI."""
+        required = [
+            name
+            for name, definition in self.fields.items()
+            if definition.required and not definition.has_default and not isinstance(definition, Record)
+        ]
+        properties: EntityBody = {name: definition.json_schema() for name, definition in self.fields.items()}
+        return {"type": "object", "properties": properties, "required": list(required)}
+
+    def timestamp(self, now: float) -> int | float:
+        """Return a time as this kind of entity keeps it: whole seconds, or milliseconds as a fraction."""
+        return round(now, 3) if self._fractional_seconds else int(now)
+
+    def _resolve_foreign(self, entity: EntityBody, resolve: Resolve) -> None:
+        unresolved: dict[str, tuple[str, str, str]] = {}
+        for name, foreign in self.foreign_fields.items():
+            value = entity.get(name)
+            if not isinstance(value, dict) or value.get("id") is not None:
+                continue
+            for key in self._foreign_keys.get(foreign.collection, ()):
+                wanted = value.get(key)
+                if isinstance(wanted, str):
+                    found = resolve(foreign.collection, key, wanted)
+                    if found is None:
+                        unresolved[name] = (key, wanted, foreign.collection)
+                    else:
+                        entity[name] = {"id": found}
+                    break
+        if unresolved:
+            raise ForeignKeysUnresolved(unresolved)
+
+    def _refuse_problems(self, entity: EntityBody) -> None:
+        problems = Problems()
+        for name, value in entity.items():
+            definition = self.fields.get(name)
+            problem = "unknown field" if definition is None else definition.problem(value)
+            if problem is not None:
+                problems.fields[name] = problem
+        for check in self._checks:
+            check.run(entity, problems)
+        if problems.fields or problems.entity:
+            raise SchemaViolation(problems.tree())
+
+
+def _merged(current: EntityBody, patch: EntityBody, fields: Mapping[str, Field]) -> EntityBody:
+    merged = dict(current)
+    for name, value in patch.items():
+        definition = fields.get(name)
+        before = current.get(name)
+        if isinstance(definition, Record) and isinstance(value, dict) and isinstance(before, dict):
+            merged[name] = _merged(before, value, definition.fields)
+        else:
+            merged[name] = value
+    return merged
+
+
+def foreign_id(value: JsonValue) -> str | None:
+    """Return the id inside a foreign field's value, None when it is empty."""
+    if isinstance(value, dict):
+        entity_id = value.get("id")
+        return entity_id if isinstance(entity_id, str) and is_uuid(entity_id) else None
+    return None

@@ -1,0 +1,206 @@
+"""upstream: a named pool of targets, how one is chosen, and how their health is judged."""
+
+from __future__ import annotations
+
+from control_plane.entities import typedefs
+from control_plane.entities.checks import distinct, must_be_one_of, must_be_set
+from control_plane.entities.fields import (
+    Boolean,
+    Field,
+    Foreign,
+    Integer,
+    Number,
+    Record,
+    String,
+    between,
+    one_of,
+    text_rule,
+)
+from control_plane.entities.schema import Schema
+from control_plane.entities.types import EntityBody, JsonValue
+from pointsman.rules.addresses import AddressKind, BadAddress, parse_host_port
+
+_HASHES = ("none", "consumer", "ip", "header", "cookie", "path", "query_arg", "uri_capture")
+_ALGORITHMS = ("consistent-hashing", "least-connections", "round-robin", "latency")
+_CHECK_TYPES = ("tcp", "http", "https", "grpc", "grpcs")
+# Algorithms that use no hash, so that hash_on means nothing with them.
+_HASHLESS = ("least-connections", "latency")
+
+_FINE_STATUSES: list[JsonValue] = [200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 306]
+_FINE_STATUSES += [307, 308]
+
+
+def _couple(body: EntityBody) -> EntityBody:
+    """Keep `algorithm` and `hash_on` in step, as Kong does on every write.
+
+    What clients see in the end: least-connections and latency have no hash; otherwise no hash means round-robin and any
+    hash means consistent-hashing.
+    """
+    if body.get("algorithm") in _HASHLESS:
+        body["hash_on"] = None
+    if "hash_on" in body:
+        hash_on = body["hash_on"]
+        if hash_on is None:
+            body["hash_on"] = "none"
+        elif hash_on == "none":
+            body["algorithm"] = "round-robin"
+        else:
+            body["algorithm"] = "consistent-hashing"
+    return body
+
+
+def _settle(entity: EntityBody, _given: frozenset[str]) -> None:
+    # An algorithm that is none is left to be refused.
+    if entity.get("algorithm") in _ALGORITHMS:
+        _couple(entity)
+
+
+def _check_name(value: str) -> str | None:
+    try:
+        parsed = parse_host_port(value)
+    except BadAddress:
+        return f"Invalid name ('{value}'); must be a valid hostname"
+    if parsed.kind is not AddressKind.NAME:
+        return f"Invalid name ('{value}'); no ip addresses allowed"
+    return None if parsed.port is None else f"Invalid name ('{value}'); no port allowed"
+
+
+def _counter() -> Integer:
+    return Integer(default=0, has_default=True, rules=(between(0, 255),), description="Consecutive; 0 = never.")
+
+
+def _seconds(default: int) -> Number:
+    return Number(default=default, has_default=True, rules=(between(0, 65535),), description="Seconds; 0 = off.")
+
+
+def _check_type() -> String:
+    return String(default="http", has_default=True, rules=(one_of(*_CHECK_TYPES),))
+
+
+def _unhealthy(statuses: list[JsonValue], **first: Field) -> Record:
+    return Record(
+        fields={
+            **first,
+            "http_statuses": typedefs.statuses(statuses),
+            "tcp_failures": _counter(),
+            "timeouts": _counter(),
+            "http_failures": _counter(),
+        }
+    )
+
+
+HEALTHCHECKS = Record(
+    description="How the targets' health is judged.",
+    fields={
+        "active": Record(
+            fields={
+                "type": _check_type(),
+                "timeout": _seconds(1),
+                "concurrency": Integer(default=10, has_default=True, rules=(between(1, 2147483648),)),
+                "http_path": typedefs.path(default="/"),
+                "https_sni": String(rules=(text_rule(typedefs.check_sni),)),
+                "https_verify_certificate": Boolean(default=True, has_default=True, required=True),
+                "headers": typedefs.headers(),
+                "healthy": Record(
+                    fields={
+                        "interval": _seconds(0),
+                        "http_statuses": typedefs.statuses([200, 302]),
+                        "successes": _counter(),
+                    }
+                ),
+                "unhealthy": _unhealthy([429, 404, 500, 501, 502, 503, 504, 505], interval=_seconds(0)),
+            }
+        ),
+        "passive": Record(
+            fields={
+                "type": _check_type(),
+                "healthy": Record(fields={"http_statuses": typedefs.statuses(_FINE_STATUSES), "successes": _counter()}),
+                "unhealthy": _unhealthy([429, 500, 503]),
+            }
+        ),
+        "threshold": Number(
+            default=0,
+            has_default=True,
+            rules=(between(0, 100),),
+            description="Percent of the weight that must be available.",
+        ),
+    },
+)
+
+
+def _hash(name: str) -> String:
+    return String(default="none", has_default=True, rules=(one_of(*_HASHES),), description=name)
+
+
+_FIELDS: dict[str, Field] = {
+    "id": typedefs.uuid(),
+    "created_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),
+    "updated_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),
+    "name": String(
+        required=True, unique=True, rules=(text_rule(_check_name),), description="What a service's host names it by."
+    ),
+    "algorithm": String(
+        default="round-robin",
+        has_default=True,
+        rules=(one_of(*_ALGORITHMS),),
+        description="How a target is chosen.",
+    ),
+    "hash_on": _hash("What consistent-hashing hashes."),
+    "hash_fallback": _hash("What it hashes where that is missing."),
+    "hash_on_header": String(rules=(text_rule(typedefs.check_header_name),)),
+    "hash_fallback_header": String(rules=(text_rule(typedefs.check_header_name),)),
+    "hash_on_cookie": String(rules=(text_rule(typedefs.check_cookie_name),)),
+    "hash_on_cookie_path": typedefs.path(default="/"),
+    "hash_on_query_arg": String(),
+    "hash_fallback_query_arg": String(),
+    "hash_on_uri_capture": String(),
+    "hash_fallback_uri_capture": String(),
+    "slots": Integer(
+        default=10000, has_default=True, rules=(between(10, 65536),), description="Size of the hash ring."
+    ),
+    "healthchecks": HEALTHCHECKS,
+    "tags": typedefs.tags(),
+    "host_header": String(
+        rules=(text_rule(typedefs.check_host_with_optional_port),), description="Host sent to the targets."
+    ),
+    "client_certificate": Foreign(collection="certificates", description="Shown to the targets."),
+    "use_srv_name": Boolean(default=False, has_default=True, description="Send the SRV record's name as Host."),
+}
+
+
+def _others(*names: str) -> tuple[str, ...]:
+    return tuple(name for name in _HASHES if name not in names)
+
+
+UPSTREAM = Schema(
+    collection="upstreams",
+    singular="upstream",
+    endpoint_key="name",
+    fields=_FIELDS,
+    checks=(
+        must_be_set("hash_on", "header", "hash_on_header", _FIELDS["hash_on_header"]),
+        must_be_set("hash_fallback", "header", "hash_fallback_header", _FIELDS["hash_fallback_header"]),
+        must_be_set("hash_on", "cookie", "hash_on_cookie", _FIELDS["hash_on_cookie"]),
+        must_be_set("hash_fallback", "cookie", "hash_on_cookie", _FIELDS["hash_on_cookie"]),
+        must_be_one_of("hash_on", "none", "hash_fallback", ("none",)),
+        must_be_one_of("hash_on", "cookie", "hash_fallback", ("none",)),
+        must_be_one_of("hash_on", "consumer", "hash_fallback", _others("consumer")),
+        must_be_one_of("hash_on", "ip", "hash_fallback", _others("ip")),
+        # Kong lists `ip` behind the others here; the text is compared by clients.
+        must_be_one_of(
+            "hash_on",
+            "path",
+            "hash_fallback",
+            ("none", "consumer", "header", "cookie", "query_arg", "ip", "uri_capture"),
+        ),
+        must_be_set("hash_on", "query_arg", "hash_on_query_arg", _FIELDS["hash_on_query_arg"]),
+        must_be_set("hash_fallback", "query_arg", "hash_fallback_query_arg", _FIELDS["hash_fallback_query_arg"]),
+        must_be_set("hash_on", "uri_capture", "hash_on_uri_capture", _FIELDS["hash_on_uri_capture"]),
+        must_be_set("hash_fallback", "uri_capture", "hash_fallback_uri_capture", _FIELDS["hash_fallback_uri_capture"]),
+        distinct("hash_on_header", "hash_fallback_header"),
+        distinct("hash_on_query_arg", "hash_fallback_query_arg"),
+        distinct("hash_on_uri_capture", "hash_fallback_uri_capture"),
+    ),
+    prepare=_couple,
+    settle=_settle,
+)

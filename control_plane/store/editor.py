@@ -1,0 +1,122 @@
+"""Kong's write semantics over one transaction: what create, upsert, update and delete mean for any collection.
+
+The Admin API and the declarative files both write through here, so that a rule about writing stands in one place. A
+`key` is an id or, for collections that have one, the text of their endpoint key; children may be bound to a parent,
+which then overrides what a body says about it. Errors are those of `control_plane/entities/errors.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control_plane.entities.errors import InvalidPrimaryKey, NotFound
+from control_plane.entities.fields import is_uuid
+from control_plane.entities.registry import SCHEMAS
+from control_plane.entities.schema import Resolve, Schema, foreign_id
+from control_plane.entities.types import EntityBody
+from control_plane.store.contract import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The entity below which a child is addressed: the child's foreign field, and what it points to."""
+
+    field: str
+    collection: str
+    id: str
+
+
+def lookup(tx: Transaction, collection: str, key: str, parent: Parent | None = None) -> EntityBody | None:
+    """Find by id or endpoint key; a child of another parent is not found.
+
+    Raises InvalidPrimaryKey for a key that is no UUID where there is no other key, InvalidUnique for one that could
+    never be one.
+    """
+    schema = SCHEMAS[collection]
+    found = tx.get(collection, key) if is_uuid(key) else _by_endpoint_key(tx, schema, key, parent)
+    if found is not None and parent is not None and foreign_id(found.get(parent.field)) != parent.id:
+        return None
+    return found
+
+
+def create(
+    tx: Transaction, collection: str, body: EntityBody, *, now: float, parent: Parent | None = None
+) -> EntityBody:
+    """Insert a new entity and return it."""
+    made = SCHEMAS[collection].on_insert(_bound(body, parent), now=now, resolve=resolver(tx))
+    tx.insert(collection, made)
+    return made
+
+
+def upsert(
+    tx: Transaction, collection: str, key: str, body: EntityBody, *, now: float, parent: Parent | None = None
+) -> EntityBody:
+    """Put `body` in the place of the entity with that key, keeping its id, or create it.
+
+    Nothing of the former entity is kept. A child of another parent is moved under `parent`.
+    """
+    schema = SCHEMAS[collection]
+    bound = _bound(body, parent)
+    if is_uuid(key):
+        current = tx.get(collection, key)
+        entity_id: str | None = key.lower()
+    else:
+        current = _by_endpoint_key(tx, schema, key, parent)
+        assert schema.endpoint_key is not None
+        bound[schema.endpoint_key] = key
+        entity_id = None if current is None else str(current["id"])
+    if current is None:
+        made = schema.on_insert(bound, now=now, resolve=resolver(tx), entity_id=entity_id)
+        tx.insert(collection, made)
+    else:
+        made = schema.on_upsert(bound, now=now, resolve=resolver(tx), entity_id=str(current["id"]))
+        tx.replace(collection, made)
+    return made
+
+
+def update(
+    tx: Transaction, collection: str, key: str, patch: EntityBody, *, now: float, parent: Parent | None = None
+) -> EntityBody:
+    """Merge `patch` into the entity with that key; raises NotFound where there is none.
+
+    A foreign value in the patch may move the child to another parent.
+    """
+    schema = SCHEMAS[collection]
+    current = lookup(tx, collection, key, parent)
+    if current is None:
+        raise NotFound({"id": key} if is_uuid(key) else {str(schema.endpoint_key): key})
+    made = schema.on_update(current, patch, now=now, resolve=resolver(tx))
+    tx.replace(collection, made)
+    return made
+
+
+def delete(tx: Transaction, collection: str, key: str, *, parent: Parent | None = None) -> bool:
+    """Delete the entity with that key and what cascades from it; False where there is none."""
+    current = lookup(tx, collection, key, parent)
+    return current is not None and tx.delete(collection, str(current["id"]))
+
+
+def resolver(tx: Transaction) -> Resolve:
+    """Return how schemas find a foreign entity that is named by a unique key."""
+
+    def resolve(collection: str, field: str, value: str) -> str | None:
+        found = tx.find(collection, {field: value})
+        return None if found is None else str(found["id"])
+
+    return resolve
+
+
+def _by_endpoint_key(tx: Transaction, schema: Schema, key: str, parent: Parent | None) -> EntityBody | None:
+    if schema.endpoint_key is None:
+        raise InvalidPrimaryKey
+    schema.check_key(key)
+    if (schema.endpoint_key,) in schema.unique_keys:
+        return tx.find(schema.collection, {schema.endpoint_key: key})
+    # Unique only together with its parent, as targets are.
+    if parent is None:
+        return None
+    return tx.find(schema.collection, {parent.field: parent.id, schema.endpoint_key: key})
+
+
+def _bound(body: EntityBody, parent: Parent | None) -> EntityBody:
+    return {**body, parent.field: {"id": parent.id}} if parent is not None else dict(body)
