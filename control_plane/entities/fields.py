@@ -8,6 +8,7 @@ trees of the shape of the value: a text, a list with None where an element is fi
 from __future__ import annotations
 
 import copy
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -23,9 +24,24 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _NUMERIC = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?\Z")
 
 
+INTEGER_MAX = 2**53 - 1
+"""Largest whole number that every JSON reader keeps exact; times and unbounded integers end here."""
+
+
 def is_uuid(text: str) -> bool:
     """Tell whether the text is a UUID, in any case."""
     return _UUID.match(text) is not None
+
+
+def is_utf8(text: str) -> bool:
+    """Tell whether the text can be written as UTF-8; half of a surrogate pair cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +173,8 @@ class String(Field):
             return "expected a string"
         if self.is_uuid and not is_uuid(value):
             return "expected a valid UUID"
+        if not is_utf8(value):
+            return "must be valid utf-8"  # without the value: no answer could carry it
         # Kong looks at a list of choices before it looks at the length.
         return None if value or any("one_of" in rule.facts for rule in self.rules) else "length must be at least 1"
 
@@ -184,7 +202,7 @@ class Number(Field):
     def mistyped(self, value: JsonValue) -> JsonValue:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return "expected a number"
-        return "expected a valid timestamp" if self.is_timestamp and value <= 0 else None
+        return "expected a valid timestamp" if self.is_timestamp and not 0 < value <= INTEGER_MAX else None
 
     @override
     def filled(self, value: JsonValue) -> JsonValue:
@@ -234,7 +252,7 @@ class Boolean(Field):
 
     @override
     def coerced(self, value: JsonValue) -> JsonValue:
-        return {"true": True, "false": False}.get(value, value) if isinstance(value, str) and value else None
+        return {"true": True, "false": False, "": None}.get(value, value) if isinstance(value, str) else value
 
     @override
     def json_type(self) -> EntityBody:
@@ -287,12 +305,11 @@ class Set(Array):
     def filled(self, value: JsonValue) -> JsonValue:
         if not isinstance(value, list):
             return value
-        kept: list[JsonValue] = []
+        kept: dict[str, JsonValue] = {}
         for item in value:
             filled = self.elements.filled(item)
-            if filled not in kept:
-                kept.append(filled)
-        return kept
+            kept.setdefault(json.dumps(filled, sort_keys=True), filled)
+        return list(kept.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,7 +402,16 @@ class Record(Field):
     def document(self) -> EntityBody:
         inner: list[JsonValue] = [{name: field.document()} for name, field in self.fields.items()]
         described: EntityBody = {**super().document(), "fields": inner}
-        return {**described, "default": self.missing()} if self.filled_when_missing else described
+        return {**described, "default": self._shown_default()} if self.filled_when_missing else described
+
+    def _shown_default(self) -> EntityBody:
+        """Return the defaults of all levels as one value; what is null when missing has none."""
+        shown: EntityBody = {}
+        for name, inner in self.fields.items():
+            default = inner._shown_default() if isinstance(inner, Record) else inner.missing()
+            if default is not None:
+                shown[name] = default
+        return shown
 
     @override
     def json_type(self) -> EntityBody:
@@ -422,6 +448,12 @@ class Foreign(Field):
         if not isinstance(entity_id, str):
             return {"id": "expected a string"}
         return None if is_uuid(entity_id) else {"id": "expected a valid UUID"}
+
+    @override
+    def coerced(self, value: JsonValue) -> JsonValue:
+        if not isinstance(value, dict):
+            return super().coerced(value)
+        return {key: None if item == "" else item for key, item in value.items()}
 
     @override
     def document(self) -> EntityBody:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from control_plane.entities import typedefs
 from control_plane.entities.checks import Check, Problems
-from control_plane.entities.errors import SchemaViolation
+from control_plane.entities.errors import SchemaViolation, literal
 from control_plane.entities.fields import (
+    INTEGER_MAX,
     Array,
     Boolean,
     Field,
@@ -18,6 +20,7 @@ from control_plane.entities.fields import (
     Rule,
     Set,
     String,
+    between,
     empty,
     one_of,
     text_rule,
@@ -30,6 +33,9 @@ from pointsman.rules.regexes import BadRegex, compile_header_regex, compile_path
 
 _FAMILIES = (("http", "https"), ("tcp", "tls", "udp"), ("tls_passthrough",), ("grpc", "grpcs"))
 _STREAM = ("tcp", "tls", "udp")
+_TLS = ("grpcs", "https", "tls", "tls_passthrough")
+_SNIS_NEED_TLS = "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'"
+_PORT = re.compile(r":[0-9]+\Z")
 
 
 def _check_host(value: str) -> str | None:
@@ -37,7 +43,7 @@ def _check_host(value: str) -> str | None:
     if "*" in value:
         if value.count("*") > 1:
             return "invalid wildcard: must have at most one wildcard"
-        name = value.rpartition(":")[0] if value.rpartition(":")[2].isdigit() else value
+        name = _PORT.sub("", value)
         if not (name.startswith("*.") or name.endswith(".*")):
             return "invalid wildcard: must be placed at leftmost or rightmost label"
         value = value.replace("*", "wildcard")
@@ -49,7 +55,10 @@ def _check_host(value: str) -> str | None:
 
 
 def _check_path(value: str) -> str | None:
-    """A prefix in normal form, or `~` and a regex that compiles within the limits of the nodes."""
+    """A prefix in normal form, or `~` and a regex that compiles within the limits of the nodes.
+
+    The text about regexes is Kong's, PCRE and all, since clients know it by that; the reason inside is RE2's.
+    """
     if not value.startswith(("/", "~/")):
         return "should start with: / (fixed path) or ~/ (regex path)"
     if "//" in value:
@@ -61,7 +70,7 @@ def _check_path(value: str) -> str | None:
         try:
             compile_path_regex(value[1:])
         except BadRegex as error:
-            return f"invalid regex: '{value[1:]}' (RE2 returned: {error})"
+            return f"invalid regex: '{value[1:]}' (PCRE returned: {error})"
         return None
     normal = paths.normalise(value.encode()).decode("utf-8", "replace")
     return None if normal == value else f"non-normalized path, consider use '{normal}' instead"
@@ -73,7 +82,7 @@ def _check_header_value(value: str) -> str | None:
     try:
         compile_header_regex(value[2:])
     except BadRegex as error:
-        return f"invalid regex: '{value[2:]}' (RE2 returned: {error})"
+        return f"invalid regex: '{value[2:]}' (PCRE returned: {error})"
     return None
 
 
@@ -105,7 +114,8 @@ def _settle(entity: EntityBody, given: frozenset[str]) -> None:
         return
     known = next((protocol for protocol in protocols if protocol in typedefs.PROTOCOLS), None)
     if known is None:
-        raise SchemaViolation({"protocols": f"unknown type: {protocols[0] if protocols else 'nil'}"})
+        first = protocols[0] if protocols else "nil"
+        raise SchemaViolation({"protocols": f"unknown type: {first if isinstance(first, str) else literal(first)}"})
     if known in {"grpc", "grpcs"} and "strip_path" not in given:
         entity["strip_path"] = False
 
@@ -123,15 +133,21 @@ def _demand(entity: EntityBody, problems: Problems, names: tuple[str, ...], prot
         problems.entity.append(f"must set {what} when 'protocols' is {protocols}")
 
 
+def _protocols(entity: EntityBody) -> set[str]:
+    listed = entity.get("protocols")
+    return {protocol for protocol in listed if isinstance(protocol, str)} if isinstance(listed, list) else set()
+
+
+def _snis_need_tls(entity: EntityBody, problems: Problems) -> None:
+    protocols = _protocols(entity)
+    if protocols and not protocols.intersection(_TLS) and not empty(entity.get("snis")):
+        problems.fields["snis"] = "length must be 0"
+        problems.entity.append(_SNIS_NEED_TLS)
+
+
 def _match_fields(entity: EntityBody, problems: Problems) -> None:
     """Each kind of route has fields it must not have and fields of which it needs one."""
-    listed = entity.get("protocols")
-    protocols = {protocol for protocol in listed if isinstance(protocol, str)} if isinstance(listed, list) else set()
-    if not empty(entity.get("snis")) and protocols and not protocols & {"grpcs", "https", "tls", "tls_passthrough"}:
-        problems.fields["snis"] = "length must be 0"
-        problems.entity.append(
-            "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'"
-        )
+    protocols = _protocols(entity)
     if protocols & {"http", "https"}:
         _forbid(entity, problems, ("sources", "destinations"), "'http' or 'https'")
         if "https" in protocols:
@@ -211,7 +227,12 @@ _FIELDS: Mapping[str, Field] = {
         rules=(one_of(426, 301, 302, 307, 308),),
         description="How plain requests for an https route are answered.",
     ),
-    "regex_priority": Integer(default=0, has_default=True, description="Larger wins among regex paths."),
+    "regex_priority": Integer(
+        default=0,
+        has_default=True,
+        rules=(between(-INTEGER_MAX, INTEGER_MAX),),
+        description="Larger wins among regex paths.",
+    ),
     "strip_path": _flag(default=True, description="Drop the matched prefix from what goes upstream."),
     "path_handling": String(
         default="v0",
@@ -236,7 +257,22 @@ ROUTE = Schema(
     singular="route",
     endpoint_key="name",
     fields=_FIELDS,
-    checks=(Check(_match_fields, {}),),
+    checks=(
+        Check(
+            _snis_need_tls,
+            {
+                "conditional": {
+                    "if_field": "protocols",
+                    "if_match": {"elements": {"type": "string", "not_one_of": list(_TLS)}},
+                    "then_field": "snis",
+                    "then_match": {"len_eq": 0},
+                    "then_err": _SNIS_NEED_TLS,
+                }
+            },
+        ),
+        # Kong keeps these in sub-schemas by protocol, which its document does not show.
+        Check(_match_fields, {}),
+    ),
     settle=_settle,
     foreign_keys={"services": ("name",)},
 )

@@ -39,8 +39,8 @@ class ForeignField:
     required: bool
 
 
-def _unresolvable(_collection: str, _field: str, _value: str) -> str | None:
-    return None
+def _whatever_it_is(_collection: str, _field: str, _value: str) -> str:
+    return str(uuid.UUID(int=0))
 
 
 class Schema:
@@ -126,8 +126,9 @@ class Schema:
         for name, definition in self.fields.items():
             if name not in filled:
                 filled[name] = definition.missing()
-        if filled["id"] is None:
-            filled["id"] = current["id"]
+        for name in ("id", "created_at"):
+            if filled[name] is None:
+                filled[name] = current[name]
         filled["updated_at"] = self.timestamp(now)
         self._resolve_foreign(filled, resolve)
         if self._settle is not None:
@@ -138,15 +139,7 @@ class Schema:
 
     def validate(self, body: EntityBody, *, now: float) -> None:
         """Raise what an insert of `body` would, but for all that needs the store."""
-        prepared = {
-            name: value
-            for name, value in body.items()
-            if not (isinstance(self.fields.get(name), Foreign) and isinstance(value, dict) and value.get("id") is None)
-        }
-        given_by_name = [name for name in body if name not in prepared]
-        for name in given_by_name:
-            prepared[name] = {"id": str(uuid.UUID(int=0))}
-        self.on_insert(prepared, now=now, resolve=_unresolvable)
+        self.on_insert(body, now=now, resolve=_whatever_it_is)
 
     def check_key(self, value: str) -> None:
         """Raise InvalidUnique when a key in a URL could never name an entity of this kind."""

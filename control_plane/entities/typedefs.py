@@ -5,40 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from control_plane.entities.fields import Array, Integer, Map, Set, String, between, one_of, text_rule
+from control_plane.entities.fields import Array, Integer, Map, Set, String, between, is_utf8, one_of, text_rule
 from control_plane.entities.types import JsonValue
 from pointsman.rules.addresses import AddressKind, BadAddress, parse_host_port, parse_ip_or_cidr
 
 PROTOCOLS = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
 
-_NAME = re.compile(r"[A-Za-z0-9._~-]*\Z")
+_NAME = re.compile(r"[A-Za-z0-9._~\x80-\U0010ffff-]*\Z")
 _PATH = re.compile(r"[A-Za-z0-9._~/%:@!$&'()*+,;=-]*\Z")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _COOKIE_NAME = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+\Z")
 _METHOD = re.compile(r"[A-Z]+\Z")
-_TAG = re.compile(r"[\x20-\x7e]*\Z")
-
-
-def _utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _ascii(text: str) -> str:
-    return "".join(character for character in text if character < "\x80")
+_TAG = re.compile(r"[^\x00-\x1f\x7f,/]*\Z")
 
 
 def check_name(value: str) -> str | None:
     """A name: any non-ASCII, of ASCII only letters, digits and `. - _ ~`."""
-    if not _utf8(value):
-        return f"invalid value '{value}': must be valid utf-8"
-    if not _NAME.match(_ascii(value)):
-        return f"invalid value '{value}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
-    return None
+    if _NAME.match(value):
+        return None
+    return f"invalid value '{value}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
 
 
 def check_host(value: str) -> str | None:
@@ -123,7 +109,7 @@ def check_cookie_name(value: str) -> str | None:
 
 def check_tag(value: str) -> str | None:
     """A tag: printable ASCII but `,` and `/`, or anything else that is UTF-8."""
-    if _utf8(value) and _TAG.match(_ascii(value)) and "," not in value and "/" not in value:
+    if is_utf8(value) and _TAG.match(value):
         return None
     return f"invalid tag '{value}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
 

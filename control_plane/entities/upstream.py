@@ -50,8 +50,8 @@ def _couple(body: EntityBody) -> EntityBody:
 
 
 def _settle(entity: EntityBody, _given: frozenset[str]) -> None:
-    # An algorithm that is none is left to be refused.
-    if entity.get("algorithm") in _ALGORITHMS:
+    # An algorithm that is none of them is left to be refused; none at all becomes what the hash asks for.
+    if entity.get("algorithm") in (None, *_ALGORITHMS):
         _couple(entity)
 
 
@@ -135,10 +135,10 @@ def _hash(name: str) -> String:
 _FIELDS: dict[str, Field] = {
     "id": typedefs.uuid(),
     "created_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),
-    "updated_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),
     "name": String(
         required=True, unique=True, rules=(text_rule(_check_name),), description="What a service's host names it by."
     ),
+    "updated_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),
     "algorithm": String(
         default="round-robin",
         has_default=True,
@@ -193,12 +193,12 @@ UPSTREAM = Schema(
             "hash_fallback",
             ("none", "consumer", "header", "cookie", "query_arg", "ip", "uri_capture"),
         ),
+        distinct("hash_on_header", "hash_fallback_header"),
         must_be_set("hash_on", "query_arg", "hash_on_query_arg", _FIELDS["hash_on_query_arg"]),
         must_be_set("hash_fallback", "query_arg", "hash_fallback_query_arg", _FIELDS["hash_fallback_query_arg"]),
+        distinct("hash_on_query_arg", "hash_fallback_query_arg"),
         must_be_set("hash_on", "uri_capture", "hash_on_uri_capture", _FIELDS["hash_on_uri_capture"]),
         must_be_set("hash_fallback", "uri_capture", "hash_fallback_uri_capture", _FIELDS["hash_fallback_uri_capture"]),
-        distinct("hash_on_header", "hash_fallback_header"),
-        distinct("hash_on_query_arg", "hash_fallback_query_arg"),
         distinct("hash_on_uri_capture", "hash_fallback_uri_capture"),
     ),
     prepare=_couple,

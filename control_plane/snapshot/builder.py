@@ -1,156 +1,251 @@
-"""The materialised configuration: all entities as the bytes that travel, kept up to date change by change.
+"""The configuration that nodes should run, kept up to date change by change.
 
-`SnapshotBuilder` is mutable and belongs to the event loop; `current()` gives an immutable `Snapshot` of a version,
-whose packing may happen in another thread. A disabled service and its routes are left out of what nodes run, and come back
-when it is enabled. One change costs what it touches, whatever the number of entities.
+The builder holds every entity's bytes in the 1024 buckets of the snapshot hash. A change touches the entity's own
+bucket and nothing else; `current` hands out the buckets as they are, and a bucket that a snapshot may hold is never
+changed but replaced. So a snapshot costs microseconds however large the configuration is, stays as it was for as long
+as anyone keeps it, and shares all it can with its neighbours.
+
+What nodes need not see is left out: disabled services with their routes, and collections that have no encoding.
+
+    builder = SnapshotBuilder(await store.epoch())
+    await store.read(builder.load)
+    for version in await store.changes_since(builder.version):
+        builder.apply(version)
+    snapshot = builder.current()
+
+Nothing here locks: one task or thread at a time owns a builder. Snapshots may go anywhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import zstandard
 
 from control_plane.entities.schema import foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.snapshot.encode import encode
-from control_plane.store.contract import Version
-from pointsman.rules.snapshot_hash import Key, SnapshotHash, entity_hash
+from control_plane.snapshot.encode import ENCODERS, encode
+from control_plane.store.contract import Transaction, Version
+from pointsman.rules.snapshot_hash import BUCKETS, Key, SnapshotHash, bucket_of, entity_hash
 from pointsman.wire.v1 import fleet_pb2
 
-PIECE_BYTES_MAX = 1 << 20
-_COMPRESSION_LEVEL = 3
+PIECE_BYTES_MAX = 1024 * 1024
+"""Of the packed bytes; well below the 4 MiB that gRPC takes by default."""
+_LEVEL = 3
+
+Bucket = dict[Key, tuple[bytes, bytes]]
+"""Entity hash and entity bytes by key. Never changed once a snapshot may hold it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A snapshot as it travels: one zstd frame over a SnapshotBody, cut into pieces."""
+    """A snapshot as it travels: one zstd frame of a `SnapshotBody`, cut into pieces."""
 
     pieces: tuple[bytes, ...]
-    sha256: bytes
+    sha256: bytes  # of the whole frame
     raw_bytes: int
     packed_bytes: int
 
 
 class Snapshot:
-    """The complete, consistent, immutable configuration at a version."""
+    """A complete configuration at one version, immutable."""
 
-    def __init__(self, epoch: bytes, version: int, snapshot_hash: bytes, entities: Mapping[Key, bytes]) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: bytes,
+        version: int,
+        snapshot_hash: bytes,
+        entity_count: int,
+        entity_bytes: int,
+        buckets: tuple[Bucket, ...],
+    ) -> None:
         self.epoch = epoch
         self.version = version
         self.snapshot_hash = snapshot_hash
-        self.entities = entities
-        self._packed: Packed | None = None
+        self.entity_count = entity_count
+        self.entity_bytes = entity_bytes
+        """The sum of all entities' bytes, before packing."""
+        self._buckets = buckets
         self._packing = threading.Lock()
+        self._packed: Packed | None = None
 
-    @property
-    def entity_count(self) -> int:
-        """How many entities it holds."""
-        return len(self.entities)
+    def entities(self) -> Iterator[tuple[Key, bytes]]:
+        """All entities' bytes in the order in which they travel: by bucket, then by hash.
+
+        The order depends on nothing but the content, so equal snapshots have equal bytes, whatever their history.
+        """
+        for bucket in self._buckets:
+            for key, (_, body) in sorted(bucket.items(), key=_by_hash):
+                yield key, body
 
     def packed(self) -> Packed:
-        """Return the bytes that travel, made by the first who asks. Blocks for as long as that takes."""
+        """The snapshot as it travels, made by the first caller; the others wait for it.
+
+        Takes about a second for 100,000 entities: call it in a thread.
+        """
         with self._packing:
             if self._packed is None:
-                self._packed = self._pack()
-        return self._packed
+                self._packed = _pack(self)
+            return self._packed
 
-    def _pack(self) -> Packed:
-        raw = fleet_pb2.SnapshotBody(entities=[body for _, body in sorted(self.entities.items())]).SerializeToString()
-        packed = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress(raw)
-        pieces = tuple(packed[start : start + PIECE_BYTES_MAX] for start in range(0, len(packed), PIECE_BYTES_MAX))
-        return Packed(pieces, hashlib.sha256(packed).digest(), len(raw), len(packed))
+
+def _by_hash(item: tuple[Key, tuple[bytes, bytes]]) -> bytes:
+    return item[1][0]
+
+
+def _pack(snapshot: Snapshot) -> Packed:
+    body = fleet_pb2.SnapshotBody(entities=(entity for _, entity in snapshot.entities()))
+    raw = body.SerializeToString()
+    packed = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress(raw)
+    pieces = tuple(packed[start : start + PIECE_BYTES_MAX] for start in range(0, len(packed), PIECE_BYTES_MAX))
+    return Packed(pieces, hashlib.sha256(packed).digest(), len(raw), len(packed))
 
 
 class SnapshotBuilder:
-    """All entities as bytes, with their hashes."""
+    """All entities at `version`, encoded, and which of them nodes see."""
 
     def __init__(self, epoch: bytes) -> None:
         self._epoch = epoch
-        self._reset(0)
+        self._start_empty()
 
-    def _reset(self, version: int) -> None:
-        self._version = version
-        self._visible: dict[Key, bytes] = {}
+    def _start_empty(self) -> None:
+        self._version = 0
         self._hashes = SnapshotHash()
-        self._disabled: set[str] = set()
-        # Routes by service, with their bytes, so that they can go and come back with it.
-        self._routes: dict[str, dict[str, bytes]] = {}
-        self._service_of: dict[str, str] = {}
+        self._buckets: list[Bucket] = [{} for _ in range(BUCKETS)]
+        self._shared: list[bool] = [False] * BUCKETS
+        self._count = 0
+        self._bytes = 0
+        self._disabled: set[str] = set()  # ids of services
+        self._hidden: dict[Key, bytes] = {}  # encoded, but not for the nodes
+        self._service_of: dict[str, str] = {}  # route id -> service id
+        self._routes_of: dict[str, set[str]] = {}  # service id -> route ids
 
     @property
     def version(self) -> int:
-        """The version it is at."""
+        """The version that all changes up to are in."""
         return self._version
 
-    def load(self, version: int, entities: Iterable[tuple[str, EntityBody]]) -> None:
-        """Start from the whole content of a store at `version`."""
-        self._reset(version)
-        for collection, body in entities:
-            self._put(collection, body)
+    def load(self, tx: Transaction) -> None:
+        """Starts anew from everything in the store; runs where the transaction does, about a second per 50,000."""
+        self._start_empty()
+        for collection in ENCODERS:
+            for body in tx.each(collection):
+                self._put(collection, str(body["id"]), body)
+        self._version = tx.head()
 
     def apply(self, version: Version) -> None:
-        """Take over the changes of the next version; versions must come without gaps."""
+        """Brings in the version after the present one.
+
+        All of its changes are in afterwards, in whatever order they are listed: a route may stand before its service.
+        """
         assert version.number == self._version + 1, f"version {version.number} does not follow {self._version}"
         for change in version.changes:
+            if change.collection not in ENCODERS:
+                continue
             if change.after is None:
                 self._remove(change.collection, change.id)
             else:
-                self._put(change.collection, change.after)
+                self._put(change.collection, change.id, change.after)
         self._version = version.number
 
     def current(self) -> Snapshot:
-        """Return the snapshot of the version it is at."""
-        return Snapshot(self._epoch, self._version, self._hashes.root(), dict(self._visible))
+        """The snapshot of the present version."""
+        self._shared = [True] * BUCKETS
+        return Snapshot(
+            epoch=self._epoch,
+            version=self._version,
+            snapshot_hash=self._hashes.root(),
+            entity_count=self._count,
+            entity_bytes=self._bytes,
+            buckets=tuple(self._buckets),
+        )
 
-    def _put(self, collection: str, body: EntityBody) -> None:
-        entity_id = str(body["id"])
+    def _put(self, collection: str, entity_id: str, body: EntityBody) -> None:
+        key = (collection, entity_id)
         encoded = encode(collection, body)
+        hidden = False
         if collection == "services":
-            self._put_service(entity_id, encoded, enabled=body["enabled"] is True)
+            hidden = body.get("enabled") is False
+            self._toggle(entity_id, disabled=hidden)
         elif collection == "routes":
-            self._forget_route(entity_id)
-            service = foreign_id(body["service"]) or ""
-            self._routes.setdefault(service, {})[entity_id] = encoded
-            self._service_of[entity_id] = service
-            self._show((collection, entity_id), encoded, visible=service not in self._disabled)
-        else:
-            self._show((collection, entity_id), encoded, visible=True)
-
-    def _put_service(self, entity_id: str, encoded: bytes, *, enabled: bool) -> None:
-        was_disabled = entity_id in self._disabled
-        self._show(("services", entity_id), encoded, visible=enabled)
-        if enabled is not was_disabled:
-            return
-        if enabled:
-            self._disabled.discard(entity_id)
-        else:
-            self._disabled.add(entity_id)
-        for route_id, route in self._routes.get(entity_id, {}).items():
-            self._show(("routes", route_id), route, visible=enabled)
+            service = foreign_id(body.get("service"))
+            self._link(entity_id, service)
+            hidden = service in self._disabled
+        self._place(key, encoded, hidden=hidden)
 
     def _remove(self, collection: str, entity_id: str) -> None:
-        if collection == "routes":
-            self._forget_route(entity_id)
-        elif collection == "services":
-            self._disabled.discard(entity_id)
-        self._show((collection, entity_id), b"", visible=False)
+        if collection == "services":
+            self._toggle(entity_id, disabled=False)
+        elif collection == "routes":
+            self._link(entity_id, None)
+        self._hidden.pop((collection, entity_id), None)
+        self._hide((collection, entity_id))
 
-    def _forget_route(self, route_id: str) -> None:
-        service = self._service_of.pop(route_id, None)
+    def _toggle(self, service: str, *, disabled: bool) -> None:
+        """A service's routes come and go with it."""
+        if disabled == (service in self._disabled):
+            return
+        if disabled:
+            self._disabled.add(service)
+        else:
+            self._disabled.discard(service)
+        for route in self._routes_of.get(service, ()):
+            key = ("routes", route)
+            encoded = self._hide(key) if disabled else self._hidden.get(key)
+            if encoded is not None:
+                self._place(key, encoded, hidden=disabled)
+
+    def _link(self, route: str, service: str | None) -> None:
+        before = self._service_of.pop(route, None)
+        if before is not None:
+            siblings = self._routes_of[before]
+            siblings.discard(route)
+            if not siblings:
+                del self._routes_of[before]
         if service is not None:
-            routes = self._routes[service]
-            del routes[route_id]
-            if not routes:
-                del self._routes[service]
+            self._service_of[route] = service
+            self._routes_of.setdefault(service, set()).add(route)
 
-    def _show(self, key: Key, encoded: bytes, *, visible: bool) -> None:
-        if not visible:
-            if self._visible.pop(key, None) is not None:
-                self._hashes.remove(key)
-        elif self._visible.get(key) != encoded:
-            self._visible[key] = encoded
-            self._hashes.put(key, entity_hash(encoded))
+    def _place(self, key: Key, encoded: bytes, *, hidden: bool) -> None:
+        if hidden:
+            self._hide(key)
+            self._hidden[key] = encoded
+        else:
+            self._hidden.pop(key, None)
+            self._show(key, encoded)
+
+    def _show(self, key: Key, encoded: bytes) -> None:
+        hashed = entity_hash(encoded)
+        bucket = self._own_bucket(key)
+        before = bucket.get(key)
+        if before is None:
+            self._count += 1
+            self._bytes += len(encoded)
+        else:
+            if before[0] == hashed:
+                return
+            self._bytes += len(encoded) - len(before[1])
+        bucket[key] = (hashed, encoded)
+        self._hashes.put(key, hashed)
+
+    def _hide(self, key: Key) -> bytes | None:
+        bucket = self._own_bucket(key)
+        before = bucket.pop(key, None)
+        if before is None:
+            return None
+        self._count -= 1
+        self._bytes -= len(before[1])
+        self._hashes.remove(key)
+        return before[1]
+
+    def _own_bucket(self, key: Key) -> Bucket:
+        """The key's bucket, copied first if a snapshot holds it."""
+        number = bucket_of(key)
+        if self._shared[number]:
+            self._buckets[number] = dict(self._buckets[number])
+            self._shared[number] = False
+        return self._buckets[number]

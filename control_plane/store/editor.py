@@ -32,8 +32,7 @@ def lookup(tx: Transaction, collection: str, key: str, parent: Parent | None = N
     Raises InvalidPrimaryKey for a key that is no UUID where there is no other key, InvalidUnique for one that could
     never be one.
     """
-    schema = SCHEMAS[collection]
-    found = tx.get(collection, key) if is_uuid(key) else _by_endpoint_key(tx, schema, key, parent)
+    found = tx.get(collection, key.lower()) if is_uuid(key) else _by_endpoint_key(tx, SCHEMAS[collection], key, parent)
     if found is not None and parent is not None and foreign_id(found.get(parent.field)) != parent.id:
         return None
     return found
@@ -53,18 +52,22 @@ def upsert(
 ) -> EntityBody:
     """Put `body` in the place of the entity with that key, keeping its id, or create it.
 
-    Nothing of the former entity is kept. A child of another parent is moved under `parent`.
+    Nothing of the former entity is kept, not even the time of its creation. A child of another parent is moved under
+    `parent`. Where a key is unique below its parent only, as with targets, this is `update`, as in Kong, and raises
+    NotFound where there is none.
     """
     schema = SCHEMAS[collection]
+    if _unique_below_parent(schema):
+        return update(tx, collection, key, body, now=now, parent=parent)
     bound = _bound(body, parent)
     if is_uuid(key):
-        current = tx.get(collection, key)
         entity_id: str | None = key.lower()
+        current = tx.get(collection, key.lower())
     else:
         current = _by_endpoint_key(tx, schema, key, parent)
-        assert schema.endpoint_key is not None
+        assert schema.endpoint_key is not None, "a collection without endpoint key has raised by now"
         bound[schema.endpoint_key] = key
-        entity_id = None if current is None else str(current["id"])
+        entity_id = None
     if current is None:
         made = schema.on_insert(bound, now=now, resolve=resolver(tx), entity_id=entity_id)
         tx.insert(collection, made)
@@ -84,7 +87,7 @@ def update(
     schema = SCHEMAS[collection]
     current = lookup(tx, collection, key, parent)
     if current is None:
-        raise NotFound({"id": key} if is_uuid(key) else {str(schema.endpoint_key): key})
+        raise NotFound({"id": key.lower()} if is_uuid(key) else {str(schema.endpoint_key): key})
     made = schema.on_update(current, patch, now=now, resolve=resolver(tx))
     tx.replace(collection, made)
     return made
@@ -100,22 +103,27 @@ def resolver(tx: Transaction) -> Resolve:
     """Return how schemas find a foreign entity that is named by a unique key."""
 
     def resolve(collection: str, field: str, value: str) -> str | None:
+        if collection not in SCHEMAS:
+            return None
         found = tx.find(collection, {field: value})
         return None if found is None else str(found["id"])
 
     return resolve
 
 
+def _unique_below_parent(schema: Schema) -> bool:
+    """Whether the endpoint key tells siblings apart and no more."""
+    return schema.endpoint_key is not None and (schema.endpoint_key,) not in schema.unique_keys
+
+
 def _by_endpoint_key(tx: Transaction, schema: Schema, key: str, parent: Parent | None) -> EntityBody | None:
     if schema.endpoint_key is None:
         raise InvalidPrimaryKey
+    if _unique_below_parent(schema):
+        # Kong compares with the rows of the parent and never validates: what could not be a key is just not found.
+        return tx.find(schema.collection, {parent.field: parent.id, schema.endpoint_key: key}) if parent else None
     schema.check_key(key)
-    if (schema.endpoint_key,) in schema.unique_keys:
-        return tx.find(schema.collection, {schema.endpoint_key: key})
-    # Unique only together with its parent, as targets are.
-    if parent is None:
-        return None
-    return tx.find(schema.collection, {parent.field: parent.id, schema.endpoint_key: key})
+    return tx.find(schema.collection, {schema.endpoint_key: key})
 
 
 def _bound(body: EntityBody, parent: Parent | None) -> EntityBody:

@@ -1,19 +1,19 @@
-"""Versions and nodes in the database: the statements beside those on entities."""
+"""Versions in the database: taking the next one and reading what earlier ones did."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from control_plane.store.contract import Change, NodeRecord, Operation, Origin, Version
-from control_plane.store.tables import CHANGE, HEAD, NODE, VERSION
-from control_plane.store.transaction import decode, encode
+from control_plane.store.contract import Change, Operation, Origin, Version
+from control_plane.store.tables import CHANGE, HEAD, VERSION
+from control_plane.store.transaction import Touched, decode
 
 _NEXT = update(HEAD).where(HEAD.c.one == 1).values(version=HEAD.c.version + 1).returning(HEAD.c.version)
 _HEAD = select(HEAD.c.version).where(HEAD.c.one == 1)
+_ADD_VERSION = insert(VERSION)
+_ADD_CHANGE = insert(CHANGE)
 _EPOCH = select(HEAD.c.epoch).where(HEAD.c.one == 1)
 
 
@@ -29,17 +29,19 @@ def epoch(connection: Connection) -> bytes:
     return name
 
 
-def take_version(connection: Connection, origin: Origin, changes: Sequence[Change]) -> int:
-    """Take the next version and keep what it changed. Must be the last thing a transaction does.
+def take_version(
+    connection: Connection, origin: Origin, changes: Sequence[tuple[Change, Touched]], *, committed_at: float
+) -> int:
+    """Take the next version and keep what it changed. Must be the last thing a unit of work does.
 
     The update locks the head row until the commit, so no other writer can take a later version and commit before.
     """
     number: int = connection.scalars(_NEXT).one()
     connection.execute(
-        insert(VERSION),
+        _ADD_VERSION,
         {
             "number": number,
-            "committed_at": time.time(),
+            "committed_at": committed_at,
             "author": origin.author,
             "source": origin.source,
             "address": origin.address,
@@ -47,21 +49,19 @@ def take_version(connection: Connection, origin: Origin, changes: Sequence[Chang
             "change_count": len(changes),
         },
     )
-    connection.execute(
-        insert(CHANGE),
-        [
-            {
-                "version": number,
-                "position": position,
-                "operation": change.operation.value,
-                "collection": change.collection,
-                "id": change.id,
-                "before": None if change.before is None else encode(change.before),
-                "after": None if change.after is None else encode(change.after),
-            }
-            for position, change in enumerate(changes)
-        ],
-    )
+    rows = [
+        {
+            "version": number,
+            "position": position,
+            "operation": change.operation.value,
+            "collection": change.collection,
+            "id": change.id,
+            "before": None if touched.before is None else touched.before.text,
+            "after": None if touched.after is None else touched.after.text,
+        }
+        for position, (change, touched) in enumerate(changes)
+    ]
+    connection.execute(_ADD_CHANGE, rows[0] if len(rows) == 1 else rows)
     return number
 
 
@@ -105,52 +105,3 @@ def versions_with_changes(connection: Connection, *, above: int, up_to: int | No
         )
         for row in connection.execute(statement.order_by(VERSION.c.number))
     ]
-
-
-def save_nodes(connection: Connection, records: Sequence[NodeRecord]) -> None:
-    """Put the records in the place of those with their ids."""
-    connection.execute(
-        delete(NODE).where(NODE.c.id == bindparam("node_id")), [{"node_id": record.id} for record in records]
-    )
-    connection.execute(
-        insert(NODE),
-        [
-            {
-                "id": record.id,
-                "hostname": record.hostname,
-                "ip": record.ip,
-                "software": record.software,
-                "labels": json.dumps(dict(record.labels)),
-                "config_hash": record.config_hash,
-                "version": record.version,
-                "last_seen": record.last_seen,
-                "first_seen": record.first_seen,
-                "sync_status": record.sync_status,
-            }
-            for record in records
-        ],
-    )
-
-
-def nodes(connection: Connection) -> Sequence[NodeRecord]:
-    """Return all nodes by id."""
-    return [
-        NodeRecord(
-            id=row.id,
-            hostname=row.hostname,
-            ip=row.ip,
-            software=row.software,
-            labels=json.loads(row.labels),
-            config_hash=row.config_hash,
-            version=row.version,
-            last_seen=row.last_seen,
-            first_seen=row.first_seen,
-            sync_status=row.sync_status,
-        )
-        for row in connection.execute(select(NODE).order_by(NODE.c.id))
-    ]
-
-
-def forget_nodes(connection: Connection, *, last_seen_before: float) -> None:
-    """Drop nodes last seen before that time."""
-    connection.execute(delete(NODE).where(NODE.c.last_seen < last_seen_before))

@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from control_plane.store.contract import StoreUnusable
 
@@ -26,6 +26,10 @@ def migrate(connection: Connection) -> None:
     if current is not None and current not in known:
         raise StoreUnusable(
             f"the database has schema {current}, which is newer than this program; start the version that wrote it"
+        )
+    if current is None and inspect(connection).get_table_names():
+        raise StoreUnusable(
+            "the database holds tables already, but it is not a database of this program; give it one of its own"
         )
     if current != scripts.get_current_head():
         command.upgrade(config, "head")

@@ -1,272 +1,356 @@
 """The embedded store: SQLite in WAL mode, one writer thread, readers beside it.
 
-All writes of the process go through one thread. It takes what is queued, runs each unit of work in a savepoint with a
-version of its own, and commits them together: one fsync may carry several versions, and none is acknowledged before it.
-A unit that fails rolls back to its savepoint and costs the others nothing. A commit that fails fails them all, with
+All writes of the process go through one thread (`writer.py`). It runs each unit of work of a batch in a savepoint with
+a version of its own and commits them together: one fsync may carry several versions, and none is acknowledged before
+it. A unit that fails rolls back to its savepoint and costs the others nothing. A commit that fails fails them all, with
 nothing written. synchronous=FULL makes a commit survive the loss of power.
+
+One process at a time has the file open, by a lock beside it: a second control plane over the same file would never hear
+of the first one's versions. Several control planes share a PostgreSQL database instead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import queue
+import os
 import sqlite3
-import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
+from typing_extensions import override
 
-from control_plane.store import history
+from control_plane.store import history, node_records
 from control_plane.store.contract import (
     Change,
     NodeRecord,
     Origin,
+    Store,
     StoreBusy,
     StoreUnavailable,
+    StoreUnusable,
     Transaction,
     Version,
     Written,
 )
+from control_plane.store.filelock import FileLock
 from control_plane.store.migrating import migrate
 from control_plane.store.transaction import SqlTransaction
+from control_plane.store.writer import Awaited, Job, Writer
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-QUEUED_WRITES_MAX = 1024
-UNITS_PER_COMMIT_MAX = 64
-READERS = 4
-LOCK_PATIENCE_MS = 2000
-"""How long to wait for another process that holds the file's lock, a backup for example."""
-
 BeforeCommit = Callable[[Transaction, Sequence[Change]], None]
+Listener = Callable[[int], None]
+
+# The writer takes the lock at once: had it read first, another process could have written meanwhile.
+_BEGIN_WRITING = "BEGIN IMMEDIATE"
+_REASONS = {
+    sqlite3.SQLITE_FULL: "its disk is full; free some space",
+    sqlite3.SQLITE_READONLY: "it or its folder is read-only; make both writable for this user",
+    sqlite3.SQLITE_PERM: "this user may not use it; correct its permissions",
+    sqlite3.SQLITE_BUSY: "another program holds its lock; end what has it open",
+    sqlite3.SQLITE_LOCKED: "another program holds its lock; end what has it open",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that its folder exists and is writable",
+    sqlite3.SQLITE_IOERR: "its disk fails; look into the system's log",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; restore it from a backup",
+    sqlite3.SQLITE_NOTADB: "it is no SQLite database; name another file",
+}
+_HOPELESS = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_ONE_JOBS_FAULT = frozenset(
+    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
+)
 
 
-@dataclass(slots=True)
-class _Unit:
-    """One queued unit of work and whoever waits for it."""
+@dataclass(frozen=True, slots=True)
+class SqliteSettings:
+    """Limits of the embedded store."""
 
-    run: Callable[[Connection], object]
-    done: asyncio.Future[Any]
-    loop: asyncio.AbstractEventLoop
-
-    def resolve(self, result: object, error: BaseException | None) -> None:
-        def settle() -> None:
-            if self.done.cancelled():
-                return
-            if error is not None:
-                self.done.set_exception(error)
-            else:
-                self.done.set_result(result)
-
-        try:
-            self.loop.call_soon_threadsafe(settle)
-        except RuntimeError:
-            # The loop is closed: nobody waits any longer, and the outcome is on disk all the same.
-            log.debug("a write finished after its loop had ended")
+    queued_writes_max: int = 1024
+    """Writes that may wait; further ones are refused with StoreBusy."""
+    queued_reads_max: int = 1024
+    """Reads that may wait or run; further ones are refused with StoreBusy."""
+    readers: int = 4
+    """Threads that read, each with a connection."""
+    lock_patience_s: float = 1.0
+    """How long one commit waits for another program that holds the database's lock, a backup for example."""
+    wal_bytes_kept: int = 64 * 1024 * 1024
+    """Size to which the write-ahead log is cut back after it grew."""
 
 
-class SqliteStore:
-    """Keeps `contract.Store` in one file. Make it with `open_sqlite`."""
+class SqliteStore(Store):
+    """Keeps the contract over one file. `open_sqlite` makes it."""
 
-    def __init__(self, path: Path, before_commit: BeforeCommit | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        before_commit: BeforeCommit | None,
+        settings: SqliteSettings,
+        clock: Callable[[], float],
+        lock: FileLock,
+        engines: tuple[Engine, Engine],
+        opened: tuple[bytes, int],
+    ) -> None:
         self._path = path
         self._before_commit = before_commit
-        self._writer_engine = _engine(path, readers=0)
-        self._reader_engine = _engine(path, readers=READERS)
-        self._queue: queue.Queue[_Unit | None] = queue.Queue(QUEUED_WRITES_MAX)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
-        self._thread = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
-        self._listeners: list[Callable[[int], None]] = []
-        self._closing = False
+        self._settings = settings
+        self._clock = clock
+        self._lock = lock
+        self._writing, self._reading = engines
+        self._epoch, self._head = opened
+        self._listeners: list[Listener] = []
+        self._reads = 0
+        self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="store-reader")
+        self._writer = Writer(self._commit, queue_max=settings.queued_writes_max)
+        self._closed = False
 
-    def start(self) -> None:
-        """Migrate and begin to write. Blocks; raises StoreUnavailable or StoreUnusable."""
-        try:
-            with self._writer_engine.connect() as connection:
-                migrate(connection)
-                connection.commit()
-        except DatabaseError as error:
-            raise self._unavailable(error) from error
-        self._thread.start()
-
+    @override
     async def write(self, work: Callable[[Transaction], T], origin: Origin) -> Written[T]:
-        def run(connection: Connection) -> Written[T]:
+        def unit(connection: Connection) -> Written[T]:
             transaction = SqlTransaction(connection)
             result = work(transaction)
-            changes = transaction.changes()
-            if not changes:
-                return Written(result, history.head(connection), ())
+            changed = transaction.changes()
+            if not changed:
+                return Written(result, transaction.head(), ())
+            changes = tuple(change for change, _ in changed)
             if self._before_commit is not None:
                 self._before_commit(transaction, changes)
-            return Written(result, history.take_version(connection, origin, changes), changes)
+            number = history.take_version(connection, origin, changed, committed_at=self._clock())
+            return Written(result, number, changes)
 
-        written: Written[T] = await self._enqueue(run)
-        if written.changes:
-            for listener in tuple(self._listeners):
-                listener(written.version)
-        return written
+        def announce(written: Written[T]) -> None:
+            if written.changes:
+                self._committed(written.version)
 
+        return await self._write(unit, announce)
+
+    @override
     async def read(self, work: Callable[[Transaction], T]) -> T:
-        return await self._reading(lambda connection: work(SqlTransaction(connection)))
+        return await self._read(lambda connection: work(SqlTransaction(connection)))
 
-    async def head(self) -> int:
-        return await self._reading(history.head)
-
+    @override
     async def epoch(self) -> bytes:
-        return await self._reading(history.epoch)
+        return self._epoch
 
+    @override
+    async def head(self) -> int:
+        return self._head
+
+    @override
     async def version(self, number: int) -> Version | None:
-        found = await self._reading(
-            lambda connection: history.versions_with_changes(connection, above=number - 1, up_to=number)
-        )
+        found = await self._read(lambda c: history.versions_with_changes(c, above=number - 1, up_to=number))
         return found[0] if found else None
 
+    @override
     async def versions(self, *, size: int, before: int | None = None) -> Sequence[Version]:
-        return await self._reading(lambda connection: history.versions(connection, size=size, before=before))
+        return await self._read(lambda connection: history.versions(connection, size=size, before=before))
 
+    @override
     async def changes_since(self, version: int) -> Sequence[Version]:
-        return await self._reading(lambda connection: history.versions_with_changes(connection, above=version))
+        return await self._read(lambda connection: history.versions_with_changes(connection, above=version))
 
+    @override
     async def save_nodes(self, records: Sequence[NodeRecord]) -> None:
         if records:
-            await self._enqueue(lambda connection: history.save_nodes(connection, records))
+            await self._write(lambda connection: node_records.save(connection, records))
 
+    @override
     async def nodes(self) -> Sequence[NodeRecord]:
-        return await self._reading(history.nodes)
+        return await self._read(node_records.load)
 
+    @override
     async def forget_nodes(self, *, last_seen_before: float) -> None:
-        await self._enqueue(lambda connection: history.forget_nodes(connection, last_seen_before=last_seen_before))
+        await self._write(lambda connection: node_records.forget(connection, last_seen_before=last_seen_before))
 
-    def subscribe(self, listener: Callable[[int], None]) -> Callable[[], None]:
+    @override
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    @override
     async def close(self) -> None:
-        if self._closing:
+        if self._closed:
             return
-        self._closing = True
-        await asyncio.to_thread(self._queue.put, None)
-        await asyncio.to_thread(self._thread.join)
+        self._closed = True
+        await self._writer.close()
         await asyncio.to_thread(self._readers.shutdown)
-        self._reader_engine.dispose()
-        self._writer_engine.dispose()
+        await asyncio.to_thread(_dispose, self._reading, self._writing)
+        self._lock.release()
 
-    async def _enqueue(self, run: Callable[[Connection], T]) -> T:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-        if self._closing:
-            raise StoreUnavailable("the store is closing; ask again when the control plane is back")
-        try:
-            self._queue.put_nowait(_Unit(run, done, loop))
-        except queue.Full:
-            raise StoreBusy(f"{QUEUED_WRITES_MAX} writes are waiting already; try again shortly") from None
-        # What is queued will be written whether or not the one who asked goes away, so it is never cancelled half-way.
-        return await asyncio.shield(done)
+    async def _write(self, work: Callable[[Connection], T], announce: Callable[[T], None] | None = None) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._writer.submit(Awaited(work, future, announce))
+        return await future
 
-    async def _reading(self, run: Callable[[Connection], T]) -> T:
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        if self._closed:
+            raise StoreUnavailable("the store is closed; ask again when the control plane is back")
+        if self._reads >= self._settings.queued_reads_max:
+            raise StoreBusy(f"{self._reads} reads are waiting already; ask again shortly")
+
         def read() -> T:
-            try:
-                with self._reader_engine.connect() as connection:
-                    return run(connection)
-            except DatabaseError as error:
-                raise self._unavailable(error) from error
+            with _translated(self._path), _begun(self._reading, "BEGIN") as connection:
+                return work(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
-
-    def _write_forever(self) -> None:
-        while (first := self._queue.get()) is not None:
-            units = [first]
-            last = False
-            while len(units) < UNITS_PER_COMMIT_MAX:
-                try:
-                    unit = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if unit is None:
-                    last = True
-                    break
-                units.append(unit)
-            self._commit(units)
-            if last:
-                break
-
-    def _commit(self, units: Sequence[_Unit]) -> None:
-        outcomes: list[tuple[_Unit, object, BaseException | None]] = []
+        self._reads += 1
         try:
-            with self._writer_engine.begin() as connection:
-                outcomes.extend(self._run(unit, connection) for unit in units)
-        except DatabaseError as error:
-            failure = self._unavailable(error)
-            log.error("a commit of %d writes failed: %s", len(units), failure)
-            outcomes = [(unit, None, failure) for unit in units]
-        for unit, result, problem in outcomes:
-            unit.resolve(result, problem)
+            return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+        finally:
+            self._reads -= 1
 
-    def _run(self, unit: _Unit, connection: Connection) -> tuple[_Unit, object, BaseException | None]:
-        """Run one unit in a savepoint; a fault of the database itself goes up, since it takes the others along."""
-        savepoint = connection.begin_nested()
+    def _commit(self, jobs: Sequence[Job]) -> None:
+        """One transaction for all jobs. Runs on the writer's thread."""
         try:
-            result = unit.run(connection)
-            savepoint.commit()
-        except OperationalError:
+            with _translated(self._path), _begun(self._writing, _BEGIN_WRITING) as connection:
+                for job in jobs:
+                    _run_in_savepoint(job, connection)
+        except StoreUnavailable as error:
+            log.error("%d writes failed and changed nothing: %s", len(jobs), error)
+            self._writing.dispose()  # the next batch tries a fresh connection
             raise
-        except Exception as error:  # whatever the work raised belongs to whoever asked for it
-            savepoint.rollback()
-            return unit, None, error
-        return unit, result, None
 
-    def _unavailable(self, error: DatabaseError) -> StoreUnavailable:
-        reason = str(error.orig) if error.orig is not None else str(error)
-        return StoreUnavailable(
-            f"the database {self._path} cannot be used: {reason}; check its disk space, permissions and locks"
-        )
+    def _committed(self, version: int) -> None:
+        self._head = version
+        for listener in tuple(self._listeners):
+            try:
+                listener(version)
+            except Exception:
+                log.exception("a listener failed at version %d; the version stands", version)
 
 
-async def open_sqlite(path: Path, *, before_commit: BeforeCommit | None = None) -> SqliteStore:
-    """Open or make the database and bring it to this program's schema.
+async def open_sqlite(
+    path: Path,
+    *,
+    before_commit: BeforeCommit | None = None,
+    settings: SqliteSettings | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Store:
+    """Opens or makes the database at `path` and brings it to this program's schema.
 
-    `before_commit` sees each unit's changes last and refuses by raising. Raises StoreUnavailable, or StoreUnusable for
-    a database of a newer program.
+    `before_commit` sees each unit's changes last, on the writer's thread, and refuses them by raising. `clock` gives
+    the seconds since the epoch that versions are stamped with.
+
+    Raises:
+        StoreUnusable: it is of a newer program, damaged, no database of ours, or open in another process.
+        StoreUnavailable: it cannot be read or written now.
     """
-    store = SqliteStore(path, before_commit)
-    await asyncio.to_thread(store.start)
-    return store
+    settings = settings or SqliteSettings()
+    lock, engines, opened = await asyncio.to_thread(_open, path, settings)
+    return SqliteStore(
+        path, before_commit=before_commit, settings=settings, clock=clock, lock=lock, engines=engines, opened=opened
+    )
 
 
-def _engine(path: Path, *, readers: int) -> Engine:
+def _open(path: Path, settings: SqliteSettings) -> tuple[FileLock, tuple[Engine, Engine], tuple[bytes, int]]:
+    _make_private_file(path)
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    engines = (_engine(path, settings, readers=0), _engine(path, settings, readers=settings.readers))
+    try:
+        with _translated(path), _begun(engines[0], _BEGIN_WRITING) as connection:
+            migrate(connection)
+        with _translated(path), _begun(engines[1], "BEGIN") as connection:
+            return lock, engines, (history.epoch(connection), history.head(connection))
+    except StoreUnavailable as error:
+        _dispose(*engines)
+        lock.release()
+        raise (StoreUnusable(str(error)) if _code(error.__cause__) in _HOPELESS else error) from error.__cause__
+    except BaseException:
+        _dispose(*engines)
+        lock.release()
+        raise
+
+
+def _make_private_file(path: Path) -> None:
+    """The configuration is nobody else's business; SQLite gives its other files the mode of this one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreUnusable(
+            f"the database {path} cannot be used: {error.strerror}; correct its path or mode"
+        ) from error
+
+
+def _run_in_savepoint(job: Job, connection: Connection) -> None:
+    """A job's own error undoes this job; an error of the database goes up, because it takes the others along."""
+    connection.exec_driver_sql("SAVEPOINT job")
+    try:
+        job.run(connection)
+    except Exception as error:  # the caller's, delivered to it
+        if isinstance(error, DatabaseError) and _code(error) not in _ONE_JOBS_FAULT:
+            raise
+        connection.exec_driver_sql("ROLLBACK TO job")
+        job.fail(error)
+    connection.exec_driver_sql("RELEASE job")
+
+
+def _code(error: BaseException | None) -> int:
+    """SQLite's primary code; what the driver itself refuses has none and counts as an error in the statement."""
+    original = error.orig if isinstance(error, DatabaseError) else None
+    code: int = getattr(original, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Tells an error of the database in words that say what to do."""
+    try:
+        yield
+    except DatabaseError as error:
+        reason = _REASONS.get(_code(error), str(error.orig))
+        raise StoreUnavailable(f"the database {path} cannot be used: {reason}") from error
+
+
+@contextlib.contextmanager
+def _begun(engine: Engine, begin: str) -> Iterator[Connection]:
+    """A connection inside a transaction, which is committed at the end and rolled back on an error.
+
+    Not by SQLAlchemy's event for it: an engine with an event of its own pays for events with every statement.
+    """
+    with engine.connect() as connection:
+        connection.exec_driver_sql(begin)
+        yield connection
+        connection.commit()
+
+
+def _engine(path: Path, settings: SqliteSettings, *, readers: int) -> Engine:
+    """A pool of connections: one that writes, or as many as there are readers."""
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
         pool_size=max(1, readers),
         max_overflow=0,
-        connect_args={"check_same_thread": False, "timeout": LOCK_PATIENCE_MS / 1000},
+        connect_args={"check_same_thread": False, "timeout": settings.lock_patience_s},
     )
 
-    @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
-        # We begin transactions ourselves; the driver would begin them late and break savepoints.
+        # `_begun` begins transactions; the driver would begin them late and break savepoints.
         connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute("PRAGMA cache_size=-16384")
-        if readers:
-            cursor.execute("PRAGMA query_only=ON")
-        cursor.close()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "cache_size=-16384",  # KiB
+            f"journal_size_limit={settings.wal_bytes_kept}",
+            f"query_only={'ON' if readers else 'OFF'}",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A writer takes the lock at once: one that read first could find that another process wrote meanwhile.
-        connection.exec_driver_sql("BEGIN" if readers else "BEGIN IMMEDIATE")
-
+    event.listen(engine, "connect", configure)
     return engine
+
+
+def _dispose(*engines: Engine) -> None:
+    for engine in engines:
+        engine.dispose()

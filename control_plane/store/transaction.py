@@ -1,7 +1,10 @@
 """One unit of work over a SQLAlchemy connection: the statements, shared by all dialects.
 
-Runs in the transaction that `sqlite.py` opened. It remembers what changed, so that the version can keep it: several
+Runs in the transaction that the store opened. It remembers what changed, so that the version can keep it: several
 changes of one entity in a unit count as one, from what was there before to what is there after.
+
+Constraints are tried, not asked about first: an insert that does nothing on a conflict tells by its row count, costs
+one statement, leaves the transaction usable in both dialects, and cannot be overtaken by another writer.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, Text, bindparam, delete, exists, select, tuple_, update
+from sqlalchemy.dialects import postgresql
+from typing_extensions import override
 
 from control_plane.entities.errors import (
     ForeignKeyViolation,
@@ -21,48 +26,78 @@ from control_plane.entities.errors import (
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import OnDelete, Schema, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store.contract import Change, Operation, TagFilter
+from control_plane.store.contract import Change, Operation, TagFilter, Transaction
 from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY
 
-PORTION = 1000
-"""Rows that `each` reads at a time."""
+PORTION = 1_000
+"""Rows read at a time where a whole collection is asked for."""
 
-_GET = select(ENTITY.c.body).where(
-    ENTITY.c.collection == bindparam("collection"), ENTITY.c.id == bindparam("entity_id")
-)
-_FIND = select(UNIQUE_KEY.c.id).where(
-    UNIQUE_KEY.c.collection == bindparam("collection"),
-    UNIQUE_KEY.c.field == bindparam("field"),
-    UNIQUE_KEY.c.value == bindparam("value"),
-)
 _HEAD = select(HEAD.c.version).where(HEAD.c.one == 1)
+_GET = select(ENTITY.c.body).where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id == bindparam("with_id"))
+_FIND = (
+    select(ENTITY.c.body)
+    .join(UNIQUE_KEY, (UNIQUE_KEY.c.collection == ENTITY.c.collection) & (UNIQUE_KEY.c.id == ENTITY.c.id))
+    .where(
+        UNIQUE_KEY.c.collection == bindparam("of"),
+        UNIQUE_KEY.c.key == bindparam("by"),
+        UNIQUE_KEY.c.value == bindparam("wanted"),
+    )
+)
+_PAGE = (
+    select(ENTITY.c.id, ENTITY.c.body)
+    .where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id > bindparam("behind"))
+    .order_by(ENTITY.c.id)
+    .limit(bindparam("size"))
+)
 _CHILDREN = (
     select(REFERENCE.c.collection, REFERENCE.c.id, REFERENCE.c.field)
-    .where(REFERENCE.c.parent_collection == bindparam("collection"), REFERENCE.c.parent_id == bindparam("entity_id"))
+    .where(REFERENCE.c.parent_collection == bindparam("of"), REFERENCE.c.parent_id == bindparam("with_id"))
     .order_by(REFERENCE.c.collection, REFERENCE.c.id)
 )
 _UPDATE = (
     update(ENTITY)
-    .where(ENTITY.c.collection == bindparam("in_collection"), ENTITY.c.id == bindparam("with_id"))
+    .where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id == bindparam("with_id"))
     .values(body=bindparam("new_body"))
 )
-_DELETE_ENTITY = delete(ENTITY).where(
-    ENTITY.c.collection == bindparam("collection"), ENTITY.c.id == bindparam("entity_id")
+_DELETE = delete(ENTITY).where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id == bindparam("with_id"))
+_DELETE_KEY = delete(UNIQUE_KEY).where(
+    UNIQUE_KEY.c.collection == bindparam("of"),
+    UNIQUE_KEY.c.key == bindparam("by"),
+    UNIQUE_KEY.c.value == bindparam("held"),
 )
-_DELETE_KEYS = delete(UNIQUE_KEY).where(
-    UNIQUE_KEY.c.collection == bindparam("collection"), UNIQUE_KEY.c.id == bindparam("entity_id")
+_DELETE_REFERENCE = delete(REFERENCE).where(
+    REFERENCE.c.collection == bindparam("of"),
+    REFERENCE.c.id == bindparam("with_id"),
+    REFERENCE.c.field == bindparam("by"),
 )
-_DELETE_REFERENCES = delete(REFERENCE).where(
-    REFERENCE.c.collection == bindparam("collection"), REFERENCE.c.id == bindparam("entity_id")
+_DELETE_TAG = delete(ENTITY_TAG).where(
+    ENTITY_TAG.c.id == bindparam("with_id"),
+    ENTITY_TAG.c.tag == bindparam("held"),
+    ENTITY_TAG.c.collection == bindparam("of"),
 )
-_DELETE_TAGS = delete(ENTITY_TAG).where(
-    ENTITY_TAG.c.collection == bindparam("collection"), ENTITY_TAG.c.id == bindparam("entity_id")
+# Core has no portable form of ON CONFLICT; SQLite's compiler understands PostgreSQL's, as long as it has no target.
+_ADD_ENTITY = postgresql.insert(ENTITY).on_conflict_do_nothing()
+_ADD_KEY = postgresql.insert(UNIQUE_KEY).on_conflict_do_nothing()
+_ADD_TAG = postgresql.insert(ENTITY_TAG).on_conflict_do_nothing()
+# The parent's row is the source of the values: no parent, no row.
+_ADD_REFERENCE = REFERENCE.insert().from_select(
+    ["collection", "id", "field", "parent_collection", "parent_id"],
+    select(
+        bindparam("of", type_=Text),
+        bindparam("with_id", type_=Text),
+        bindparam("by", type_=Text),
+        ENTITY.c.collection,
+        ENTITY.c.id,
+    ).where(ENTITY.c.collection == bindparam("parent"), ENTITY.c.id == bindparam("parent_id")),
 )
+
+# ASCII only, so that half of a surrogate pair, which has no UTF-8 form, is kept and refused later in words.
+_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def encode(body: EntityBody) -> str:
     """Return a body as it is stored."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return _encoder.encode(body)
 
 
 def decode(text: str) -> EntityBody:
@@ -75,7 +110,7 @@ def decode(text: str) -> EntityBody:
 class _Side:
     """The narrow rows that stand beside one entity."""
 
-    keys: Mapping[str, str]
+    keys: Mapping[tuple[str, ...], str]
     references: Mapping[str, tuple[str, str]]
     tags: frozenset[str]
 
@@ -84,8 +119,8 @@ class _Side:
         keys = {}
         for parts in schema.unique_keys:
             values = [foreign_id(body.get(part)) if part in schema.foreign_fields else body.get(part) for part in parts]
-            if all(value is not None for value in values):
-                keys[",".join(parts)] = _key_value([str(value) for value in values])
+            if None not in values:  # an unset part collides with nothing
+                keys[parts] = _key_value([str(value) for value in values])
         references = {}
         for field, foreign in schema.foreign_fields.items():
             parent_id = foreign_id(body.get(field))
@@ -95,42 +130,69 @@ class _Side:
         return cls(keys, references, frozenset(str(tag) for tag in tags) if isinstance(tags, list) else frozenset())
 
 
+_NO_SIDE = _Side({}, {}, frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An entity with the very text that the database holds of it, so that the history need not encode it again."""
+
+    body: EntityBody
+    text: str
+
+
+@dataclass(slots=True)
+class Touched:
+    """What became of one entity in a unit of work."""
+
+    before: Stored | None
+    after: Stored | None
+
+
 def _key_value(values: Sequence[str]) -> str:
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(values, separators=(",", ":"))
 
 
-class SqlTransaction:
-    """Keeps `contract.Transaction` over one connection."""
+class SqlTransaction(Transaction):
+    """A unit of work's view of the database."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._changed: dict[tuple[str, str], tuple[EntityBody | None, EntityBody | None]] = {}
+        self._touched: dict[tuple[str, str], Touched] = {}
 
-    def changes(self) -> tuple[Change, ...]:
-        """Return what changed so far, in the order in which entities were first touched."""
+    def changes(self) -> list[tuple[Change, Touched]]:
+        """What changed so far, in the order in which entities were first touched; what came to nothing is left out."""
         found = []
-        for (collection, entity_id), (before, after) in self._changed.items():
-            if before is None and after is None:
-                continue
-            operation = Operation.CREATE if before is None else Operation.DELETE if after is None else Operation.UPDATE
-            found.append(Change(operation, collection, entity_id, before, after))
-        return tuple(found)
+        for (collection, entity_id), touched in self._touched.items():
+            before = None if touched.before is None else touched.before.body
+            after = None if touched.after is None else touched.after.body
+            if before != after:
+                operation = (
+                    Operation.CREATE if before is None else Operation.DELETE if after is None else Operation.UPDATE
+                )
+                found.append((Change(operation, collection, entity_id, before, after), touched))
+        return found
 
+    @override
     def head(self) -> int:
         version: int = self._connection.scalars(_HEAD).one()
         return version
 
+    @override
     def get(self, collection: str, entity_id: str) -> EntityBody | None:
-        body = self._connection.scalar(_GET, {"collection": collection, "entity_id": entity_id.lower()})
-        return None if body is None else decode(body)
+        text = self._connection.scalar(_GET, {"of": collection, "with_id": entity_id})
+        return None if text is None else decode(text)
 
+    @override
     def find(self, collection: str, values: Mapping[str, str]) -> EntityBody | None:
         for parts in SCHEMAS[collection].unique_keys:
-            if set(parts) == set(values):
-                entity_id = self._owner(collection, ",".join(parts), _key_value([values[part] for part in parts]))
-                return None if entity_id is None else self.get(collection, entity_id)
+            if values.keys() == set(parts):
+                wanted = _key_value([values[part] for part in parts])
+                text = self._connection.scalar(_FIND, {"of": collection, "by": ",".join(parts), "wanted": wanted})
+                return None if text is None else decode(text)
         raise ValueError(f"{sorted(values)} is no unique key of {collection}")
 
+    @override
     def page(
         self,
         collection: str,
@@ -140,34 +202,22 @@ class SqlTransaction:
         tags: TagFilter | None = None,
         parent: tuple[str, str] | None = None,
     ) -> Sequence[EntityBody]:
-        statement = select(ENTITY.c.body).where(ENTITY.c.collection == collection)
-        if after:
-            statement = statement.where(ENTITY.c.id > after)
-        if parent is not None:
-            field, parent_id = parent
-            # Equality on the parent's collection too, since the index begins with it.
-            of_parent = select(REFERENCE.c.id).where(
-                REFERENCE.c.parent_collection == SCHEMAS[collection].foreign_fields[field].collection,
-                REFERENCE.c.parent_id == parent_id,
-                REFERENCE.c.collection == collection,
-                REFERENCE.c.field == field,
-            )
-            statement = statement.where(ENTITY.c.id.in_(of_parent))
-        if tags is not None:
-            for group in [(tag,) for tag in tags.tags] if tags.match_all else [tags.tags]:
-                tagged = select(ENTITY_TAG.c.id).where(
-                    ENTITY_TAG.c.collection == collection, ENTITY_TAG.c.tag.in_(group)
-                )
-                statement = statement.where(ENTITY.c.id.in_(tagged))
-        rows = self._connection.scalars(statement.order_by(ENTITY.c.id).limit(size))
-        return [decode(body) for body in rows]
+        if tags is None and parent is None:
+            return [body for _, body in self._portion(collection, after, size)]
+        statement = _filtered(collection, after, tags, parent)
+        return [decode(text) for text in self._connection.scalars(statement.limit(size))]
 
+    @override
     def each(self, collection: str) -> Iterator[EntityBody]:
         after = ""
-        while portion := self.page(collection, size=PORTION, after=after):
-            yield from portion
-            after = str(portion[-1]["id"])
+        while rows := self._portion(collection, after, PORTION):
+            for entity_id, body in rows:
+                yield body
+                after = entity_id
+            if len(rows) < PORTION:
+                return
 
+    @override
     def tagged(
         self, *, tag: str | None, size: int, after: tuple[str, str, str] | None
     ) -> Sequence[tuple[str, str, str]]:
@@ -180,91 +230,123 @@ class SqlTransaction:
         rows = self._connection.execute(statement.order_by(*columns).limit(size))
         return [(row.id, row.tag, row.collection) for row in rows]
 
+    @override
     def insert(self, collection: str, body: EntityBody) -> None:
         entity_id = str(body["id"])
-        if self._connection.scalar(_GET, {"collection": collection, "entity_id": entity_id}) is not None:
+        text = encode(body)
+        row = {"collection": collection, "id": entity_id, "body": text}
+        if self._connection.execute(_ADD_ENTITY, row).rowcount != 1:
             raise PrimaryKeyViolation(entity_id)
-        side = _Side.of(SCHEMAS[collection], body)
-        self._check(collection, entity_id, body, side.keys, side.references)
-        row = {"collection": collection, "id": entity_id, "body": encode(body)}
-        self._connection.execute(insert(ENTITY), row)
-        self._add_side(collection, entity_id, side)
-        self._remember(collection, entity_id, None, body)
+        self._put_aside(collection, entity_id, body, _NO_SIDE, _Side.of(SCHEMAS[collection], body))
+        self._remember(collection, entity_id, None, Stored(body, text))
 
+    @override
     def replace(self, collection: str, body: EntityBody) -> None:
         entity_id = str(body["id"])
-        before = self.get(collection, entity_id)
+        before = self._stored(collection, entity_id)
         assert before is not None, f"{collection} {entity_id} is replaced but does not exist"
+        text = encode(body)
+        self._connection.execute(_UPDATE, {"of": collection, "with_id": entity_id, "new_body": text})
         schema = SCHEMAS[collection]
-        old, new = _Side.of(schema, before), _Side.of(schema, body)
-        keys = {field: value for field, value in new.keys.items() if old.keys.get(field) != value}
-        references = {field: parent for field, parent in new.references.items() if old.references.get(field) != parent}
-        self._check(collection, entity_id, body, keys, references)
-        self._connection.execute(_UPDATE, {"in_collection": collection, "with_id": entity_id, "new_body": encode(body)})
-        if old != new:
-            self._drop_side(collection, entity_id)
-            self._add_side(collection, entity_id, new)
-        self._remember(collection, entity_id, before, body)
+        self._put_aside(collection, entity_id, body, _Side.of(schema, before.body), _Side.of(schema, body))
+        self._remember(collection, entity_id, before, Stored(body, text))
 
+    @override
     def delete(self, collection: str, entity_id: str) -> bool:
-        entity_id = entity_id.lower()
-        before = self.get(collection, entity_id)
+        before = self._stored(collection, entity_id)
         if before is None:
             return False
-        rows = self._connection.execute(_CHILDREN, {"collection": collection, "entity_id": entity_id})
-        children = [(row.collection, row.id, row.field) for row in rows]
-        for child, _, field in children:
-            if SCHEMAS[child].foreign_fields[field].on_delete is OnDelete.RESTRICT:
-                raise ReferencedByOthers(collection, child)
-        for child, child_id, _ in children:
-            self.delete(child, child_id)
-        self._drop_side(collection, entity_id)
-        self._connection.execute(_DELETE_ENTITY, {"collection": collection, "entity_id": entity_id})
+        children = self._connection.execute(_CHILDREN, {"of": collection, "with_id": entity_id}).all()
+        for child in children:
+            if SCHEMAS[child.collection].foreign_fields[child.field].on_delete is OnDelete.RESTRICT:
+                raise ReferencedByOthers(collection, child.collection)
+        for child in children:
+            self.delete(child.collection, child.id)
+        self._put_aside(collection, entity_id, before.body, _Side.of(SCHEMAS[collection], before.body), _NO_SIDE)
+        self._connection.execute(_DELETE, {"of": collection, "with_id": entity_id})
         self._remember(collection, entity_id, before, None)
         return True
 
-    def _owner(self, collection: str, field: str, value: str) -> str | None:
-        found: str | None = self._connection.scalar(_FIND, {"collection": collection, "field": field, "value": value})
-        return found
+    def _portion(self, collection: str, after: str, size: int) -> list[tuple[str, EntityBody]]:
+        rows = self._connection.execute(_PAGE, {"of": collection, "behind": after, "size": size})
+        return [(entity_id, decode(text)) for entity_id, text in rows]
 
-    def _check(
-        self,
-        collection: str,
-        entity_id: str,
-        body: EntityBody,
-        keys: Mapping[str, str],
-        references: Mapping[str, tuple[str, str]],
-    ) -> None:
-        """Tell a broken constraint in Kong's words; the constraints themselves hold against everyone else."""
-        for field, (parent_collection, parent_id) in references.items():
-            if self._connection.scalar(_GET, {"collection": parent_collection, "entity_id": parent_id}) is None:
-                raise ForeignKeyViolation(field, parent_collection, {"id": parent_id})
-        for field, value in keys.items():
-            owner = self._owner(collection, field, value)
-            if owner is not None and owner != entity_id:
-                raise UniqueViolation({part: body[part] for part in field.split(",")})
+    def _stored(self, collection: str, entity_id: str) -> Stored | None:
+        text = self._connection.scalar(_GET, {"of": collection, "with_id": entity_id})
+        return None if text is None else Stored(decode(text), text)
 
-    def _add_side(self, collection: str, entity_id: str, side: _Side) -> None:
-        owner = {"collection": collection, "id": entity_id}
-        if side.keys:
-            rows = [{**owner, "field": field, "value": value} for field, value in side.keys.items()]
-            self._connection.execute(insert(UNIQUE_KEY), rows)
-        if side.references:
-            self._connection.execute(
-                insert(REFERENCE),
-                [
-                    {**owner, "field": field, "parent_collection": parent, "parent_id": parent_id}
-                    for field, (parent, parent_id) in side.references.items()
-                ],
+    def _put_aside(self, collection: str, entity_id: str, body: EntityBody, old: _Side, new: _Side) -> None:
+        """Brings the narrow rows from `old` to `new`, touching only those that differ."""
+        execute = self._connection.execute
+        for parts, value in old.keys.items():
+            if new.keys.get(parts) != value:
+                execute(_DELETE_KEY, {"of": collection, "by": ",".join(parts), "held": value})
+        for parts, value in new.keys.items():
+            if old.keys.get(parts) != value:
+                row = {"collection": collection, "key": ",".join(parts), "value": value, "id": entity_id}
+                if execute(_ADD_KEY, row).rowcount != 1:
+                    raise UniqueViolation({part: body[part] for part in parts})
+        for field, held in old.references.items():
+            if new.references.get(field) != held:
+                execute(_DELETE_REFERENCE, {"of": collection, "with_id": entity_id, "by": field})
+        for field, parent in new.references.items():
+            if old.references.get(field) != parent:
+                row = {"of": collection, "with_id": entity_id, "by": field, "parent": parent[0], "parent_id": parent[1]}
+                if execute(_ADD_REFERENCE, row).rowcount != 1:
+                    raise ForeignKeyViolation(field, parent[0], {"id": parent[1]})
+        for tag in old.tags - new.tags:
+            execute(_DELETE_TAG, {"of": collection, "with_id": entity_id, "held": tag})
+        for tag in new.tags - old.tags:
+            execute(_ADD_TAG, {"id": entity_id, "tag": tag, "collection": collection})
+
+    def _remember(self, collection: str, entity_id: str, before: Stored | None, after: Stored | None) -> None:
+        touched = self._touched.setdefault((collection, entity_id), Touched(before, None))
+        touched.after = after
+
+
+def _filtered(collection: str, after: str, tags: TagFilter | None, parent: tuple[str, str] | None) -> Select[str]:
+    """Bodies by ascending id, by whichever narrow table is the shortest way to them."""
+    if parent is not None:
+        field, parent_id = parent
+        # Equality on the parent's collection too, since the index begins with it.
+        statement = (
+            select(ENTITY.c.body)
+            .join(REFERENCE, (REFERENCE.c.collection == ENTITY.c.collection) & (REFERENCE.c.id == ENTITY.c.id))
+            .where(
+                REFERENCE.c.parent_collection == SCHEMAS[collection].foreign_fields[field].collection,
+                REFERENCE.c.parent_id == parent_id,
+                REFERENCE.c.collection == collection,
+                REFERENCE.c.field == field,
+                REFERENCE.c.id > after,
             )
-        if side.tags:
-            self._connection.execute(insert(ENTITY_TAG), [{**owner, "tag": tag} for tag in sorted(side.tags)])
+            .order_by(REFERENCE.c.id)
+        )
+        return statement if tags is None else statement.where(*_with_tags(collection, tags))
+    assert tags is not None
+    first, *others = tags.tags
+    if others and not tags.match_all:
+        return (
+            select(ENTITY.c.body)
+            .where(ENTITY.c.collection == collection, ENTITY.c.id > after, *_with_tags(collection, tags))
+            .order_by(ENTITY.c.id)
+        )
+    return (
+        select(ENTITY.c.body)
+        .join(ENTITY_TAG, (ENTITY_TAG.c.collection == ENTITY.c.collection) & (ENTITY_TAG.c.id == ENTITY.c.id))
+        .where(
+            ENTITY_TAG.c.tag == first,
+            ENTITY_TAG.c.id > after,
+            ENTITY_TAG.c.collection == collection,
+            *(_with_tags(collection, TagFilter(tuple(others))) if others else ()),
+        )
+        .order_by(ENTITY_TAG.c.id)
+    )
 
-    def _drop_side(self, collection: str, entity_id: str) -> None:
-        owner = {"collection": collection, "entity_id": entity_id}
-        for statement in (_DELETE_KEYS, _DELETE_REFERENCES, _DELETE_TAGS):
-            self._connection.execute(statement, owner)
 
-    def _remember(self, collection: str, entity_id: str, before: EntityBody | None, after: EntityBody | None) -> None:
-        first, _ = self._changed.get((collection, entity_id), (before, None))
-        self._changed[(collection, entity_id)] = (first, after)
+def _with_tags(collection: str, tags: TagFilter) -> list[ColumnElement[bool]]:
+    groups = [(tag,) for tag in tags.tags] if tags.match_all else [tags.tags]
+    held = ENTITY_TAG.alias("held")
+    return [
+        exists().where(held.c.id == ENTITY.c.id, held.c.tag.in_(group), held.c.collection == collection)
+        for group in groups
+    ]

@@ -16,10 +16,10 @@ from typing_extensions import override
 PORT_MAX = 65535
 TARGET_PORT_DEFAULT = 8000
 
-_PORT = re.compile(r":(\d+)\Z")
-_IPV4_LIKE = re.compile(r"[\d.]+(?::\d+)?\Z")
+_PORT = re.compile(r":([0-9]+)\Z")
+_IPV4_LIKE = re.compile(r"[0-9.]+(?::[0-9]+)?\Z")
 _HOSTNAME = re.compile(r"[A-Za-z0-9._-]+\Z")
-_BRACKETED = re.compile(r"\[([^\]]*)\](?::(\d+))?\Z")
+_BRACKETED = re.compile(r"\[([^\]]*)\](?::([0-9]+))?\Z")
 
 
 class AddressKind(StrEnum):
@@ -74,15 +74,6 @@ def split_target(target: str) -> tuple[str, int]:
     """Take a stored, normalised `host:port` apart; the host comes back without brackets."""
     host, _, port = target.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def is_ip(host: str) -> bool:
-    """Tell whether `host` is an IPv4 or IPv6 literal, bare or in brackets."""
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def parse_ip_or_cidr(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

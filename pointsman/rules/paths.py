@@ -11,7 +11,9 @@ import re
 
 # Escapes of these characters mean something else than the character, so they stay escaped.
 _RESERVED = frozenset(b"!*'();:@&=+$,/?%#[]")
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_HEX_DIGITS = frozenset(b"0123456789ABCDEFabcdef")
+# An escape, with the beginning of a broken one (`%` or `%4`) if that stands right before it.
+_ESCAPE = re.compile(rb"(%[0-9A-Fa-f]?(?=%))?%([0-9A-Fa-f]{2})")
 _SLASHES = re.compile(rb"/{2,}")
 
 # A path without any of these is normal already: no escape, no empty segment, no segment that starts with a dot.
@@ -21,16 +23,20 @@ _UNSAFE = re.compile(rb"[^A-Za-z0-9\-_.~!#$&'()*+,/:;=?@\[\]%]")
 
 
 def _decoded(match: re.Match[bytes]) -> bytes:
-    value = int(match[1], 16)
-    return b"%" + match[1].upper() if value in _RESERVED else bytes((value,))
+    stray, digits = match.groups(b"")
+    value = int(digits, 16)
+    # Behind a stray `%` a decoded digit would complete a new escape: `/%%36%31dmin` would become `/%61dmin`, pass the
+    # route of `/admin` and be read as that by the upstream server. Left alone it stays what it is on either side.
+    kept = value in _RESERVED or (stray and value in _HEX_DIGITS)
+    return stray + (b"%" + digits.upper() if kept else bytes((value,)))
 
 
 def normalise(raw: bytes) -> bytes:
-    """Return the normal form of a raw request path (without its query).
+    """Return the normal form of a raw request path (without its query); normalising that again changes nothing.
 
     Escapes of reserved characters keep their escape, in upper case; all other escapes become the raw byte, once. A `%`
-    that is no escape stays. Then runs of slashes become one and dot segments are resolved, `..` at the root being
-    dropped.
+    that is no escape stays, and so does the escape of a hex digit right behind one. Then runs of slashes become one and
+    dot segments are resolved, `..` at the root being dropped.
     Returns the very same object when there is nothing to do.
     """
     if _WORK_TO_DO.search(raw) is None:

@@ -55,6 +55,8 @@ def options() -> re2.Options:
 def path_expression(pattern: str) -> str:
     """Return what is compiled for a route path `~pattern`: anchored at the start as one group, open at the end.
 
+    Named groups may be written `(?<n>...)` or `(?P<n>...)`; RE2 reads both.
+
     Kong puts a bare `^` in front, which anchors only the first branch of an alternation; as one group all are.
     """
     return f"^(?:{pattern})"

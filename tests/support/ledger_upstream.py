@@ -15,6 +15,7 @@ import hashlib
 import json
 import signal
 from pathlib import Path
+from typing import cast
 
 import uvloop
 from typing_extensions import override
@@ -53,8 +54,8 @@ class LedgerServer(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports keep the interface without the class.
+        self._transport = cast(asyncio.Transport, transport)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -81,7 +82,7 @@ class LedgerServer(asyncio.Protocol):
     def _answer(self, head: bytes, body: bytes) -> None:
         target = head.split(b" ", 2)[1]
         if target == b"/books":
-            self._write(self._books.report())
+            self._write(self._books.report(), kind=b"application/json")
             return
         request_id = target.split(b"?", 1)[0].rsplit(b"/", 1)[-1]
         self._books.enter(request_id)
@@ -90,10 +91,10 @@ class LedgerServer(asyncio.Protocol):
             fields.append(hashlib.sha256(body).hexdigest().encode())
         self._write(b" ".join(fields))
 
-    def _write(self, body: bytes) -> None:
+    def _write(self, body: bytes, *, kind: bytes = b"text/plain") -> None:
         assert self._transport is not None
         self._transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (kind, len(body), body)
         )
 
 

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from typing_extensions import override
 
@@ -66,8 +67,8 @@ class _Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports keep the interface without the class.
+        self.transport = cast(asyncio.Transport, transport)
 
     def send(self, record: Record) -> None:
         assert self.transport is not None

@@ -21,12 +21,11 @@ def upgrade() -> None:
     op.create_table(
         "unique_key",
         sa.Column("collection", sa.Text, primary_key=True),
-        sa.Column("field", sa.Text, primary_key=True),
+        sa.Column("key", sa.Text, primary_key=True),
         sa.Column("value", sa.Text, primary_key=True),
         sa.Column("id", sa.Text, nullable=False),
-        sa.ForeignKeyConstraint(["collection", "id"], ["entity.collection", "entity.id"]),
+        sqlite_with_rowid=False,
     )
-    op.create_index("unique_key_owner", "unique_key", ["collection", "id"])
     op.create_table(
         "reference",
         sa.Column("collection", sa.Text, primary_key=True),
@@ -36,6 +35,7 @@ def upgrade() -> None:
         sa.Column("parent_id", sa.Text, nullable=False),
         sa.ForeignKeyConstraint(["collection", "id"], ["entity.collection", "entity.id"]),
         sa.ForeignKeyConstraint(["parent_collection", "parent_id"], ["entity.collection", "entity.id"]),
+        sqlite_with_rowid=False,
     )
     op.create_index("reference_parent", "reference", ["parent_collection", "parent_id", "collection", "field", "id"])
     op.create_table(
@@ -43,9 +43,9 @@ def upgrade() -> None:
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("tag", sa.Text, primary_key=True),
         sa.Column("collection", sa.Text, primary_key=True),
-        sa.ForeignKeyConstraint(["collection", "id"], ["entity.collection", "entity.id"]),
+        sqlite_with_rowid=False,
     )
-    op.create_index("entity_tag_by_tag", "entity_tag", ["tag", "collection", "id"])
+    op.create_index("entity_tag_by_tag", "entity_tag", ["tag", "id", "collection"])
     head = op.create_table(
         "head",
         sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),

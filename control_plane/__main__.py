@@ -1,0 +1,68 @@
+"""`python -m control_plane`: settings, logging, and the run of the process until SIGTERM or SIGINT.
+
+Exit codes: 0 stopped as asked, 1 could not start or failed, 64 settings that can't be used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+
+import uvloop
+
+from control_plane.admin.information import own_version
+from control_plane.settings import Settings
+from control_plane.wiring import ControlPlane, StartError
+from pointsman import logs
+from pointsman.settings import SettingsError, load
+
+EXIT_FAILED = 1
+EXIT_USAGE = 64
+
+_log = logging.getLogger("control_plane")
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a control plane; returns the exit code."""
+    try:
+        settings = load(
+            Settings,
+            arguments,
+            environment,
+            program="pointsman control-plane",
+            description="The control plane: entity store, Admin API and fleet link.",
+            version=own_version(),
+        )
+        settings.check()
+    except SettingsError as error:
+        sys.stderr.write(f"pointsman control-plane: {error}\n")
+        return EXIT_USAGE
+    logs.set_up(level=settings.log_level, form=settings.log_format)
+    try:
+        uvloop.run(_run(settings))
+    except StartError as error:
+        _log.error("the control plane can't start: %s", error)
+        return EXIT_FAILED
+    except Exception:
+        _log.exception("the control plane failed")
+        return EXIT_FAILED
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with ControlPlane(settings):
+        await stop.wait()
+        _log.info("stopping")
+    _log.info("stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,86 @@
+"""All paths of the Admin API, and the way of one call through them.
+
+    guard -> path -> method -> handler -> answer, or the answer that an error stands for
+
+Nothing here knows of sockets; `server.py` does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from control_plane.admin import collections, files, history, information, nodes, planned, tags, targets
+from control_plane.admin.errors import error_answer, store_answer
+from control_plane.admin.guard import Guard
+from control_plane.admin.messages import Answer, Call, Refused, message_answer
+from control_plane.admin.table import Found, PathTable
+from control_plane.admin.writes import Fleet, Writes
+from control_plane.entities.errors import EntityError
+from control_plane.entities.registry import SCHEMAS
+from control_plane.entities.schema import Schema
+from control_plane.store.contract import Store, StoreError
+
+_log = logging.getLogger(__name__)
+
+
+class AdminApi:
+    """The Admin API as a function from calls to answers."""
+
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        *,
+        identity: information.Identity,
+        connections: Callable[[], information.Connections],
+        guard: Guard | None = None,
+        schemas: Mapping[str, Schema] = SCHEMAS,
+    ) -> None:
+        self.guard = guard or Guard()
+        self.writes = Writes(store, fleet)
+        self.table = table = PathTable()
+        collections.mount(table, schemas, self.writes, nested_only=frozenset({targets.TARGETS}))
+        if targets.TARGETS in schemas:
+            targets.mount(table, schemas[targets.TARGETS], self.writes, node_id=identity.node_id)
+        planned.mount(table, schemas, self.writes)
+        tags.mount(table, self.writes)
+        history.mount(table, store)
+        nodes.mount(table, fleet)
+        files.mount(table, self.writes)
+        information.mount(table, schemas, store, identity, connections)
+
+    async def answer(self, call: Call) -> Answer:
+        """Answers every call; what goes wrong is an answer too."""
+        try:
+            self.guard.check(call.method, call.headers)
+            found = self.table.find(call.path)
+            if found is None:
+                return message_answer(404, "Not found")
+            if call.method == "OPTIONS":
+                return _options(call, found)
+            handler = found.methods.get("GET" if call.method == "HEAD" else call.method)
+            if handler is None:
+                return message_answer(405, "Method not allowed")
+            return await handler(call, found.variables)
+        except Refused as refused:
+            return message_answer(refused.status, refused.message, refused.headers)
+        except EntityError as error:
+            return error_answer(error)
+        except StoreError as error:
+            _log.warning("the store refused a request", extra={"method": call.method, "path": call.path, "why": error})
+            return store_answer(error)
+        except Exception:
+            _log.exception("a request failed", extra={"method": call.method, "path": call.path})
+            return message_answer(500, "An unexpected error occurred")
+
+
+def _options(call: Call, found: Found) -> Answer:
+    return Answer(
+        204,
+        headers={
+            "Allow": found.allowed,
+            "Access-Control-Allow-Methods": found.allowed,
+            "Access-Control-Allow-Headers": call.headers.get("Access-Control-Request-Headers") or "Content-Type",
+        },
+    )

@@ -1,0 +1,281 @@
+"""The paths of every entity, derived from its schema: a schema that joins `SCHEMAS` brings its paths with it.
+
+For a collection P and each of its foreign fields f that points to Q:
+
+    /P                    page, create
+    /P/{p}                one entity
+    /P/{p}/f              the parent that f points to; never deleted from here
+    /Q/{q}/P              page of the children, create below this parent
+    /Q/{q}/P/{p}          one child of this parent
+
+`targets.py` has the paths of targets, which exist below their upstream only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from control_plane.admin.bodies import entity_body
+from control_plane.admin.messages import Answer, Call, Handler, json_answer, message_answer, not_found
+from control_plane.admin.paging import decode_offset, encode_offset, page, page_size, tag_filter
+from control_plane.admin.table import PathTable
+from control_plane.admin.writes import Writes
+from control_plane.entities.schema import ForeignField, Schema
+from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.store import editor
+from control_plane.store.contract import Transaction
+
+Schemas = Mapping[str, Schema]
+
+
+def mount(table: PathTable, schemas: Schemas, writes: Writes, *, nested_only: frozenset[str]) -> None:
+    """Adds the paths of all schemas but those in `nested_only`."""
+    for collection, schema in schemas.items():
+        if collection in nested_only:
+            continue
+        flat = FlatEntity(schema, writes)
+        place = "{" + collection + "}"
+        table.add(f"/{collection}", {"GET": flat.list_page, "POST": flat.create})
+        table.add(f"/{collection}/{place}", _entity_methods(flat))
+        for name, foreign in schema.foreign_fields.items():
+            if foreign.collection not in schemas:
+                continue
+            parent = ParentOf(schema, name, schemas[foreign.collection], writes)
+            table.add(f"/{collection}/{place}/{name}", _entity_methods(parent))
+            nested = NestedEntity(schema, name, foreign, writes)
+            above = f"/{foreign.collection}/{{{foreign.collection}}}/{collection}"
+            table.add(above, {"GET": nested.list_page, "POST": nested.create})
+            table.add(f"{above}/{place}", _entity_methods(nested))
+
+
+def _entity_methods(entity: FlatEntity | NestedEntity | ParentOf) -> dict[str, Handler]:
+    return {"GET": entity.get, "PUT": entity.put, "PATCH": entity.patch, "DELETE": entity.delete}
+
+
+@dataclass(frozen=True, slots=True)
+class FlatEntity:
+    """`/P` and `/P/{p}`."""
+
+    schema: Schema
+    writes: Writes
+
+    async def list_page(self, call: Call, _: tuple[str, ...]) -> Answer:
+        """A page by ascending id."""
+        size, after, tags = page_size(call), decode_offset(call), tag_filter(call)
+        rows = await self.writes.store.read(
+            lambda tx: tx.page(self.schema.collection, size=size + 1, after=after[0] if after else "", tags=tags)
+        )
+        return keyset_page(call, list(rows), size, keep=("tags", "size"))
+
+    async def create(self, call: Call, _: tuple[str, ...]) -> Answer:
+        """A new entity."""
+        body = await entity_body(call, self.schema.coerce)
+        now = self.writes.now()
+        return await self.writes.entity(
+            call, lambda tx: editor.create(tx, self.schema.collection, body, now=now), status=201
+        )
+
+    async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """The entity."""
+        (key,) = path
+        return found(await self.writes.store.read(lambda tx: editor.lookup(tx, self.schema.collection, key)))
+
+    async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Creates or replaces it."""
+        (key,) = path
+        body = await entity_body(call, self.schema.coerce)
+        now = self.writes.now()
+        return await self.writes.entity(call, lambda tx: editor.upsert(tx, self.schema.collection, key, body, now=now))
+
+    async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Merges into it."""
+        (key,) = path
+        body = await entity_body(call, self.schema.coerce)
+        now = self.writes.now()
+        return await self.writes.entity(call, lambda tx: editor.update(tx, self.schema.collection, key, body, now=now))
+
+    async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Removes it; one that is not there is as good as removed."""
+        (key,) = path
+
+        def work(tx: Transaction) -> None:
+            editor.delete(tx, self.schema.collection, key)
+
+        return await self.writes.entity(call, work, status=204)
+
+
+@dataclass(frozen=True, slots=True)
+class NestedEntity:
+    """`/Q/{q}/P` and `/Q/{q}/P/{p}`: the children of one parent."""
+
+    schema: Schema
+    field: str
+    foreign: ForeignField
+    writes: Writes
+
+    async def list_page(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """A page of the parent's children. As in Kong the tag filter is accepted and has no effect here."""
+        (parent_key,) = path
+        size, after = page_size(call), decode_offset(call)
+
+        def work(tx: Transaction) -> list[EntityBody]:
+            parent = self._parent(tx, parent_key)
+            return list(
+                tx.page(
+                    self.schema.collection,
+                    size=size + 1,
+                    after=after[0] if after else "",
+                    parent=(parent.field, parent.id),
+                )
+            )
+
+        return keyset_page(call, await self.writes.store.read(work), size, keep=())
+
+    async def create(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """A new child of the parent."""
+        (parent_key,) = path
+        body = await entity_body(call, self.schema.coerce)
+        now = self.writes.now()
+
+        def work(tx: Transaction) -> EntityBody:
+            return editor.create(tx, self.schema.collection, body, now=now, parent=self._parent(tx, parent_key))
+
+        return await self.writes.entity(call, work, status=201)
+
+    async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """The child, if it is one of this parent's."""
+        parent_key, key = path
+
+        def work(tx: Transaction) -> EntityBody | None:
+            return editor.lookup(tx, self.schema.collection, key, parent=self._parent(tx, parent_key))
+
+        return found(await self.writes.store.read(work))
+
+    async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Creates or replaces it. A child of another parent moves here."""
+        parent_key, key = path
+        body = await entity_body(call, self.schema.coerce)
+        now = self.writes.now()
+
+        def work(tx: Transaction) -> EntityBody:
+            parent = self._parent(tx, parent_key)
+            return editor.upsert(tx, self.schema.collection, key, body, now=now, parent=parent)
+
+        return await self.writes.entity(call, work)
+
+    async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Merges into it; the body may move it to another parent."""
+        parent_key, key = path
+        body = await entity_body(call, self.schema.coerce)
+        now = self.writes.now()
+
+        def work(tx: Transaction) -> EntityBody:
+            child = self._child(tx, parent_key, key)
+            return editor.update(tx, self.schema.collection, str(child["id"]), body, now=now)
+
+        return await self.writes.entity(call, work)
+
+    async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Removes it; other than on the flat path it must be there."""
+        parent_key, key = path
+
+        def work(tx: Transaction) -> None:
+            editor.delete(tx, self.schema.collection, str(self._child(tx, parent_key, key)["id"]))
+
+        return await self.writes.entity(call, work, status=204)
+
+    def _parent(self, tx: Transaction, key: str) -> editor.Parent:
+        parent = editor.lookup(tx, self.foreign.collection, key)
+        if parent is None:
+            raise not_found()
+        return editor.Parent(self.field, self.foreign.collection, str(parent["id"]))
+
+    def _child(self, tx: Transaction, parent_key: str, key: str) -> EntityBody:
+        child = editor.lookup(tx, self.schema.collection, key, parent=self._parent(tx, parent_key))
+        if child is None:
+            raise not_found()
+        return child
+
+
+@dataclass(frozen=True, slots=True)
+class ParentOf:
+    """`/P/{p}/f`: the entity that a foreign field points to."""
+
+    schema: Schema
+    field: str
+    parent: Schema
+    writes: Writes
+
+    async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """The parent."""
+        (key,) = path
+
+        def work(tx: Transaction) -> EntityBody | None:
+            parent_id = self._link(self._child(tx, key))
+            return None if parent_id is None else tx.get(self.parent.collection, parent_id)
+
+        return found(await self.writes.store.read(work))
+
+    async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Replaces the parent. Where there is none it creates one and links it."""
+        (key,) = path
+        body = await entity_body(call, self.parent.coerce)
+        now = self.writes.now()
+
+        def work(tx: Transaction) -> EntityBody:
+            child = self._child(tx, key)
+            parent_id = self._link(child)
+            if parent_id is not None:
+                return editor.upsert(tx, self.parent.collection, parent_id, body, now=now)
+            made = editor.create(tx, self.parent.collection, body, now=now)
+            link: EntityBody = {self.field: {"id": made["id"]}}
+            editor.update(tx, self.schema.collection, str(child["id"]), link, now=now)
+            return made
+
+        return await self.writes.entity(call, work)
+
+    async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Merges into the parent."""
+        (key,) = path
+        body = await entity_body(call, self.parent.coerce)
+        now = self.writes.now()
+
+        def work(tx: Transaction) -> EntityBody:
+            parent_id = self._link(self._child(tx, key))
+            if parent_id is None:
+                raise not_found()
+            return editor.update(tx, self.parent.collection, parent_id, body, now=now)
+
+        return await self.writes.entity(call, work)
+
+    async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Never deletes: a parent may have other children."""
+        (key,) = path
+        if await self.writes.store.read(lambda tx: self._link(self._child(tx, key))) is None:
+            raise not_found()
+        return message_answer(405, "Method not allowed")
+
+    def _child(self, tx: Transaction, key: str) -> EntityBody:
+        child = editor.lookup(tx, self.schema.collection, key)
+        if child is None:
+            raise not_found()
+        return child
+
+    def _link(self, child: EntityBody) -> str | None:
+        link = child[self.field]
+        return str(link["id"]) if isinstance(link, dict) else None
+
+
+def found(body: EntityBody | None) -> Answer:
+    """200 with the entity. Raises Refused (404) for None."""
+    if body is None:
+        raise not_found()
+    return json_answer(200, body)
+
+
+def keyset_page(call: Call, rows: list[EntityBody], size: int, *, keep: tuple[str, ...]) -> Answer:
+    """A page of up to `size` rows from one row more, by which it is known whether a further page exists."""
+    offset = encode_offset(str(rows[size - 1]["id"])) if len(rows) > size else None
+    shown: list[JsonValue] = list(rows[:size])
+    return json_answer(200, page(call, shown, offset=offset, keep=keep))

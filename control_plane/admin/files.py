@@ -1,0 +1,92 @@
+"""`/config/{sync,apply,diff,dump}`: declarative files over HTTP, YAML or JSON. One file, one transaction, one version.
+
+`sync` and `apply` answer 200 with the summary of changes. With `Prefer: wait` they may answer 202 as every write does:
+the summary then stands beside `version`, `nodes` and `waited_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from control_plane import declarative
+from control_plane.admin.bodies import content_type_of
+from control_plane.admin.messages import Answer, Call, Refused, json_answer, message_answer
+from control_plane.admin.table import PathTable
+from control_plane.admin.writes import Writes
+from control_plane.store.contract import Transaction
+
+INLINE_BYTES_MAX = 32 << 10
+"""Larger files are parsed beside the event loop, so that other requests do not wait for them."""
+
+YAML_TYPE = "application/yaml; charset=utf-8"
+
+
+def mount(table: PathTable, writes: Writes) -> None:
+    """Adds our verbs, and Kong's `/config`, which a control plane with a store does not have."""
+    files = _Files(writes)
+    table.add("/config/sync", {"POST": files.sync})
+    table.add("/config/apply", {"POST": files.apply})
+    table.add("/config/diff", {"POST": files.diff})
+    table.add("/config/dump", {"GET": files.dump})
+    table.add("/config", {"GET": _only_without_database, "POST": _only_without_database})
+
+
+async def _only_without_database(_call: Call, _path: tuple[str, ...]) -> Answer:
+    return message_answer(400, "this endpoint is only available when Kong is configured to not use a database")
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    writes: Writes
+
+    async def sync(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        document, tags, now = await _document(call), _select_tags(call), self.writes.now()
+        return await self._write(call, "sync", lambda tx: declarative.sync(tx, document, select_tags=tags, now=now))
+
+    async def apply(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        document, tags, now = await _document(call), _select_tags(call), self.writes.now()
+        return await self._write(call, "apply", lambda tx: declarative.apply(tx, document, select_tags=tags, now=now))
+
+    async def diff(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        try:
+            mode = declarative.Mode(call.argument("mode") or "sync")
+        except ValueError:
+            raise Refused(400, f"mode must be one of: {', '.join(declarative.Mode)}") from None
+        document, tags, now = await _document(call), _select_tags(call), self.writes.now()
+        summary = await self.writes.store.read(
+            lambda tx: declarative.diff(tx, document, mode=mode, select_tags=tags, now=now)
+        )
+        return json_answer(200, summary.to_json())
+
+    async def dump(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        form = call.argument("format") or "yaml"
+        if form not in ("yaml", "json"):
+            raise Refused(400, "format must be one of: yaml, json")
+        with_ids = (call.argument("with_ids") or "false").lower() in ("1", "true", "yes", "on")
+        tags = _select_tags(call)
+        document = await self.writes.store.read(lambda tx: declarative.dump(tx, select_tags=tags, with_ids=with_ids))
+        if form == "json":
+            return json_answer(200, document)
+        return Answer(200, await asyncio.to_thread(declarative.to_yaml, document), content_type=YAML_TYPE)
+
+    async def _write(self, call: Call, source: str, work: Callable[[Transaction], declarative.Summary]) -> Answer:
+        written = await self.writes.commit(call, work, source=source)
+        summary = written.result.to_json()
+        return await self.writes.settle(call, json_answer(200, summary), written.version, summary)
+
+
+async def _document(call: Call) -> declarative.Document:
+    content_type = content_type_of(call)
+    raw = await call.body(call.limits.file_bytes_max)
+    if not raw.strip():
+        raise Refused(400, "expected a declarative configuration; send a YAML or JSON file as the body")
+    if len(raw) <= INLINE_BYTES_MAX:
+        return declarative.parse(raw, content_type)
+    return await asyncio.to_thread(declarative.parse, raw, content_type)
+
+
+def _select_tags(call: Call) -> tuple[str, ...]:
+    text = call.argument("select_tags") or ""
+    return tuple(tag for tag in text.split(",") if tag)

@@ -1,0 +1,84 @@
+"""The nodes: our own view of the fleet, and Kong's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from control_plane.admin.messages import Answer, Call, entity_page, json_answer, not_found
+from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
+from control_plane.admin.table import PathTable
+from control_plane.admin.writes import Fleet
+from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.fleet.nodes import NodeView
+
+
+def mount(table: PathTable, fleet: Fleet, *, clock: Callable[[], float] = time.time) -> None:
+    """Adds `/fleet/nodes` and `/clustering/...`."""
+    nodes = _Nodes(fleet, clock)
+    table.add("/fleet/nodes", {"GET": nodes.list_nodes})
+    table.add("/fleet/nodes/{node_id}", {"GET": nodes.get})
+    table.add("/clustering/data-planes", {"GET": nodes.data_planes})
+    table.add("/clustering/status", {"GET": nodes.clustering_status})
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    fleet: Fleet
+    clock: Callable[[], float]
+
+    async def list_nodes(self, _call: Call, _path: tuple[str, ...]) -> Answer:
+        """All nodes at once: the fleet is bounded, and half of it would be no answer to "is everyone there?"."""
+        now = self.clock()
+        return json_answer(200, entity_page([_node(view, now) for view in self.fleet.nodes()]))
+
+    async def get(self, _call: Call, path: tuple[str, ...]) -> Answer:
+        now = self.clock()
+        for view in self.fleet.nodes():
+            if view.id == path[0]:
+                return json_answer(200, _node(view, now))
+        raise not_found()
+
+    async def data_planes(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        size, key = page_size(call), decode_offset(call)
+        after = key[0] if key is not None else ""
+        rows = [row for row in self.fleet.data_planes() if str(row["id"]) > after]
+        offset = encode_offset(str(rows[size - 1]["id"])) if len(rows) > size else None
+        shown: list[JsonValue] = list(rows[:size])
+        return json_answer(200, page(call, shown, offset=offset))
+
+    async def clustering_status(self, _call: Call, _path: tuple[str, ...]) -> Answer:
+        body: EntityBody = {
+            str(row["id"]): {name: row[name] for name in ("config_hash", "hostname", "ip", "last_seen")}
+            for row in self.fleet.data_planes()
+        }
+        return json_answer(200, body, {"Deprecation": "true"})
+
+
+def _node(view: NodeView, now: float) -> EntityBody:
+    return {
+        "node_id": view.id,
+        "hostname": view.hostname,
+        "ip": view.ip,
+        "software": view.software,
+        "labels": dict(view.labels),
+        "state": view.state.value,
+        "connected": view.connected,
+        "version": view.version,
+        "snapshot_hash": view.snapshot_hash,
+        "offered_version": view.offered_version,
+        "in_flight": view.in_flight,
+        "apply_took_s": view.applied_took_s,
+        "rejected_version": view.rejected_version,
+        "rejected_stage": view.rejected_stage.value if view.rejected_stage is not None else None,
+        "faults": [asdict(fault) for fault in view.faults],
+        "reason": view.reason,
+        "first_seen": view.first_seen,
+        "last_seen": view.last_seen,
+        "last_seen_s_ago": round(view.beat_age_s if view.beat_age_s is not None else max(0.0, now - view.last_seen), 3),
+        "workers": view.workers,
+        "proxy_addresses": list(view.proxy_addresses),
+        "status_address": view.status_address,
+        "sync_status": view.sync_status.value,
+    }

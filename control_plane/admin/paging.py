@@ -1,0 +1,89 @@
+"""Pages of collections: their size, the token that leads to the next one, and the tag filter."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from urllib.parse import quote
+
+from control_plane.admin.messages import Call, Refused, entity_page
+from control_plane.entities.errors import InvalidOffset, InvalidOptions, InvalidSize
+from control_plane.entities.typedefs import check_tag
+from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.store.contract import TagFilter
+
+SIZE_DEFAULT = 100
+SIZE_MAX = 1_000
+TAGS_MAX = 5
+OFFSET_CHARS_MAX = 2_000
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
+
+
+def page_size(call: Call) -> int:
+    """`size` of the query. Raises InvalidSize."""
+    text = call.argument("size")
+    if text is None:
+        return SIZE_DEFAULT
+    try:
+        number = float(text)
+    except ValueError:
+        raise InvalidSize("size must be a number") from None
+    if not 1 <= number <= SIZE_MAX or number != int(number):
+        raise InvalidSize(f"size must be an integer between 1 and {SIZE_MAX}")
+    return int(number)
+
+
+def encode_offset(*key: str) -> str:
+    """The token for "behind this row"."""
+    text = json.dumps(list(key), ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def decode_offset(call: Call, *, parts: int = 1) -> tuple[str, ...] | None:
+    """The row behind which the page begins; None = from the start. Raises InvalidOffset."""
+    token = call.argument("offset")
+    if token is None:
+        return None
+    shown = token[:OFFSET_CHARS_MAX]
+    bare = token.rstrip("=")
+    if not _BASE64.fullmatch(token) or len(bare) % 4 == 1 or len(token) > OFFSET_CHARS_MAX:
+        raise InvalidOffset(shown, "bad base64 encoding")
+    try:
+        raw = base64.b64decode(bare.replace("-", "+").replace("_", "/") + "=" * (-len(bare) % 4))
+        key = json.loads(raw.decode())
+    except (ValueError, binascii.Error, RecursionError):
+        raise InvalidOffset(shown, "bad json encoding") from None
+    if not isinstance(key, list) or len(key) != parts or not all(isinstance(part, str) for part in key):
+        raise InvalidOffset(shown, "bad json encoding")
+    return tuple(key)
+
+
+def tag_filter(call: Call) -> TagFilter | None:
+    """`tags` of the query: `a,b` = all of them, `a/b` = any. Raises InvalidOptions, or Refused for too many."""
+    text = call.argument("tags")
+    if text is None:
+        return None
+    if not text:
+        raise InvalidOptions({"tags": "cannot be null"})
+    match_all = "/" not in text
+    tags = text.split("," if match_all else "/")
+    if any(not tag or check_tag(tag) is not None for tag in tags):
+        raise InvalidOptions({"tags": "invalid filter syntax"})
+    if len(tags) > TAGS_MAX:
+        raise Refused(400, f"cannot query more than {TAGS_MAX} tags")
+    return TagFilter(tuple(tags), match_all=match_all)
+
+
+def page(call: Call, rows: list[JsonValue], *, offset: str | None, keep: tuple[str, ...] = ()) -> EntityBody:
+    """The page object; `offset` = token of the next page, `keep` = arguments that its address repeats."""
+    if offset is None:
+        return entity_page(rows)
+    address = f"{call.path.rstrip('/')}?offset={quote(offset, safe='')}"
+    for name in keep:
+        value = call.argument(name)
+        if value is not None:
+            address += f"&{name}={quote(value, safe='')}"
+    return entity_page(rows, next_path=address, offset=offset)

@@ -1,0 +1,165 @@
+"""Targets, which exist below their upstream only, and the health page of an upstream.
+
+Other than elsewhere lists are newest first, with a plain position as the offset; PUT is PATCH, so that a PUT of a
+target that is not there answers 404 (decK relies on it); and the flat paths answer 404 always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control_plane.admin.bodies import entity_body
+from control_plane.admin.collections import found, keyset_page
+from control_plane.admin.messages import Answer, Call, json_answer, not_found
+from control_plane.admin.paging import SIZE_DEFAULT, SIZE_MAX, decode_offset, page, page_size
+from control_plane.admin.table import PathTable
+from control_plane.admin.writes import Writes
+from control_plane.entities.errors import InvalidOffset, InvalidSize
+from control_plane.entities.schema import Schema
+from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.store import editor
+from control_plane.store.contract import Transaction
+
+TARGETS = "targets"
+UPSTREAMS = "upstreams"
+PARENT = "upstream"
+
+
+def mount(table: PathTable, schema: Schema, writes: Writes, *, node_id: str) -> None:
+    """Adds the paths below `/upstreams/{upstreams}`."""
+    targets = Targets(schema, writes, node_id)
+    above = "/upstreams/{upstreams}"
+    table.add(f"{above}/targets", {"GET": targets.list_newest, "POST": targets.create})
+    table.add(f"{above}/targets/all", {"GET": targets.list_all})
+    table.add(
+        f"{above}/targets/{{targets}}",
+        {"GET": targets.get, "PUT": targets.patch, "PATCH": targets.patch, "DELETE": targets.delete},
+    )
+    table.add(f"{above}/health", {"GET": targets.health})
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The handlers; the first variable segment is the upstream's id or name."""
+
+    schema: Schema
+    writes: Writes
+    node_id: str
+
+    async def list_newest(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """The upstream's targets, weight 0 included, newest first."""
+        return json_answer(200, await self._newest_page(call, path[0]))
+
+    async def list_all(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """All rows by id with normal paging."""
+        size, after = page_size(call), decode_offset(call)
+
+        def work(tx: Transaction) -> list[EntityBody]:
+            parent = (PARENT, _upstream(tx, path[0]).id)
+            return list(tx.page(TARGETS, size=size + 1, after=after[0] if after else "", parent=parent))
+
+        return keyset_page(call, await self.writes.store.read(work), size, keep=())
+
+    async def create(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """A new target of the upstream."""
+        body = await entity_body(call, self.schema.coerce)
+        now = self.writes.now()
+
+        def work(tx: Transaction) -> EntityBody:
+            return editor.create(tx, TARGETS, body, now=now, parent=_upstream(tx, path[0]))
+
+        return await self.writes.entity(call, work, status=201)
+
+    async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """One target, by id or by its exact address."""
+        upstream_key, key = path
+        return found(await self.writes.store.read(lambda tx: _target(tx, upstream_key, key)))
+
+    async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Merges into a target."""
+        upstream_key, key = path
+        body = await entity_body(call, self.schema.coerce)
+        now = self.writes.now()
+
+        def work(tx: Transaction) -> EntityBody:
+            target = _target(tx, upstream_key, key)
+            parent = _upstream(tx, upstream_key)
+            return editor.update(tx, TARGETS, str(target["id"]), body, now=now, parent=parent)
+
+        return await self.writes.entity(call, work)
+
+    async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Removes a target; it must be there."""
+        upstream_key, key = path
+
+        def work(tx: Transaction) -> None:
+            target = _target(tx, upstream_key, key)
+            editor.delete(tx, TARGETS, str(target["id"]), parent=_upstream(tx, upstream_key))
+
+        return await self.writes.entity(call, work, status=204)
+
+    async def health(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Kong's page of target health. A control plane balances nothing, so the verdicts are absent, as in Kong."""
+        if call.argument("balancer_health") == "1":
+            await self.writes.store.read(lambda tx: _upstream(tx, path[0]))
+            return json_answer(200, {"node_id": self.node_id, "next": None})
+        return json_answer(200, {"node_id": self.node_id, **await self._newest_page(call, path[0])})
+
+    async def _newest_page(self, call: Call, upstream_key: str) -> EntityBody:
+        size, start = _clamped_size(call), _position(call)
+
+        def work(tx: Transaction) -> list[EntityBody]:
+            parent = (PARENT, _upstream(tx, upstream_key).id)
+            rows: list[EntityBody] = []
+            while True:
+                more = tx.page(TARGETS, size=SIZE_MAX, after=str(rows[-1]["id"]) if rows else "", parent=parent)
+                rows.extend(more)
+                if len(more) < SIZE_MAX:
+                    return rows
+
+        rows = await self.writes.store.read(work)
+        rows.sort(key=_created_at, reverse=True)
+        shown: list[JsonValue] = list(rows[start : start + size])
+        end = start + size
+        return page(call, shown, offset=str(end) if end < len(rows) else None)
+
+
+def _created_at(target: EntityBody) -> float:
+    created_at = target["created_at"]
+    return float(created_at) if isinstance(created_at, int | float) else 0.0
+
+
+def _upstream(tx: Transaction, key: str) -> editor.Parent:
+    upstream = editor.lookup(tx, UPSTREAMS, key)
+    if upstream is None:
+        raise not_found()
+    return editor.Parent(PARENT, UPSTREAMS, str(upstream["id"]))
+
+
+def _target(tx: Transaction, upstream_key: str, key: str) -> EntityBody:
+    target = editor.lookup(tx, TARGETS, key, parent=_upstream(tx, upstream_key))
+    if target is None:
+        raise not_found()
+    return target
+
+
+def _clamped_size(call: Call) -> int:
+    """The page size here: what is too large becomes the largest."""
+    text = call.argument("size")
+    if text is None:
+        return SIZE_DEFAULT
+    try:
+        if float(text) > SIZE_MAX:
+            return SIZE_MAX
+    except ValueError:
+        raise InvalidSize("size must be a number") from None
+    return page_size(call)
+
+
+def _position(call: Call) -> int:
+    text = call.argument("offset")
+    if text is None:
+        return 0
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InvalidOffset(text[:100], "expected the offset of an earlier page")
+    return int(text)

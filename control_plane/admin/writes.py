@@ -1,0 +1,140 @@
+"""Every write of the Admin API goes through here: who asks and why, the commit, and the wait for the nodes.
+
+Each answer carries `X-Pointsman-Version`, the version the store is at after the write. With `Prefer: wait=SECONDS` the
+answer comes when all nodes that were live at the commit run that version or a later one, with the usual status. When
+that can't be said the answer is 202, still with the write done, and this body:
+
+    {"version": 7,
+     "nodes": {"total": 3, "applied": 1, "rejected": ["<node id>"],
+               "lagging": [{"node_id", "hostname", "state", "version", "reason", "stage", "faults"}, ...]},
+     "waited_s": 10.0,
+     "entity": {...}}
+
+`lagging` lists each live node that does not run the version; `state` is `lagging`, `rejected` or `disconnected` and
+`version` is what it runs. `rejected` repeats the ids of those that refused, which ends the wait at once. No live node
+is also 202, with `total` 0: nobody has proved anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Protocol, TypeVar
+from urllib.parse import unquote
+
+from control_plane.admin.messages import Answer, Call, Refused, json_answer
+from control_plane.admin.preferences import wait_seconds
+from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.fleet.nodes import NodeView
+from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
+from control_plane.store.contract import Origin, Store, Transaction, Written
+
+T = TypeVar("T")
+
+
+class Fleet(Protocol):
+    """What the Admin API asks of the fleet; `control_plane.fleet.Fleet` keeps it."""
+
+    def nodes(self) -> Sequence[NodeView]:
+        """Every node known, by hostname and id."""
+
+    def data_planes(self) -> Sequence[EntityBody]:
+        """Every node known, by id, as Kong shows them."""
+
+    async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
+        """Returns when all nodes live now run `version` or later, one refused it, or the time is over."""
+
+
+class Writes:
+    """Commits units of work and turns them into answers."""
+
+    def __init__(self, store: Store, fleet: Fleet, *, clock: Callable[[], float] = time.time) -> None:
+        self.store = store
+        self._fleet = fleet
+        self.now = clock
+        """Seconds since 1970; what `created_at` and `updated_at` are taken from."""
+        self._waits: set[asyncio.Task[WaitReport]] = set()
+
+    async def entity(
+        self, call: Call, work: Callable[[Transaction], EntityBody | None], *, status: int = 200
+    ) -> Answer:
+        """Commits `work` and answers with the entity it returns, or without a body where it returns None."""
+        written = await self.commit(call, work, source="admin-api")
+        done = Answer(status) if written.result is None else json_answer(status, written.result)
+        return await self.settle(call, done, written.version, {"entity": written.result})
+
+    async def commit(self, call: Call, work: Callable[[Transaction], T], *, source: str) -> Written[T]:
+        """One transaction, one version."""
+        return await self.store.write(work, _origin(call, source))
+
+    async def settle(self, call: Call, done: Answer, version: int, outcome: EntityBody) -> Answer:
+        """`done`, or 202 with `outcome` in its body when the client asked to wait and the nodes are not there."""
+        done.headers["X-Pointsman-Version"] = str(version)
+        wait_s = wait_seconds(call.headers.get("Prefer"), wait_s_max=call.limits.wait_s_max)
+        if wait_s is None:
+            return done
+        report = await self._wait(version, wait_s)
+        if not report.complete:
+            done = json_answer(202, {**_report(report, version), **outcome}, done.headers)
+        done.headers["Preference-Applied"] = f"wait={wait_s:g}"
+        return done
+
+    def end_waits(self) -> None:
+        """Ends all waits for nodes; their writers are told how far the nodes are. For the stop of the process."""
+        for wait in self._waits:
+            wait.cancel()
+
+    async def _wait(self, version: int, wait_s: float) -> WaitReport:
+        wait = asyncio.create_task(self._fleet.wait_for(version, wait_s))
+        self._waits.add(wait)
+        wait.add_done_callback(self._waits.discard)
+        await asyncio.wait({wait})
+        return await self._fleet.wait_for(version, 0.0) if wait.cancelled() else wait.result()
+
+
+def _report(report: WaitReport, version: int) -> EntityBody:
+    rejected: list[JsonValue] = [node.id for node in report.nodes if node.outcome is Outcome.REJECTED]
+    return {
+        "version": version,
+        "nodes": {
+            "total": report.total,
+            "applied": report.count(Outcome.APPLIED),
+            "rejected": rejected,
+            "lagging": [_node(node) for node in report.nodes if node.outcome is not Outcome.APPLIED],
+        },
+        "waited_s": round(report.waited_s, 6),
+    }
+
+
+def _node(node: NodeProgress) -> EntityBody:
+    return {
+        "node_id": node.id,
+        "hostname": node.hostname,
+        "state": node.outcome.value,
+        "version": node.version,
+        "reason": node.reason,
+        "stage": node.stage.value if node.stage is not None else None,
+        "faults": [asdict(fault) for fault in node.faults],
+    }
+
+
+def _origin(call: Call, source: str) -> Origin:
+    return Origin(
+        author=_told(call, "X-Pointsman-Author", call.limits.author_chars_max),
+        source=source,
+        address=call.remote,
+        reason=_told(call, "X-Pointsman-Reason", call.limits.reason_chars_max),
+    )
+
+
+def _told(call: Call, header: str, chars_max: int) -> str:
+    """A text for the history. Percent-encoded UTF-8, because headers can't carry more than ASCII safely."""
+    raw = call.headers.get(header)
+    if not raw:
+        return ""
+    text = "".join(character if character.isprintable() else " " for character in unquote(raw)).strip()
+    if len(text) > chars_max:
+        raise Refused(400, f"{header} is longer than {chars_max} characters; shorten it")
+    return text

@@ -1,0 +1,86 @@
+"""Carries a plan out: the three verbs of the Admin API's `/config/...` over one transaction.
+
+The caller runs `sync` and `apply` as one unit of work of the store, so a file is one version or nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from control_plane.declarative.changes import EntityChange, Summary
+from control_plane.declarative.document import Document, effective_tags
+from control_plane.declarative.plan import Mode, Plan, make_plan
+from control_plane.declarative.problems import FileRefused, Problem
+from control_plane.entities.errors import EntityError
+from control_plane.store.contract import Operation, Transaction
+
+
+def sync(tx: Transaction, document: Document, *, select_tags: Sequence[str] = (), now: float) -> Summary:
+    """Makes the store equal to the file, among the entities that carry all of the tags.
+
+    What the file does not name is deleted; what it names is replaced as a whole, so a property that it leaves out
+    goes back to its default. `now` in seconds since the epoch. Raises `FileRefused`.
+    """
+    return _carry_out(tx, document, mode=Mode.SYNC, select_tags=select_tags, now=now)
+
+
+def apply(tx: Transaction, document: Document, *, select_tags: Sequence[str] = (), now: float) -> Summary:
+    """Puts the properties given over what is there and creates what is not; deletes nothing. Raises `FileRefused`."""
+    return _carry_out(tx, document, mode=Mode.APPLY, select_tags=select_tags, now=now)
+
+
+def diff(
+    tx: Transaction, document: Document, *, mode: Mode = Mode.SYNC, select_tags: Sequence[str] = (), now: float
+) -> Summary:
+    """What `sync` (or `apply`, by `mode`) would do. Only reads, so a read-only transaction is enough.
+
+    Raises `FileRefused` for a file that `mode` would refuse.
+    """
+    tags = effective_tags(document, select_tags)
+    plan = make_plan(tx, document, mode=mode, tags=tags, now=now)
+    return Summary(changes=plan.changes, unchanged=plan.unchanged)
+
+
+def _carry_out(tx: Transaction, document: Document, *, mode: Mode, select_tags: Sequence[str], now: float) -> Summary:
+    tags = effective_tags(document, select_tags)
+    plan = make_plan(tx, document, mode=mode, tags=tags, now=now)
+    for collection, body in plan.parked:
+        tx.replace(collection, body)
+    for change in plan.changes:
+        try:
+            _write(tx, change)
+        except EntityError as error:
+            raise _refused(plan, change, error) from error
+    return Summary(changes=plan.changes, unchanged=plan.unchanged)
+
+
+def _write(tx: Transaction, change: EntityChange) -> None:
+    match change.operation:
+        case Operation.CREATE:
+            assert change.after is not None
+            tx.insert(change.collection, change.after)
+        case Operation.UPDATE:
+            assert change.after is not None
+            tx.replace(change.collection, change.after)
+        case Operation.DELETE:
+            tx.delete(change.collection, change.id)
+        case _:
+            assert_never(change.operation)
+
+
+def _refused(plan: Plan, change: EntityChange, error: EntityError) -> FileRefused:
+    """The store's word against a change that the plan thought possible, with the place in the file where known."""
+    entity = plan.places.get((change.collection, change.id))
+    if entity is not None:
+        return FileRefused(list(entity.problems_of(error)))
+    return FileRefused(
+        [
+            Problem(
+                message=error.message or error.name,
+                remedy="keep it in the file, or remove what depends on it first",
+                entity_type=change.entity_type,
+                entity_name=change.name or change.id,
+            )
+        ]
+    )

@@ -1,0 +1,136 @@
+"""The fleet as the rest of the control plane sees it: start, stop, who is there, and waiting for a version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+
+from control_plane.entities.types import EntityBody
+from control_plane.fleet.nodes import Nodes, NodeView
+from control_plane.fleet.published import Published, Shelf
+from control_plane.fleet.publisher import Publisher
+from control_plane.fleet.server import LinkServer
+from control_plane.fleet.settings import FleetSettings
+from control_plane.fleet.waiting import WaitReport, wait_for
+from control_plane.snapshot.builder import Snapshot
+from control_plane.store.contract import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+PURGE_INTERVAL_S = 3600.0
+
+
+class Fleet:
+    """All nodes of this control plane. One per process; `start` before use, `stop` in the end."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: FleetSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings or FleetSettings()
+        self._store = store
+        self._clock = clock
+        self._wall = wall
+        self._epoch = b""
+        self._nodes = Nodes(
+            clock=clock,
+            wall=wall,
+            lease_s=self._settings.lease_s,
+            purge_after_s=self._settings.purge_after_s,
+            nodes_max=self._settings.nodes_max,
+        )
+        self._server = LinkServer(self._settings, self._nodes, Shelf(), clock=clock)
+        self._publisher = Publisher(store, self._publish, gather=self._settings.gather, clock=clock)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> int:
+        """Where nodes dial in, once started."""
+        return self._server.port
+
+    @property
+    def published(self) -> int:
+        """The version that nodes are offered; behind the store's head while a burst is gathered."""
+        return self._publisher.published
+
+    async def start(self) -> None:
+        """Builds the head's snapshot, then listens. Raises StoreError, and OSError when the address can't be had."""
+        self._epoch = await self._store.epoch()
+        self._nodes.load(await self._store.nodes())
+        try:
+            await self._publisher.start()
+            await self._server.start()
+        except BaseException:
+            self._publisher.stop()
+            raise
+        self._own(self._publisher.run(), "fleet publisher")
+        self._own(self._save_nodes(), "fleet node records")
+
+    async def stop(self) -> None:
+        """Tells the nodes when to come back, closes, and saves what is known of them."""
+        self._publisher.stop()
+        await self._server.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        await self._save()
+
+    async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
+        """Waits until all nodes live now run `version` or later; the rules are in `waiting.py`."""
+        if version > self._publisher.published:
+            self._publisher.hurry(version)
+        return await wait_for(self._nodes, version, epoch=self._epoch, timeout_s=timeout_s)
+
+    def nodes(self) -> Sequence[NodeView]:
+        """Every known node, by hostname and id."""
+        return self._nodes.views()
+
+    def data_planes(self) -> Sequence[EntityBody]:
+        """Every known node by id, in the shape of Kong's `/clustering/data-planes`."""
+        return self._nodes.data_planes()
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self._server.publish(Published(snapshot))
+
+    def _own(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_report_death)
+        self._tasks.append(task)
+
+    async def _save_nodes(self) -> None:
+        purged_at = self._clock() - PURGE_INTERVAL_S
+        while True:
+            await asyncio.sleep(self._settings.save_interval_s)
+            await self._save()
+            if self._clock() - purged_at >= PURGE_INTERVAL_S:
+                purged_at = self._clock()
+                await self._purge()
+
+    async def _save(self) -> None:
+        records = self._nodes.take_dirty()
+        if not records:
+            return
+        try:
+            await self._store.save_nodes(records)
+        except StoreError as error:
+            self._nodes.put_back(records)
+            log.warning("the records of %d nodes are not saved yet: %s", len(records), error)
+
+    async def _purge(self) -> None:
+        self._nodes.purge()
+        try:
+            await self._store.forget_nodes(last_seen_before=self._wall() - self._settings.purge_after_s)
+        except StoreError as error:
+            log.warning("the records of nodes long gone are not removed yet: %s", error)
+
+
+def _report_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("%s ended by a mistake of ours", task.get_name(), exc_info=error)

@@ -1,0 +1,270 @@
+"""The wire's messages <-> this package's plain values.
+
+The one place of the fleet that knows protobuf. Whatever a node says is clipped and made printable here, so that none
+of it can flood memory or forge a line in a log further on. Frames that go to every node are encoded once by the
+caller and shared.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+
+from control_plane.fleet.session import Fault, Rejection, SnapshotRef, Stage
+from pointsman.wire.v1 import fleet_pb2
+
+PIECE_BYTES_MAX = 1024 * 1024
+NODE_MESSAGE_BYTES_MAX = 128 * 1024
+"""What a node may send in one message: a refusal with all its faults fits well."""
+FAULTS_MAX = 32
+LABELS_MAX = 64
+ADDRESSES_MAX = 32
+_TEXT_MAX = 255
+_MESSAGE_MAX = 1024
+
+_STAGES = {
+    fleet_pb2.STAGE_UNSPECIFIED: Stage.UNKNOWN,
+    fleet_pb2.STAGE_PULL: Stage.PULL,
+    fleet_pb2.STAGE_VERIFY: Stage.VERIFY,
+    fleet_pb2.STAGE_DECODE: Stage.DECODE,
+    fleet_pb2.STAGE_BUILD: Stage.BUILD,
+    fleet_pb2.STAGE_ACTIVATE: Stage.ACTIVATE,
+}
+
+
+class BadMessage(ValueError):
+    """A node sent something that breaks the protocol; the text says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A node's first message."""
+
+    node_id: str  # canonical text of a UUID
+    hostname: str
+    software: str
+    protocol_min: int
+    protocol_max: int
+    schema_level: int
+    labels: Mapping[str, str]
+    running: SnapshotRef
+    boot_id: int
+    snapshot_bytes_max: int  # 0 = not said
+    workers: int
+    proxy_addresses: tuple[str, ...]
+    status_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life, with what the node runs."""
+
+    sequence: int
+    running: SnapshotRef
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """`ref` is active in all workers of the node."""
+
+    ref: SnapshotRef
+    took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The node refused a snapshot and goes on with `running`."""
+
+    rejection: Rejection
+    running: SnapshotRef
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The node stops in good order."""
+
+    reason: str
+
+
+NodeMessage = Hello | Beat | Applied | Rejected | Leaving
+
+
+class Packed(Protocol):
+    """A snapshot as it travels; see `control_plane/snapshot`."""
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]: ...
+    @property
+    def sha256(self) -> bytes: ...
+    @property
+    def raw_bytes(self) -> int: ...
+    @property
+    def packed_bytes(self) -> int: ...
+
+
+def decode(frame: bytes) -> NodeMessage | None:
+    """What a node sent; None for a kind of message that a later protocol brought.
+
+    Raises:
+        BadMessage: it does not decode or names no UUID.
+    """
+    try:
+        message = fleet_pb2.NodeMessage.FromString(frame)
+    except DecodeError as error:
+        raise BadMessage("the message does not decode") from error
+    match message.WhichOneof("kind"):
+        case "hello":
+            return _hello(message.hello)
+        case "beat":
+            beat = message.beat
+            return Beat(beat.sequence, _ref(beat.running), beat.in_flight)
+        case "applied":
+            took = message.applied.took
+            return Applied(_ref(message.applied.snapshot), max(0.0, took.seconds + took.nanos / 1e9))
+        case "rejected":
+            return _rejected(message.rejected)
+        case "leaving":
+            return Leaving(_text(message.leaving.reason))
+        case _:
+            return None
+
+
+def decode_pull(frame: bytes) -> tuple[SnapshotRef, int]:
+    """Which snapshot a node wants and from which piece on.
+
+    Raises:
+        BadMessage: it does not decode.
+    """
+    try:
+        request = fleet_pb2.PullRequest.FromString(frame)
+    except DecodeError as error:
+        raise BadMessage("the request does not decode") from error
+    return _ref(request.snapshot), request.from_piece
+
+
+def node_id(text: str) -> str:
+    """The canonical form of a node's id.
+
+    Raises:
+        BadMessage: it is no UUID.
+    """
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise BadMessage("node_id is not a UUID") from error
+
+
+def welcome(*, plane_id: str, beat_interval_s: float, head: SnapshotRef, protocol: int, schema_level: int) -> bytes:
+    """The answer to a hello."""
+    message = fleet_pb2.Welcome(
+        protocol=protocol,
+        schema_level=schema_level,
+        plane_id=plane_id,
+        beat_interval=_duration(beat_interval_s),
+        head=_wire_ref(head),
+    )
+    return fleet_pb2.PlaneMessage(welcome=message).SerializeToString()
+
+
+def offer(ref: SnapshotRef, packed: Packed, *, entities: int) -> bytes:
+    """The word that a snapshot is there; the same bytes for every node."""
+    message = fleet_pb2.Offer(
+        snapshot=_wire_ref(ref),
+        raw_bytes=packed.raw_bytes,
+        packed_bytes=packed.packed_bytes,
+        packed_sha256=packed.sha256,
+        pieces=len(packed.pieces),
+        entities=entities,
+    )
+    return fleet_pb2.PlaneMessage(offer=message).SerializeToString()
+
+
+def piece(index: int, packed: Packed) -> bytes:
+    """One frame of a pull."""
+    data = packed.pieces[index]
+    assert len(data) <= PIECE_BYTES_MAX
+    return fleet_pb2.Piece(index=index, total=len(packed.pieces), data=data).SerializeToString()
+
+
+def beat_ack(sequence: int, head: SnapshotRef) -> bytes:
+    """The answer to a beat."""
+    return fleet_pb2.PlaneMessage(
+        beat_ack=fleet_pb2.BeatAck(sequence=sequence, head=_wire_ref(head))
+    ).SerializeToString()
+
+
+def goodbye(
+    reason: str, *, reconnect_min_s: float = 0.0, reconnect_max_s: float = 0.0, permanent: bool = False
+) -> bytes:
+    """The control plane's last word on a stream."""
+    message = fleet_pb2.Goodbye(
+        reason=reason,
+        reconnect_min=_duration(reconnect_min_s),
+        reconnect_max=_duration(reconnect_max_s),
+        permanent=permanent,
+    )
+    return fleet_pb2.PlaneMessage(goodbye=message).SerializeToString()
+
+
+def _hello(hello: fleet_pb2.Hello) -> Hello:
+    if len(hello.labels) > LABELS_MAX:
+        raise BadMessage(f"more than {LABELS_MAX} labels")
+    if len(hello.proxy_addresses) > ADDRESSES_MAX:
+        raise BadMessage(f"more than {ADDRESSES_MAX} proxy addresses")
+    return Hello(
+        node_id=node_id(hello.node_id),
+        hostname=_text(hello.hostname),
+        software=_text(hello.software),
+        protocol_min=hello.protocol_min,
+        protocol_max=hello.protocol_max,
+        schema_level=hello.schema_level,
+        labels={_text(key): _text(value) for key, value in sorted(hello.labels.items())},
+        running=_ref(hello.running),
+        boot_id=hello.boot_id,
+        snapshot_bytes_max=hello.snapshot_bytes_max,
+        workers=hello.workers,
+        proxy_addresses=tuple(_text(address) for address in hello.proxy_addresses),
+        status_address=_text(hello.status_address),
+    )
+
+
+def _rejected(rejected: fleet_pb2.Rejected) -> Rejected:
+    faults = tuple(
+        Fault(
+            code=_text(fault.code),
+            collection=_text(fault.collection),
+            entity_id=_text(fault.entity_id),
+            entity_name=_text(fault.entity_name),
+            field=_text(fault.field),
+            message=_text(fault.message, _MESSAGE_MAX),
+        )
+        for fault in rejected.faults[:FAULTS_MAX]
+    )
+    stage = _STAGES.get(rejected.stage, Stage.UNKNOWN)
+    return Rejected(Rejection(_ref(rejected.snapshot), stage, faults), _ref(rejected.running))
+
+
+def _ref(ref: fleet_pb2.SnapshotRef) -> SnapshotRef:
+    if len(ref.epoch) not in (0, 16) or len(ref.snapshot_hash) not in (0, 32):
+        raise BadMessage("a snapshot's epoch or hash has a wrong length")
+    return SnapshotRef(ref.epoch, ref.version, ref.snapshot_hash)
+
+
+def _wire_ref(ref: SnapshotRef) -> fleet_pb2.SnapshotRef:
+    return fleet_pb2.SnapshotRef(epoch=ref.epoch, version=ref.version, snapshot_hash=ref.snapshot_hash)
+
+
+def _duration(seconds: float) -> Duration:
+    nanos = round(seconds * 1e9)
+    return Duration(seconds=nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
+
+
+def _text(value: str, limit: int = _TEXT_MAX) -> str:
+    clipped = value[:limit]
+    return clipped if clipped.isprintable() else "".join(c if c.isprintable() else "?" for c in clipped)

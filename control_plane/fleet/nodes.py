@@ -1,0 +1,436 @@
+"""Every node that was ever heard of: what it is, what it runs by its own word, and how fresh that word is.
+
+Live facts are in memory and judged against a monotonic clock. The store gets what changed, in batches: heartbeats are
+never rows. `server.py` reports events, `waiting.py` listens, the Admin API reads `views` and `data_planes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from control_plane.entities.types import EntityBody
+from control_plane.fleet.messages import Hello
+from control_plane.fleet.session import (
+    NOTHING,
+    Ahead,
+    Fault,
+    Idle,
+    Parked,
+    Rejection,
+    Session,
+    SnapshotRef,
+    Stage,
+    Waiting,
+)
+from control_plane.store.contract import NodeRecord
+
+NO_CONFIG_HASH = "0" * 32
+"""Kong's way of saying that a node has no configuration yet."""
+REFRESH_S = 3600.0
+"""A connected node's row is renewed at least this often, so that a crash of ours can't make it look long gone."""
+
+
+class NodeState(StrEnum):
+    """A node in one word, for operators."""
+
+    CONNECTING = "connecting"  # greeted; nothing to run exists yet, and it runs nothing
+    SYNCING = "syncing"  # the head is offered and not answered
+    CURRENT = "current"  # runs the head
+    LAGGING = "lagging"  # has not answered an offer for a lease, or stopped beating
+    REJECTED = "rejected"  # refused the head, runs what it ran
+    AHEAD = "ahead"  # runs a later version than the store holds
+    DISCONNECTED = "disconnected"  # its stream ended less than a lease ago
+    EXPIRED = "expired"  # gone for longer than a lease
+
+
+class SyncStatus(StrEnum):
+    """Kong's words; only those that can happen here."""
+
+    UNKNOWN = "unknown"
+    NORMAL = "normal"
+    INCOMPATIBLE = "kong_version_incompatible"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node at one moment. Ages and durations are seconds, `*_seen` seconds since 1970."""
+
+    id: str
+    hostname: str
+    ip: str
+    software: str
+    labels: Mapping[str, str]
+    state: NodeState
+    connected: bool
+    version: int  # running by its own word; 0 = nothing
+    snapshot_hash: str  # hex; empty = nothing
+    offered_version: int  # last sent over the present stream; 0 = none
+    in_flight: int
+    beat_age_s: float | None  # None = not heard since our start
+    applied_took_s: float | None
+    rejected_version: int | None
+    rejected_stage: Stage | None
+    faults: tuple[Fault, ...]
+    reason: str  # why it is not connected or was refused; empty when all is well
+    first_seen: float
+    last_seen: float
+    workers: int
+    proxy_addresses: tuple[str, ...]
+    status_address: str
+    sync_status: SyncStatus
+
+
+@dataclass(slots=True)
+class Node:
+    """What is known of one node. `session` exists exactly while its stream does."""
+
+    id: str
+    first_seen: float
+    last_seen: float
+    hostname: str = ""
+    ip: str = ""
+    software: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    boot_id: int = 0
+    workers: int = 0
+    proxy_addresses: tuple[str, ...] = ()
+    status_address: str = ""
+    session: Session | None = None
+    config_hash: str = NO_CONFIG_HASH  # survives our restart, where `running` starts as nothing
+    running: SnapshotRef = NOTHING
+    rejection: Rejection | None = None
+    offered: SnapshotRef | None = None
+    waiting_since: float | None = None  # monotonic: no progress since then, while an offer is open
+    last_beat: float | None = None  # monotonic
+    gone_at: float | None = None  # monotonic; None while connected or not heard since our start
+    in_flight: int = 0
+    applied_took_s: float | None = None
+    reason: str = ""
+    leaving: bool = False
+    sync_status: SyncStatus = SyncStatus.UNKNOWN
+    saved_at: float = 0.0
+
+    @property
+    def connected(self) -> bool:
+        return self.session is not None
+
+
+class Nodes:
+    """The registry. `clock` is monotonic, `wall` is seconds since 1970."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        lease_s: float,
+        purge_after_s: float,
+        nodes_max: int = 10_000,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._lease_s = lease_s
+        self._purge_after_s = purge_after_s
+        self._nodes_max = nodes_max
+        self._nodes: dict[str, Node] = {}
+        self._dirty: set[str] = set()
+        self._listeners: list[Callable[[Node], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def get(self, node_id: str) -> Node | None:
+        return self._nodes.get(node_id)
+
+    def listen(self, listener: Callable[[Node], None]) -> Callable[[], None]:
+        """Calls `listener` on each change of what a node runs, refused, or of its stream; returns how to stop that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def load(self, records: Iterable[NodeRecord]) -> None:
+        """Nodes that an earlier process of the control plane knew."""
+        oldest = self._wall() - self._purge_after_s
+        newest_first = sorted(records, key=lambda record: record.last_seen, reverse=True)
+        for record in newest_first[: self._nodes_max]:
+            if record.last_seen < oldest or record.id in self._nodes:
+                continue
+            self._nodes[record.id] = Node(
+                id=record.id,
+                first_seen=record.first_seen,
+                last_seen=record.last_seen,
+                hostname=record.hostname,
+                ip=record.ip,
+                software=record.software,
+                labels=record.labels,
+                config_hash=record.config_hash or NO_CONFIG_HASH,
+                # Of no epoch: it tells operators what the node last said, and satisfies nobody who waits.
+                running=SnapshotRef(b"", record.version, b""),
+                sync_status=_sync_status(record.sync_status),
+                reason="not seen since the control plane started",
+                saved_at=record.last_seen,
+            )
+
+    def accepted(self, hello: Hello, *, ip: str, head: SnapshotRef) -> Node:
+        """A hello was found fit. What this process of the node refused before is carried over to the new stream."""
+        node = self._known(hello, ip=ip)
+        same_process = node.boot_id == hello.boot_id
+        node.boot_id = hello.boot_id
+        node.session = Session(running=hello.running, head=head, rejection=node.rejection if same_process else None)
+        node.offered = None
+        node.gone_at = None
+        node.reason = ""
+        node.leaving = False
+        node.sync_status = SyncStatus.NORMAL
+        if not same_process:
+            node.applied_took_s = None
+        self._heard(node)
+        self._runs(node)
+        self._changed(node)
+        return node
+
+    def refused(self, hello: Hello, *, ip: str, reason: str) -> None:
+        """A hello was not fit for us: an operator must see the node all the same."""
+        node = self._known(hello, ip=ip)
+        node.running = hello.running
+        node.config_hash = _config_hash(hello.running)
+        node.reason = reason
+        node.gone_at = self._clock()
+        node.sync_status = SyncStatus.INCOMPATIBLE
+        self._changed(node)
+
+    def beat(self, node: Node, running: SnapshotRef, *, in_flight: int) -> bool:
+        """A sign of life; returns whether the head must be offered again."""
+        assert node.session is not None
+        self._heard(node)
+        node.in_flight = in_flight
+        if self._wall() - node.saved_at > REFRESH_S:
+            self._dirty.add(node.id)
+        if running == node.session.running:
+            return False
+        again = node.session.applied(running)
+        self._runs(node)
+        self._changed(node)
+        return again
+
+    def applied(self, node: Node, ref: SnapshotRef, *, took_s: float) -> bool:
+        """The node runs `ref`; returns whether the head must be offered again."""
+        assert node.session is not None
+        self._heard(node)
+        node.applied_took_s = took_s
+        again = node.session.applied(ref)
+        self._runs(node)
+        self._changed(node)
+        return again
+
+    def rejected(self, node: Node, rejection: Rejection, *, running: SnapshotRef) -> bool:
+        """The node refused a snapshot; returns whether the head must be offered again."""
+        assert node.session is not None
+        self._heard(node)
+        again = node.session.rejected(rejection, running=running)
+        self._runs(node)
+        self._changed(node)
+        return again
+
+    def head_moved(self, node: Node, head: SnapshotRef) -> bool:
+        """A newer snapshot exists; returns whether it must be offered to this node."""
+        assert node.session is not None
+        offer = node.session.head_moved(head)
+        self._settled(node)
+        return offer
+
+    def offered(self, node: Node, ref: SnapshotRef) -> None:
+        """The offer of `ref` was sent."""
+        node.offered = ref
+
+    def leaving(self, node: Node, reason: str) -> None:
+        """The node stops in good order; its stream ends next."""
+        node.leaving = True
+        node.reason = f"left: {reason}" if reason else "left"
+        self._changed(node)
+
+    def disconnected(self, node: Node, reason: str) -> None:
+        """The stream is over."""
+        if node.session is not None:
+            node.rejection = node.session.rejection
+        node.session = None
+        node.gone_at = self._clock()
+        node.in_flight = 0
+        node.offered = None
+        node.reason = node.reason if node.leaving else reason
+        self._changed(node)
+
+    def live(self) -> list[Node]:
+        """Nodes with an accepted hello whose last beat is younger than the lease."""
+        now = self._clock()
+        return [
+            node
+            for node in self._nodes.values()
+            if node.connected and not node.leaving and node.last_beat is not None
+            if now - node.last_beat < self._lease_s
+        ]
+
+    def silent_s(self, node: Node) -> float:
+        """How long ago the node was last heard."""
+        return self._clock() - node.last_beat if node.last_beat is not None else 0.0
+
+    def take_dirty(self) -> Sequence[NodeRecord]:
+        """What must be saved since the last call."""
+        records = [self._record(self._nodes[node_id]) for node_id in self._dirty if node_id in self._nodes]
+        self._dirty.clear()
+        return records
+
+    def put_back(self, records: Iterable[NodeRecord]) -> None:
+        """Saving `records` failed: they stay to be saved."""
+        self._dirty.update(record.id for record in records)
+
+    def purge(self) -> None:
+        """Forgets nodes that were not seen for the purge time."""
+        oldest = self._wall() - self._purge_after_s
+        for node in [n for n in self._nodes.values() if not n.connected and n.last_seen < oldest]:
+            del self._nodes[node.id]
+
+    def views(self) -> list[NodeView]:
+        """All nodes by hostname and id."""
+        return sorted((self._view(node) for node in self._nodes.values()), key=lambda view: (view.hostname, view.id))
+
+    def data_planes(self) -> list[EntityBody]:
+        """All nodes by id, in the shape of Kong's `/clustering/data-planes`."""
+        wall = self._wall()
+        return [self._kong(node, wall) for _, node in sorted(self._nodes.items())]
+
+    def _known(self, hello: Hello, *, ip: str) -> Node:
+        now = self._wall()
+        node = self._nodes.get(hello.node_id)
+        if node is None:
+            self._make_room()
+            node = self._nodes[hello.node_id] = Node(id=hello.node_id, first_seen=now, last_seen=now)
+        node.last_seen = now
+        node.hostname = hello.hostname
+        node.ip = ip
+        node.software = hello.software
+        node.labels = hello.labels
+        node.workers = hello.workers
+        node.proxy_addresses = hello.proxy_addresses
+        node.status_address = hello.status_address
+        return node
+
+    def _make_room(self) -> None:
+        """Forgets the node gone longest when there are too many: made-up ids must not fill memory."""
+        if len(self._nodes) >= self._nodes_max:
+            gone = [node for node in self._nodes.values() if not node.connected]
+            if gone:
+                del self._nodes[min(gone, key=lambda node: node.last_seen).id]
+
+    def _heard(self, node: Node) -> None:
+        node.last_beat = self._clock()
+        node.last_seen = self._wall()
+
+    def _runs(self, node: Node) -> None:
+        """Takes over what the session made of the node's word."""
+        assert node.session is not None
+        node.running = node.session.running
+        node.rejection = node.session.rejection
+        node.config_hash = _config_hash(node.running)
+        node.waiting_since = None
+        self._settled(node)
+
+    def _settled(self, node: Node) -> None:
+        """Keeps since when an offer is open without progress; newer heads alone are none."""
+        assert node.session is not None
+        if not isinstance(node.session.phase, Waiting):
+            node.waiting_since = None
+        elif node.waiting_since is None:
+            node.waiting_since = self._clock()
+
+    def _changed(self, node: Node) -> None:
+        self._dirty.add(node.id)
+        for listener in tuple(self._listeners):
+            listener(node)
+
+    def _record(self, node: Node) -> NodeRecord:
+        node.saved_at = self._wall()
+        return NodeRecord(
+            id=node.id,
+            hostname=node.hostname,
+            ip=node.ip,
+            software=node.software,
+            labels=dict(node.labels),
+            config_hash=node.config_hash,
+            version=node.running.version,
+            last_seen=node.last_seen,
+            first_seen=node.first_seen,
+            sync_status=node.sync_status.value,
+        )
+
+    def _state(self, node: Node) -> NodeState:
+        now = self._clock()
+        if node.session is None:
+            recent = node.gone_at is not None and now - node.gone_at < self._lease_s
+            return NodeState.DISCONNECTED if recent else NodeState.EXPIRED
+        if node.last_beat is not None and now - node.last_beat >= self._lease_s:
+            return NodeState.LAGGING
+        match node.session.phase:
+            case Idle():
+                return NodeState.CONNECTING if node.running == NOTHING else NodeState.CURRENT
+            case Waiting():
+                late = node.waiting_since is not None and now - node.waiting_since >= self._lease_s
+                return NodeState.LAGGING if late else NodeState.SYNCING
+            case Parked():
+                return NodeState.REJECTED
+            case Ahead():
+                return NodeState.AHEAD
+
+    def _view(self, node: Node) -> NodeView:
+        rejection = node.rejection
+        return NodeView(
+            id=node.id,
+            hostname=node.hostname,
+            ip=node.ip,
+            software=node.software,
+            labels=node.labels,
+            state=self._state(node),
+            connected=node.connected,
+            version=node.running.version,
+            snapshot_hash=node.running.snapshot_hash.hex(),
+            offered_version=node.offered.version if node.offered is not None else 0,
+            in_flight=node.in_flight,
+            beat_age_s=self._clock() - node.last_beat if node.last_beat is not None else None,
+            applied_took_s=node.applied_took_s,
+            rejected_version=rejection.ref.version if rejection is not None else None,
+            rejected_stage=rejection.stage if rejection is not None else None,
+            faults=rejection.faults if rejection is not None else (),
+            reason=node.reason,
+            first_seen=node.first_seen,
+            last_seen=node.last_seen,
+            workers=node.workers,
+            proxy_addresses=node.proxy_addresses,
+            status_address=node.status_address,
+            sync_status=node.sync_status,
+        )
+
+    def _kong(self, node: Node, wall: float) -> EntityBody:
+        return {
+            "id": node.id,
+            "ip": node.ip,
+            "hostname": node.hostname,
+            "version": node.software,
+            "config_hash": node.config_hash,
+            "last_seen": int(node.last_seen),
+            "updated_at": int(node.last_seen),
+            "sync_status": node.sync_status.value,
+            "labels": dict(node.labels) or None,
+            "cert_details": None,
+            "rpc_capabilities": [],
+            "ttl": max(0, int(node.last_seen + self._purge_after_s - wall)),
+        }
+
+
+def _config_hash(ref: SnapshotRef) -> str:
+    return ref.snapshot_hash.hex()[:32] or NO_CONFIG_HASH
+
+
+def _sync_status(word: str) -> SyncStatus:
+    """A later version of ours may have saved a word that is not known here yet."""
+    return next((status for status in SyncStatus if status.value == word), SyncStatus.UNKNOWN)

@@ -1,0 +1,134 @@
+"""From commits to snapshots: follows the store, gathers what changed, builds one consistent whole, publishes it.
+
+Building and hashing run in a thread, one at a time, so that the loop which serves the Admin API and the nodes never
+stalls on a large configuration. Every version is published, also one whose content is that of the version before:
+operators wait for versions, and a node takes on equal content without a pull.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from control_plane.fleet.gather import Gather, GatherSettings
+from control_plane.snapshot.builder import Snapshot, SnapshotBuilder
+from control_plane.store.contract import Store, StoreError, Version
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+RETRY_S_MAX = 5.0
+
+
+class Publisher:
+    """Publishes the store's head whenever it moved. `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        publish: Callable[[Snapshot], None],
+        *,
+        gather: GatherSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._publish = publish
+        self._gather = Gather(gather)
+        self._clock = clock
+        self._builder: SnapshotBuilder | None = None
+        self._published = 0
+        self._wanted = 0
+        self._wake = asyncio.Event()
+        self._unsubscribe: Callable[[], None] | None = None
+
+    @property
+    def published(self) -> int:
+        """The version that was published last; 0 = none."""
+        return self._published
+
+    async def start(self) -> None:
+        """Loads the store's state and publishes its head. Raises StoreError."""
+        self._unsubscribe = self._store.subscribe(self._committed)
+        await self._reload()
+
+    def stop(self) -> None:
+        """Stops following the store; `run` is its caller's to cancel."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+
+    def hurry(self, version: int) -> None:
+        """Somebody waits for `version`: it must not be gathered any longer, nor be when its commit is heard of."""
+        self._wanted = max(self._wanted, version)
+        self._gather.hurry(self._clock())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publishes what is due, for ever."""
+        retry_s = RETRY_S
+        while True:
+            await self._until_due()
+            self._gather.taken()
+            try:
+                await self._catch_up()
+                retry_s = RETRY_S
+            except StoreError as error:
+                log.warning("the fleet is not told of new versions yet, the store can't be read: %s", error)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, RETRY_S_MAX)
+                self._gather.changed(self._clock())
+            except Exception:  # a mistake of ours: the state may be half moved on, so it is made anew
+                log.exception("building a snapshot failed; loading the store's state again")
+                self._builder = None
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, RETRY_S_MAX)
+                self._gather.changed(self._clock())
+
+    def _committed(self, version: int) -> None:
+        now = self._clock()
+        self._gather.changed(now)
+        if version <= self._wanted:
+            self._gather.hurry(now)
+        self._wake.set()
+
+    async def _until_due(self) -> None:
+        while True:
+            due = self._gather.due
+            remaining_s = None if due is None else due - self._clock()
+            if remaining_s is not None and remaining_s <= 0:
+                return
+            try:
+                async with asyncio.timeout(remaining_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+            self._wake.clear()
+
+    async def _catch_up(self) -> None:
+        builder = self._builder
+        if builder is None:
+            await self._reload()
+            return
+        versions = await self._store.changes_since(self._published)
+        if not versions:
+            return
+        snapshot = await asyncio.to_thread(_advance, builder, versions)
+        self._show(snapshot)
+
+    async def _reload(self) -> None:
+        builder = SnapshotBuilder(await self._store.epoch())
+        await self._store.read(builder.load)
+        self._builder = builder
+        self._show(builder.current())
+
+    def _show(self, snapshot: Snapshot) -> None:
+        self._published = snapshot.version
+        if snapshot.version > 0:  # an empty store has nothing to say: nodes go on with what they have
+            self._publish(snapshot)
+
+
+def _advance(builder: SnapshotBuilder, versions: Sequence[Version]) -> Snapshot:
+    for version in versions:
+        builder.apply(version)
+    return builder.current()

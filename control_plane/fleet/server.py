@@ -1,0 +1,375 @@
+"""The gRPC end of the fleet link: streams in and out, admission, limits. It decides nothing about snapshots.
+
+Each node has one `Control` stream with small messages and, when it needs bulk, a `Pull` stream of its own, so that a
+large snapshot never delays a word. Requests and answers are bytes to gRPC: frames for all nodes are made once and
+passed through.
+
+A node that does not read delays nobody. Its connection holds one slot for the latest offer and one for the latest
+acknowledgement, a newer one replaces the older, and a node that neither reads nor beats for a lease is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import urllib.parse
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import grpc.aio
+
+from control_plane.fleet import messages
+from control_plane.fleet.messages import Applied, BadMessage, Beat, Hello, Leaving, Rejected
+from control_plane.fleet.nodes import Node, Nodes
+from control_plane.fleet.published import Published, Shelf
+from control_plane.fleet.session import Waiting
+from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
+
+log = logging.getLogger(__name__)
+
+SERVICE = "pointsman.wire.v1.FleetLink"
+NODE_ID_KEY = "pointsman-node-id"
+"""Metadata of a pull that names the node. Until nodes have certificates this is a name, not a proof."""
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second control plane on this port must fail to start, not share it silently
+    ("grpc.max_receive_message_length", messages.NODE_MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", messages.PIECE_BYTES_MAX + 1024),
+    ("grpc.max_concurrent_streams", 8),
+    ("grpc.max_connection_idle_ms", 60_000),  # whoever connects and says nothing
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Nodes ping every 10 s. gRPC's default tolerates one ping in five minutes and answers with a GOAWAY.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
+
+
+class Connection:
+    """One node's control stream: what waits to be sent to it."""
+
+    def __init__(self, node: Node, boot_id: int, *, write_timeout_s: float) -> None:
+        self.node = node
+        self.boot_id = boot_id
+        self.gone = asyncio.Event()
+        self._write_timeout_s = write_timeout_s
+        self._offer: Published | None = None
+        self._ack: bytes | None = None
+        self._goodbye: bytes | None = None
+        self._goodbye_reason = ""
+        self._wake = asyncio.Event()
+
+    def offer(self, published: Published) -> None:
+        """The head to offer; takes the place of one that is not sent yet."""
+        self._offer = published
+        self._wake.set()
+
+    def acknowledge(self, frame: bytes) -> None:
+        """The answer to the latest beat."""
+        self._ack = frame
+        self._wake.set()
+
+    def say_goodbye(self, frame: bytes, reason: str) -> None:
+        """Ends the stream after this word; what else waits is dropped."""
+        self._goodbye = frame
+        self._goodbye_reason = reason
+        self._wake.set()
+
+    async def write(self, context: grpc.aio.ServicerContext[bytes, bytes], nodes: Nodes) -> str:
+        """Sends what comes; returns why it stopped."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._goodbye is not None:
+                    async with asyncio.timeout(self._write_timeout_s):
+                        await context.write(self._goodbye)
+                    return self._goodbye_reason
+                if self._ack is not None:
+                    ack, self._ack = self._ack, None
+                    async with asyncio.timeout(self._write_timeout_s):
+                        await context.write(ack)
+                while self._offer is not None and self._goodbye is None:
+                    published = self._offer
+                    frames = await published.frames()
+                    if self._offer is not published:
+                        continue  # a newer head arrived while this one was packed
+                    self._offer = None
+                    nodes.offered(self.node, published.ref)
+                    async with asyncio.timeout(self._write_timeout_s):
+                        await context.write(frames.offer)
+        except TimeoutError:
+            return f"did not read for {self._write_timeout_s:g} s"
+        except grpc.aio.BaseError:
+            return "the stream broke"
+
+
+class LinkServer:
+    """Serves the fleet link on one address."""
+
+    def __init__(
+        self,
+        settings: FleetSettings,
+        nodes: Nodes,
+        shelf: Shelf,
+        *,
+        clock: Callable[[], float],
+        plane_id: str = "",
+    ) -> None:
+        self._settings = settings
+        self._nodes = nodes
+        self._shelf = shelf
+        self._clock = clock
+        self._plane_id = plane_id or str(uuid.uuid4())
+        self._connections: dict[str, Connection] = {}
+        self._streams: set[Connection] = set()
+        self._pulls = asyncio.Semaphore(settings.pulls_max)
+        self._pulls_waiting = 0
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listens. Raises OSError when the address is taken or makes no sense."""
+        server = grpc.aio.server(options=_OPTIONS)
+        handlers = {
+            "Control": grpc.stream_stream_rpc_method_handler(self._control),
+            "Pull": grpc.unary_stream_rpc_method_handler(self._pull),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        try:
+            self.port = server.add_insecure_port(self._settings.listen)
+        except RuntimeError as error:
+            raise OSError(f"the fleet link can't listen on {self._settings.listen}: {error}") from error
+        await server.start()
+        self._server = server
+        log.info("fleet link listens on %s (port %d)", self._settings.listen, self.port)
+
+    async def stop(self) -> None:
+        """Tells every node when to come back, then closes."""
+        if self._server is None:
+            return
+        # Nodes come back as evenly as their number asks for: all at once when they are few.
+        spread_s = min(self._settings.reconnect_spread_s_max, max(1.0, len(self._streams) / 500))
+        frame = messages.goodbye("the control plane stops", reconnect_max_s=spread_s)
+        for connection in self._streams:
+            connection.say_goodbye(frame, "the control plane stops")
+        gone = [asyncio.ensure_future(connection.gone.wait()) for connection in self._streams]
+        if gone:
+            _, late = await asyncio.wait(gone, timeout=1.0)
+            for waiter in late:
+                waiter.cancel()
+        await self._server.stop(grace=0.5)
+        self._server = None
+
+    def publish(self, published: Published) -> None:
+        """Makes `published` the head and offers it to every node that does not run it."""
+        self._shelf.add(published)
+        for connection in self._connections.values():
+            if self._nodes.head_moved(connection.node, published.ref):
+                connection.offer(published)
+
+    async def _control(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        connection = await self._greet(context)
+        if connection is None:
+            return
+        reader = asyncio.create_task(self._read(connection, context), name="fleet link reader")
+        writer = asyncio.create_task(connection.write(context, self._nodes), name="fleet link writer")
+        reason = "the stream broke"
+        try:
+            done, _ = await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            reason = next(iter(done)).result()
+        finally:
+            reader.cancel()
+            writer.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+            self._ended(connection, reason)
+
+    async def _greet(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Connection | None:
+        """Reads the hello and answers it; None when the stream is over."""
+        ip = peer_ip(context.peer())
+        try:
+            async with asyncio.timeout(self._settings.hello_timeout_s):
+                frame = await context.read()
+                if not isinstance(frame, bytes):
+                    return None
+                hello, answer = self._judge(frame, ip)
+                await context.write(answer)
+        except TimeoutError:
+            return None
+        return self._accept(hello, ip) if hello is not None else None
+
+    def _judge(self, frame: bytes, ip: str) -> tuple[Hello | None, bytes]:
+        """The hello if it is accepted, and what to answer."""
+        try:
+            hello = messages.decode(frame)
+            if not isinstance(hello, Hello):
+                raise BadMessage("the first message is not a hello")
+        except BadMessage as error:
+            log.warning("fleet link: %s sent a bad hello: %s", ip, error)
+            return None, messages.goodbye(str(error), permanent=True)
+        if (refusal := self._unfit(hello)) is not None:
+            log.warning("node %s (%s, %s) is refused: %s", hello.node_id, hello.hostname, ip, refusal)
+            if hello.node_id not in self._connections:
+                self._nodes.refused(hello, ip=ip, reason=refusal)
+            return None, messages.goodbye(refusal, permanent=True)
+        if (busy := self._taken(hello)) is not None:
+            log.warning("node %s (%s, %s) must wait: %s", hello.node_id, hello.hostname, ip, busy)
+            lease_s = self._settings.lease_s
+            return None, messages.goodbye(busy, reconnect_min_s=lease_s, reconnect_max_s=2 * lease_s)
+        return hello, messages.welcome(
+            plane_id=self._plane_id,
+            beat_interval_s=self._settings.beat_interval_s,
+            head=self._shelf.head_ref,
+            protocol=PROTOCOL,
+            schema_level=SCHEMA_LEVEL,
+        )
+
+    def _accept(self, hello: Hello, ip: str) -> Connection:
+        earlier = self._connections.pop(hello.node_id, None)
+        if earlier is not None:
+            earlier.say_goodbye(messages.goodbye("replaced by a newer stream of this node"), "replaced")
+        node = self._nodes.accepted(hello, ip=ip, head=self._shelf.head_ref)
+        connection = Connection(node, hello.boot_id, write_timeout_s=self._settings.lease_s)
+        self._connections[node.id] = connection
+        self._streams.add(connection)
+        head = self._shelf.head
+        assert node.session is not None
+        if head is not None and isinstance(node.session.phase, Waiting):
+            connection.offer(head)
+        log.info("node %s (%s, %s) runs version %d", node.id, node.hostname, ip, node.running.version)
+        return connection
+
+    def _unfit(self, hello: Hello) -> str | None:
+        """Why the node can't be served until one side is upgraded."""
+        if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
+            behind = "control plane" if hello.protocol_min > PROTOCOL else "node"
+            spoken = f"{hello.protocol_min} to {hello.protocol_max}"
+            return f"the node speaks protocols {spoken}, this control plane speaks {PROTOCOL}; upgrade the {behind}"
+        if hello.schema_level < SCHEMA_LEVEL:
+            return (
+                f"the node knows entities up to schema level {hello.schema_level}, this control plane sends level"
+                f" {SCHEMA_LEVEL}; upgrade the node"
+            )
+        return None
+
+    def _taken(self, hello: Hello) -> str | None:
+        """Why the node can't be served now.
+
+        Of two live processes with one node id the one that started later is served. A restarted node is back at once
+        that way, while its former stream may look alive for a lease; and two machines that were cloned with one id do
+        not push each other out for ever: the earlier one is told, and goes on with what it runs.
+        """
+        if hello.node_id not in self._connections and len(self._connections) >= self._settings.nodes_max:
+            return f"this control plane serves {self._settings.nodes_max} nodes already"
+        earlier = self._connections.get(hello.node_id)
+        if earlier is None or hello.boot_id >= earlier.boot_id:
+            return None
+        if self._nodes.silent_s(earlier.node) >= self._settings.lease_s:
+            return None
+        return "another node that started later uses this node id; give each node its own"
+
+    async def _read(self, connection: Connection, context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+        """Takes in what the node says; returns why it stopped."""
+        rate = self._settings.messages_per_s_max
+        credit = 4 * rate
+        last = self._clock()
+        try:
+            while True:
+                async with asyncio.timeout(self._settings.lease_s):
+                    frame = await context.read()
+                if not isinstance(frame, bytes):
+                    return "the node closed the stream"
+                now = self._clock()
+                credit = min(4 * rate, credit + (now - last) * rate) - 1
+                last = now
+                if credit < 0:
+                    raise BadMessage(f"more than {rate:g} messages a second")
+                if self._connections.get(connection.node.id) is connection:
+                    self._heard(connection, frame)
+        except TimeoutError:
+            return f"silent for {self._settings.lease_s:g} s"
+        except BadMessage as error:
+            log.warning("node %s broke the protocol: %s", connection.node.id, error)
+            return f"broke the protocol: {error}"
+        except grpc.aio.BaseError:
+            return "the stream broke"
+
+    def _heard(self, connection: Connection, frame: bytes) -> None:
+        node = connection.node
+        message = messages.decode(frame)
+        offer = False
+        match message:
+            case Beat():
+                offer = self._nodes.beat(node, message.running, in_flight=message.in_flight)
+                connection.acknowledge(messages.beat_ack(message.sequence, self._shelf.head_ref))
+            case Applied():
+                offer = self._nodes.applied(node, message.ref, took_s=message.took_s)
+            case Rejected():
+                offer = self._nodes.rejected(node, message.rejection, running=message.running)
+                faults = "; ".join(f"{fault.code} {fault.message}" for fault in message.rejection.faults[:3])
+                version = message.rejection.ref.version
+                log.warning("node %s rejected version %d at %s: %s", node.id, version, message.rejection.stage, faults)
+            case Leaving():
+                self._nodes.leaving(node, message.reason)
+            case Hello():
+                raise BadMessage("a second hello")
+            case None:
+                log.debug("node %s sent a message of a later protocol", node.id)
+        head = self._shelf.head
+        if offer and head is not None:
+            connection.offer(head)
+
+    def _ended(self, connection: Connection, reason: str) -> None:
+        self._streams.discard(connection)
+        connection.gone.set()
+        if self._connections.get(connection.node.id) is connection:
+            del self._connections[connection.node.id]
+            self._nodes.disconnected(connection.node, reason)
+            log.info("node %s is gone: %s", connection.node.id, connection.node.reason)
+
+    async def _pull(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        try:
+            ref, from_piece = messages.decode_pull(request)
+            node_id = messages.node_id(_metadata(context, NODE_ID_KEY))
+        except BadMessage as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if node_id not in self._connections:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "say hello first")
+        published = self._shelf.find(ref)
+        if published is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "this snapshot is not offered any longer")
+        if self._pulls_waiting >= self._settings.pulls_waiting_max:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many pulls wait")
+        self._pulls_waiting += 1
+        try:
+            await self._pulls.acquire()
+        finally:
+            self._pulls_waiting -= 1
+        try:
+            pieces = (await published.frames()).pieces
+            if from_piece >= len(pieces):
+                await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"there are {len(pieces)} pieces")
+            for frame in pieces[from_piece:]:
+                async with asyncio.timeout(self._settings.piece_timeout_s):
+                    await context.write(frame)
+        except TimeoutError:
+            log.warning("node %s reads its snapshot too slowly", node_id)
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no piece was taken in time; resume")
+        finally:
+            self._pulls.release()
+
+
+def peer_ip(peer: str) -> str:
+    """The address in gRPC's name of a peer: `ipv4:127.0.0.1:4242`, `ipv6:[::1]:4242` (brackets percent-encoded)."""
+    family, _, rest = urllib.parse.unquote(peer).partition(":")
+    if family not in ("ipv4", "ipv6"):
+        return ""
+    return rest.rpartition(":")[0].strip("[]")
+
+
+def _metadata(context: grpc.aio.ServicerContext[bytes, bytes], key: str) -> str:
+    for name, value in context.invocation_metadata() or ():
+        if name == key and isinstance(value, str):
+            return value
+    return ""

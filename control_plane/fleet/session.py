@@ -1,0 +1,159 @@
+"""One node's side of the snapshot conversation as the control plane sees it, without any I/O.
+
+    Idle --head moved--> Waiting(head) --applied--> Idle
+      |                      `---------rejected--> Parked(head)
+      `--the node runs a later version--> Ahead
+
+A parked version is not offered again. The node has said that it cannot apply it, so repeating it could only produce
+the same answer, forever. The next version ends the parking. While Waiting, a newer head is offered at once and
+replaces the one before: nodes need the latest, not all of them, and put what they can't begin yet aside themselves.
+
+What a node runs is only ever what it reported (hello, beat, applied). ``server.py`` feeds events in and sends what
+comes out.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRef:
+    """Names one snapshot. Equal hashes mean equal content; versions order within one epoch only."""
+
+    epoch: bytes
+    version: int
+    snapshot_hash: bytes
+
+    def reached(self, version: int, *, epoch: bytes) -> bool:
+        """Whether this is `version` or a later one of the history `epoch`."""
+        return self.epoch == epoch and self.version >= version
+
+
+NOTHING = SnapshotRef(b"", 0, b"")
+"""What a node runs that has no configuration yet, and the head of an empty store."""
+
+
+class Stage(enum.Enum):
+    """How far a snapshot came on a node before it was refused; the values are what operators read."""
+
+    UNKNOWN = "unknown"
+    PULL = "pull"
+    VERIFY = "verify"
+    DECODE = "decode"
+    BUILD = "build"
+    ACTIVATE = "activate"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One reason for a refusal, in the node's words. The entity's parts are empty when no single one is at fault."""
+
+    code: str
+    collection: str = ""
+    entity_id: str = ""
+    entity_name: str = ""
+    field: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A node's refusal of one snapshot."""
+
+    ref: SnapshotRef
+    stage: Stage
+    faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """The node runs the head, or there is no head yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """`ref` is offered and not answered."""
+
+    ref: SnapshotRef
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The node refused the head and keeps what it runs."""
+
+    rejection: Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """The node runs a later version of this history than the store holds: the store was put back.
+
+    It is reported and left alone. Rolling a fleet back is the operator's decision, taken by beginning a new epoch.
+    """
+
+
+Phase = Idle | Waiting | Parked | Ahead
+
+
+class Session:
+    """What one node was told and what it answered. Events return whether the head must be offered (again).
+
+    Begins with an accepted hello; the head must be offered then if the phase is Waiting. `rejection` is what the same
+    process of this node refused last, over an earlier stream.
+    """
+
+    def __init__(self, *, running: SnapshotRef, head: SnapshotRef, rejection: Rejection | None = None) -> None:
+        self._running = running
+        self._head = head
+        self._rejection = rejection
+        self._phase: Phase = self._judge()
+
+    @property
+    def running(self) -> SnapshotRef:
+        """What the node said that it runs."""
+        return self._running
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def rejection(self) -> Rejection | None:
+        """The last refusal, until the node runs that version or a later one."""
+        return self._rejection
+
+    def head_moved(self, head: SnapshotRef) -> bool:
+        """A newer snapshot, or one of a new epoch, is what nodes should run."""
+        self._head = head
+        return self._settle()
+
+    def applied(self, ref: SnapshotRef) -> bool:
+        """The node runs `ref` now; also from a beat, which says so again and again."""
+        self._running = ref
+        refused = self._rejection.ref if self._rejection is not None else None
+        if refused is not None and (refused == ref or ref.reached(refused.version + 1, epoch=refused.epoch)):
+            self._rejection = None
+        return self._settle()
+
+    def rejected(self, rejection: Rejection, *, running: SnapshotRef) -> bool:
+        """The node refused `rejection.ref`. If that is no longer the head, a newer offer is with the node already."""
+        self._running = running
+        self._rejection = rejection
+        return self._settle()
+
+    def _settle(self) -> bool:
+        before = self._phase
+        self._phase = self._judge()
+        return isinstance(self._phase, Waiting) and self._phase != before
+
+    def _judge(self) -> Phase:
+        head = self._head
+        if head in (NOTHING, self._running):
+            return Idle()
+        if self._rejection is not None and self._rejection.ref == head:
+            return Parked(self._rejection)
+        if self._running.reached(head.version + 1, epoch=head.epoch):
+            return Ahead()
+        return Waiting(head)

@@ -1,0 +1,77 @@
+"""What an operator may set about a control plane. Read once, at start, by `pointsman.settings`."""
+
+# ruff: noqa: RUF009 - `setting()` makes a dataclass field, which is made once by design
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from control_plane.admin.limits import Limits
+from pointsman.logs import LogFormat, LogLevel
+from pointsman.settings import SettingsError, SocketAddress, setting
+
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of `pointsman control-plane`."""
+
+    database: Path = setting(Path("pointsman.db"), help="the SQLite file that holds everything; made when absent")
+    admin_listen: SocketAddress = setting(
+        SocketAddress("127.0.0.1", 8001), help="where the Admin API listens; port 0 = chosen by the kernel"
+    )
+    insecure_admin: bool = setting(
+        False, help="let the Admin API listen beyond loopback: whoever reaches it can change everything"
+    )
+    admin_hosts: tuple[str, ...] = setting(
+        (), help="host names the Admin API answers to, beside addresses and localhost"
+    )
+    admin_origins: tuple[str, ...] = setting(
+        (), help="origins like https://ops.example.com whose web pages may use the Admin API"
+    )
+    fleet_listen: SocketAddress = setting(
+        SocketAddress("127.0.0.1", 8005), help="where nodes connect; port 0 = chosen by the kernel"
+    )
+    insecure_fleet: bool = setting(
+        False, help="let the fleet link listen beyond loopback: whoever reaches it can read the configuration"
+    )
+    beat_interval_s: float = setting(
+        5.0, minimum=0.1, maximum=300, help="seconds between a node's signs of life; three missed = not live"
+    )
+    body_bytes_max: int = setting(
+        _LIMITS.body_bytes_max, minimum=1_024, maximum=1 << 30, help="the largest body of a request, in bytes"
+    )
+    declarative_bytes_max: int = setting(
+        _LIMITS.file_bytes_max, minimum=1_024, maximum=1 << 30, help="the largest declarative file, in bytes"
+    )
+    wait_s_max: float = setting(
+        _LIMITS.wait_s_max, minimum=0, maximum=3_600, help="the longest `Prefer: wait=` of a write, in seconds"
+    )
+    ports_file: str = setting("", help="file to write the real addresses to, as JSON, once everything listens")
+    log_level: LogLevel = setting(LogLevel.INFO, help="the least severity that is logged")
+    log_format: LogFormat = setting(LogFormat.TEXT, help="text for eyes, json for machines")
+
+    def check(self) -> None:
+        """Raises SettingsError where settings contradict each other or would expose more than was asked for."""
+        for name, address, allowed, danger in (
+            ("admin", self.admin_listen, self.insecure_admin, "it has no authentication yet, and takes all commands"),
+            ("fleet", self.fleet_listen, self.insecure_fleet, "it has no mutual TLS yet, and shows the configuration"),
+        ):
+            if not address.is_loopback and not allowed:
+                raise SettingsError(
+                    f"setting {name}_listen: {address} can be reached from other machines, and {danger}; "
+                    f"listen on 127.0.0.1, or say --insecure-{name} if the network around it is safe"
+                )
+        for origin in self.admin_origins:
+            if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+                raise SettingsError(f"setting admin_origins: '{origin}' is no origin; write it like https://host:port")
+
+    def limits(self) -> Limits:
+        """The Admin API's limits."""
+        return Limits(
+            body_bytes_max=self.body_bytes_max,
+            file_bytes_max=self.declarative_bytes_max,
+            wait_s_max=self.wait_s_max,
+        )

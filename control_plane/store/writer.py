@@ -1,0 +1,148 @@
+"""The one thread that writes, and how jobs get to it and their outcomes back to the event loop.
+
+Whatever is queued when the thread becomes free is one batch, and the batch is one commit. So a lone write is
+committed at once, and under load one fsync serves as many writes as came in during the one before. Outcomes return to
+the loop together and in order: first those who subscribed hear of a version, then the one who wrote it gets its answer,
+and no version is heard of before an earlier one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from sqlalchemy import Connection
+from typing_extensions import override
+
+from control_plane.store.contract import StoreBusy, StoreError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Job(ABC):
+    """Something to be done on the writer's thread, and somebody on the loop who waits for it."""
+
+    @abstractmethod
+    def run(self, connection: Connection) -> None:
+        """Does it and keeps the result. What it raises undoes this job alone."""
+
+    @abstractmethod
+    def fail(self, error: Exception) -> None:
+        """Keeps the error in the place of a result."""
+
+    @abstractmethod
+    def deliver(self) -> None:
+        """Hands over what was kept. Runs on the loop."""
+
+
+class Awaited(Job, Generic[T]):
+    """A job whose result a coroutine awaits.
+
+    `announce` is called with the result before the coroutine goes on, also when it has been cancelled meanwhile:
+    what is committed is committed, whether or not somebody still listens.
+    """
+
+    def __init__(
+        self, work: Callable[[Connection], T], future: asyncio.Future[T], announce: Callable[[T], None] | None = None
+    ) -> None:
+        self._work = work
+        self._future = future
+        self._announce = announce
+        self._outcome: Callable[[], T] | None = None
+
+    @override
+    def run(self, connection: Connection) -> None:
+        result = self._work(connection)
+        self._outcome = lambda: result
+
+    @override
+    def fail(self, error: Exception) -> None:
+        def raise_it() -> T:
+            raise error
+
+        self._outcome = raise_it
+
+    @override
+    def deliver(self) -> None:
+        assert self._outcome is not None, "a job is run or failed before it is delivered"
+        try:
+            result = self._outcome()
+        except Exception as error:  # the caller's: whatever its unit of work raised
+            if not self._future.done():
+                self._future.set_exception(error)
+            return
+        if self._announce is not None:
+            self._announce(result)
+        if not self._future.done():
+            self._future.set_result(result)
+
+
+class Writer:
+    """A bounded queue in front of one thread.
+
+    `commit` runs a batch on that thread and returns when it is on disk, or raises StoreError when nothing of it is.
+    The thread does not keep the process alive: ending without `close` is like a crash, which loses nothing either.
+    """
+
+    def __init__(self, commit: Callable[[Sequence[Job]], None], *, queue_max: int) -> None:
+        self._commit = commit
+        self._queue_max = queue_max
+        self._queue: deque[Job] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queues a job; raises StoreBusy or StoreUnavailable when it is not taken."""
+        with self._wake:
+            if self._closing:
+                raise StoreUnavailable("the store is closing; ask again when the control plane is back")
+            if len(self._queue) >= self._queue_max:
+                raise StoreBusy(f"{self._queue_max} writes are waiting already; ask again shortly")
+            self._queue.append(job)
+            self._wake.notify()
+
+    async def close(self) -> None:
+        """Takes no more jobs, finishes those queued and ends the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            try:
+                self._commit(batch)
+            except Exception as error:
+                if not isinstance(error, StoreError):
+                    log.exception("a commit of %d writes failed", len(batch))
+                for job in batch:
+                    job.fail(error)
+            try:
+                self._loop.call_soon_threadsafe(_deliver, batch)
+            except RuntimeError:
+                # The loop is closed: nobody waits any longer, and the outcome is on disk all the same.
+                log.debug("%d writes finished after their loop had ended", len(batch))
+
+    def _next_batch(self) -> Sequence[Job]:
+        """All that is queued, at least one job; empty when closing."""
+        with self._wake:
+            while not self._queue and not self._closing:
+                self._wake.wait()
+            batch = tuple(self._queue)
+            self._queue.clear()
+            return batch
+
+
+def _deliver(batch: Sequence[Job]) -> None:
+    for job in batch:
+        job.deliver()

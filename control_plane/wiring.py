@@ -1,0 +1,120 @@
+"""Puts the parts of a control plane together, in the order of the arrows, and takes them apart again in reverse.
+
+store <- fleet (follows the store, talks to nodes) <- Admin API (writes to the store, asks the fleet)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import tempfile
+import uuid
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from control_plane.admin.guard import Guard
+from control_plane.admin.server import AdminServer
+from control_plane.fleet.fleet import Fleet
+from control_plane.fleet.settings import FleetSettings
+from control_plane.settings import Settings
+from control_plane.snapshot.consistency import check_changes
+from control_plane.store.contract import StoreError, StoreUnusable
+from control_plane.store.sqlite import open_sqlite
+from pointsman.settings import SocketAddress
+
+_log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """Something that a control plane stands on can't be had. The text says what, and what to do."""
+
+
+class ControlPlane:
+    """A running control plane, as an async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.admin_address = settings.admin_listen
+        self.fleet_address = settings.fleet_listen
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        settings = self.settings
+        if settings.insecure_admin and not settings.admin_listen.is_loopback:
+            _log.warning("the Admin API is open to everyone who can reach %s", settings.admin_listen)
+        if settings.insecure_fleet and not settings.fleet_listen.is_loopback:
+            _log.warning("the fleet link is open to everyone who can reach %s", settings.fleet_listen)
+
+        try:
+            store = await open_sqlite(settings.database, before_commit=check_changes)
+        except (StoreError, StoreUnusable) as error:
+            raise StartError(str(error)) from error
+        self._stack.push_async_callback(store.close)
+        epoch = await store.epoch()
+
+        fleet = Fleet(store, FleetSettings(listen=str(settings.fleet_listen), beat_interval_s=settings.beat_interval_s))
+        try:
+            await fleet.start()
+        except OSError as error:
+            raise _not_listening("fleet", settings.fleet_listen, error) from error
+        self._stack.push_async_callback(fleet.stop)
+        self.fleet_address = SocketAddress(settings.fleet_listen.host, fleet.port)
+
+        admin = AdminServer(
+            store,
+            fleet,
+            listen=settings.admin_listen,
+            node_id=str(uuid.UUID(bytes=epoch, version=4)),
+            limits=settings.limits(),
+            guard=Guard(
+                hosts=frozenset(name.lower() for name in (*settings.admin_hosts, settings.admin_listen.host)),
+                origins=frozenset(settings.admin_origins),
+            ),
+            log_level=settings.log_level,
+        )
+        try:
+            await admin.start()
+        except OSError as error:
+            raise _not_listening("admin", settings.admin_listen, error) from error
+        self._stack.push_async_callback(admin.stop)
+        self.admin_address = admin.address
+
+        if settings.ports_file:
+            ports = {"admin": str(self.admin_address), "fleet": str(self.fleet_address)}
+            try:
+                await asyncio.to_thread(_write_whole, Path(settings.ports_file), json.dumps(ports))
+            except OSError as error:
+                raise StartError(
+                    f"{settings.ports_file} can't be written: {error.strerror}; check ports_file"
+                ) from error
+        _log.info("the control plane is up", extra={"version": await store.head(), "database": settings.database})
+
+
+def _not_listening(name: str, address: SocketAddress, error: OSError) -> StartError:
+    why = error.strerror or str(error)
+    return StartError(f"can't listen on {address}: {why}; is another one running? choose another {name}_listen")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Readers see all of the file or none of it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    Path(temporary).replace(path)

@@ -1,0 +1,60 @@
+"""`python -m data_plane` and `pointsman data-plane`: one node until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from data_plane import wiring
+from data_plane.node.identity import IdentityError
+from data_plane.node.sockets import ListenError
+from data_plane.settings import NodeSettings, software_version
+from pointsman import logs
+from pointsman.settings import SettingsError, load
+
+EXIT_USAGE = 2
+EXIT_FAILED = 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status: 0 after a good end, 2 for settings that can't be used, 1 for what else stops a start."""
+    try:
+        settings = load(
+            NodeSettings,
+            arguments,
+            os.environ,
+            program="pointsman data-plane",
+            description="Serve traffic by the configuration of the control plane, or by the last good one.",
+            version=software_version(),
+        )
+        logs.set_up(level=settings.log_level, form=settings.log_format)
+        _raise_descriptor_limit()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(wiring.run(settings))
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the logs may not be set up
+        return EXIT_USAGE
+    except (IdentityError, ListenError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - as above
+        return EXIT_FAILED
+    return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many connections as the system lets us: the usual soft limit of 1,024 is for programs that use select().
+
+    Workers inherit it.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # an unlimited hard limit may be above what the kernel takes
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

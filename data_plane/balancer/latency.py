@@ -1,0 +1,104 @@
+"""Latency: of two endpoints drawn at random, the one that has answered sooner of late, for its weight.
+
+Each endpoint has an average of its attempts' times that forgets with a window of ten seconds and follows a rise at once
+(peak EWMA): a slow answer says more about now than the fast ones before it. Kong's is a plain average, compares all
+endpoints, and so sends every request of every worker to the same one until it is slow; two random choices are as good
+at finding fast ones and leave the others enough requests to be measured by. A failed attempt counts as a slow one: Kong
+takes a refused connection for the fastest answer of all.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Collection, Sequence
+
+from data_plane.balancer.endpoint import Endpoint
+
+WINDOW_S = 10.0
+FAILURE_S = 1.0
+"""What a failed attempt counts as, at least."""
+
+
+class _Average:
+    __slots__ = ("at", "seconds")
+
+    def __init__(self, seconds: float, at: float) -> None:
+        self.seconds = seconds
+        self.at = at
+
+    def now(self, now: float) -> float:
+        return self.seconds * math.exp(-max(0.0, now - self.at) / WINDOW_S)
+
+
+class Latency:
+    """The policy. `observed` must follow every attempt that ended by itself."""
+
+    def __init__(self, clock: Callable[[], float], rng: random.Random | None = None) -> None:
+        self._clock = clock
+        self._rng = rng if rng is not None else random.Random(0)  # noqa: S311 - drawing lots is not cryptography
+        self._averages: dict[Endpoint, _Average] = {}
+        self._live: list[Endpoint] = []
+
+    def reconcile(self, endpoints: Sequence[Endpoint]) -> None:
+        now = self._clock()
+        before = self._averages
+        self._averages = {endpoint: before[endpoint] for endpoint in endpoints if endpoint in before}
+        new = [endpoint for endpoint in endpoints if endpoint not in before]
+        if new:
+            mean = self._mean(now, len(new))
+            for endpoint in new:
+                self._averages[endpoint] = _Average(mean, now)
+        self._live = [endpoint for endpoint in endpoints if endpoint.available]
+
+    def availability_changed(self, endpoint: Endpoint) -> None:
+        if endpoint not in self._averages:
+            return
+        if endpoint.available:
+            # Whoever comes back begins in the middle: at nothing it would get everything at once.
+            now = self._clock()
+            self._averages[endpoint] = _Average(self._mean(now, 1), now)
+            self._live.append(endpoint)
+        else:
+            self._live.remove(endpoint)
+
+    def observed(self, endpoint: Endpoint, seconds: float, *, failed: bool = False) -> None:
+        """Follow the time of an attempt, from the start of connecting to the end of the answer."""
+        average = self._averages.get(endpoint)
+        if average is None:
+            return
+        now = self._clock()
+        if failed:
+            seconds = max(seconds, FAILURE_S)
+        before = average.now(now)
+        if seconds >= before:
+            average.seconds = seconds
+        else:
+            kept = math.exp(-max(0.0, now - average.at) / WINDOW_S)
+            average.seconds = average.seconds * kept + seconds * (1 - kept)
+        average.at = now
+
+    def pick(self, excluded: Collection[Endpoint], key: bytes) -> Endpoint | None:
+        del key
+        live = self._live
+        if excluded:
+            live = [endpoint for endpoint in live if endpoint not in excluded]
+        if not live:
+            return None
+        if len(live) == 1:
+            return live[0]
+        first = int(self._rng.random() * len(live))
+        second = int(self._rng.random() * (len(live) - 1))
+        if second >= first:
+            second += 1
+        one, other = live[first], live[second]
+        now = self._clock()
+        return one if self._score(one, now) <= self._score(other, now) else other
+
+    def _score(self, endpoint: Endpoint, now: float) -> float:
+        return self._averages[endpoint].now(now) / endpoint.weight
+
+    def _mean(self, now: float, newcomers: int) -> float:
+        """The mean of all that are available, newcomers counting as nothing."""
+        known = [self._averages[endpoint].now(now) for endpoint in self._live if endpoint in self._averages]
+        return sum(known) / (len(known) + newcomers)

@@ -1,0 +1,30 @@
+"""What a balancing policy is: the one seam between an upstream, which knows who may be picked, and how to choose.
+
+A policy holds only what its choice needs (positions, a ring); availability, weights and counts are the endpoint's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from data_plane.balancer.endpoint import Endpoint
+
+
+class Policy(Protocol):
+    """Chooses among the endpoints it was last reconciled with: of positive weight, in an order all workers share."""
+
+    def reconcile(self, endpoints: Sequence[Endpoint]) -> None:
+        """Take over a new set or new weights, keeping the state of those that stay."""
+        ...
+
+    def availability_changed(self, endpoint: Endpoint) -> None:
+        """An endpoint of the set went down or came back; its `available` already says so."""
+        ...
+
+    def pick(self, excluded: Collection[Endpoint], key: bytes) -> Endpoint | None:
+        """Choose an available endpoint that is not excluded, None when there is none.
+
+        `key` is the hash input of the request, for policies that hash.
+        """
+        ...

@@ -1,0 +1,90 @@
+"""Consistent hashing: a ring of points, and for a key the next point's endpoint that may be picked.
+
+The ring depends on nothing but the endpoints' keys and weights, so all workers of all nodes map a key alike, in
+whatever order targets were made or DNS answered. How many points an endpoint has depends on its own weight and on the
+heaviest one's only: adding or removing another one moves the keys of that one, and none between those that stay (but
+where the heaviest weight crosses a power of two, or the number of endpoints the limit below). Kong's ring has numbered
+slots that points compete for, and collapses when they run out, at 62 targets by default; here a point may be anywhere
+on a circle of 32 bits, and two at the same place stand in an order that is the same everywhere.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+
+from xxhash import xxh32_intdigest
+
+from data_plane.balancer.endpoint import Endpoint
+
+# Points of the heaviest endpoint: between this and twice as many. The share of an endpoint with 160 points varies by
+# about 8 percent of itself.
+_POINTS_MIN = 128
+# In a larger ring each endpoint has an eighth of the points, or making it would take too long.
+_ENDPOINTS_WITH_ALL_POINTS_MAX = 512
+_POINTS_MIN_LARGE = 16
+
+_OWNER_BITS = 32
+_OWNER_MASK = (1 << _OWNER_BITS) - 1
+
+
+class ConsistentHashing:
+    """The policy. An endpoint that is down is walked past, so only its own keys move, and they come back with it."""
+
+    def __init__(self) -> None:
+        self._owners: dict[int, Endpoint] = {}
+        self._counts: dict[Endpoint, tuple[int, int]] = {}  # owner number and points
+        # Where a point is in the upper half, the number of its owner in the lower.
+        self._points: list[int] = []
+
+    def reconcile(self, endpoints: Sequence[Endpoint]) -> None:
+        before = self._counts
+        counts = _points_of(endpoints)
+        gone = {before[endpoint][0] for endpoint in before if before[endpoint] != counts.get(endpoint)}
+        points = [point for point in self._points if point & _OWNER_MASK not in gone] if gone else self._points.copy()
+        for endpoint, (owner, count) in counts.items():
+            if before.get(endpoint) != (owner, count):
+                name = endpoint.key.encode()
+                points += [xxh32_intdigest(name, number) << _OWNER_BITS | owner for number in range(1, count + 1)]
+        points.sort()  # what stays is sorted already, which makes this a merge
+        self._points = points
+        self._counts = counts
+        self._owners = {owner: endpoint for endpoint, (owner, _) in counts.items()}
+
+    def availability_changed(self, endpoint: Endpoint) -> None:
+        """Nothing to do: the ring stays as it is, and the walk asks."""
+
+    def pick(self, excluded: Collection[Endpoint], key: bytes) -> Endpoint | None:
+        points = self._points
+        size = len(points)
+        start = bisect_left(points, xxh32_intdigest(key) << _OWNER_BITS)
+        for step in range(size):
+            at = start + step
+            endpoint = self._owners[points[at if at < size else at - size] & _OWNER_MASK]
+            if endpoint.available and endpoint not in excluded:
+                return endpoint
+        return None
+
+
+def _points_of(endpoints: Sequence[Endpoint]) -> dict[Endpoint, tuple[int, int]]:
+    """Give each endpoint a number of its own and how many points it has."""
+    if not endpoints:
+        return {}
+    least = _POINTS_MIN if len(endpoints) <= _ENDPOINTS_WITH_ALL_POINTS_MAX else _POINTS_MIN_LARGE
+    heaviest = max(endpoint.weight for endpoint in endpoints)
+    # The weight by a power of two. The next power doubles the points, and the first half stay where they were.
+    doublings = 0
+    while heaviest << doublings < least:
+        doublings += 1
+    halvings = 0
+    while heaviest >> halvings >= 2 * least:
+        halvings += 1
+    taken: set[int] = set()
+    counts = {}
+    for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.key):
+        owner = xxh32_intdigest(endpoint.key.encode())
+        while owner in taken:
+            owner = (owner + 1) & _OWNER_MASK
+        taken.add(owner)
+        counts[endpoint] = (owner, max(1, (endpoint.weight << doublings) >> halvings))
+    return counts

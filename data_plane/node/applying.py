@@ -1,0 +1,268 @@
+"""A snapshot into all workers of this node, or into none of them.
+
+    stage in every worker, names meanwhile --all prepared--> decided --activate in every worker--> running
+                        `--one refused, died thrice, or was too slow--> discarded; the running config stays
+
+Nothing is active anywhere before every worker has prepared, and after the decision there is one goal only: a worker
+that ends in between comes back straight in the new config, because `bring_up` stages the goal of the moment. Only a
+config that kills workers while they activate it is taken back, from all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from data_plane.node.diff import Diff, stage_messages
+from data_plane.node.names import NameIndex, Names
+from data_plane.node.outcomes import FAULTS_MAX, Applied, ApplyOutcome, Fault, Refused, Stage
+from data_plane.node.snapshot import NodeSnapshot
+from data_plane.node.supervisor import KeepsDying, Slot, Supervisor
+from data_plane.node.workers import WorkerDied, WorkerProcess, WorkerRefused
+from data_plane.resolve.answers import Answer
+
+T = TypeVar("T")
+
+ENDS_MAX = 3
+"""Ends of one worker during one apply before the config is blamed for them."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyLimits:
+    """How long each step may take, in seconds. `names_s` is waited for once per apply, then the apply goes on."""
+
+    names_s: float = 2.0
+    prepare_s: float = 60.0
+    activate_s: float = 10.0
+
+
+class _NotPrepared(Exception):
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.faults[0].message if refused.faults else refused.stage.value)
+        self.refused = refused
+
+
+class Applier:
+    """Applies one snapshot after the other; which one is next is the session's business."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        names: Names,
+        *,
+        limits: ApplyLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._supervisor = supervisor
+        self._names = names
+        self._limits = limits or ApplyLimits()
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._index = NameIndex()
+        self._goal: NodeSnapshot | None = None
+        self._running: NodeSnapshot | None = None
+
+    @property
+    def running(self) -> NodeSnapshot | None:
+        """The snapshot that is active in all workers; a new one only when the last worker has it."""
+        return self._running
+
+    async def apply(self, snapshot: NodeSnapshot) -> ApplyOutcome:
+        """Make `snapshot` active in all workers, or leave everything as it was. One at a time; others wait.
+
+        Cancelling discards what is staged; once the decision has fallen it only ends the caller's wait for the outcome.
+        """
+        async with self._lock:
+            began = self._clock()
+            diff = Diff.between(self._goal, snapshot)
+            known = frozenset(self._index.needed)
+            self._index.apply(diff.upserts, diff.deletes)
+            try:
+                prepared = await self._stage(snapshot, diff, known)
+                answers = self._names.answers(self._index.needed - known)
+                refused = await _to_the_end(self._activate_everywhere(snapshot, diff, prepared, answers))
+            except _NotPrepared as not_prepared:
+                refused = not_prepared.refused
+            finally:
+                # Whatever happened, the names in use are those of what the node serves from now on.
+                if self._goal is not snapshot:
+                    self._index.undo(diff)
+                self._names.keep_only(self._index.needed)
+            if refused is not None:
+                _log.error("%s is refused: %s", snapshot.ref, "; ".join(fault.message for fault in refused.faults[:3]))
+                return refused
+            took_s = self._clock() - began
+            _log.info("%s is active in all workers after %.1f ms", snapshot.ref, took_s * 1000)
+            return Applied(took_s)
+
+    async def bring_up(self, process: WorkerProcess) -> None:
+        """Make a new worker serve what the node serves; nothing to do before the first config.
+
+        Raises WorkerRefused, WorkerDied or TimeoutError, after which the process is of no use.
+        """
+        while (goal := self._goal) is not process.snapshot:
+            assert goal is not None, "a worker can't have what the node does not serve"
+            process.push_names(self._names.answers(self._index.needed))
+            messages = stage_messages(Diff.between(process.snapshot, goal))
+            await process.prepare(messages, goal.version, timeout_s=self._limits.prepare_s)
+            await process.activate(goal.version, 0, timeout_s=self._limits.activate_s)
+            process.snapshot = goal
+
+    def push_names(self, answers: Sequence[Answer]) -> None:
+        """Tell all workers what changed; this is what `Names` calls."""
+        for process in self._supervisor.processes:
+            process.push_names(answers)
+
+    async def _stage(self, snapshot: NodeSnapshot, diff: Diff, known: frozenset[str]) -> dict[int, WorkerProcess]:
+        """Prepare every worker and resolve the names that are new; returns who prepared, by slot."""
+        prepared: dict[int, WorkerProcess] = {}
+        resolving = asyncio.create_task(
+            self._names.require(self._index.needed - known, within_s=self._limits.names_s), name="names of a snapshot"
+        )
+        try:
+            messages = list(stage_messages(diff))
+
+            async def prepare(slot: Slot) -> None:
+                prepared[slot.index] = await self._prepare(slot, snapshot, diff, messages)
+
+            await self._everywhere(prepare)
+            if not await resolving:
+                _log.warning("%s is activated although some of its names have no answer yet", snapshot.ref)
+        except BaseException:
+            for process in self._supervisor.processes:
+                process.discard(snapshot.version)
+            raise
+        finally:
+            resolving.cancel()
+        return prepared
+
+    async def _activate_everywhere(
+        self,
+        snapshot: NodeSnapshot,
+        diff: Diff,
+        prepared: dict[int, WorkerProcess],
+        answers: Sequence[Answer],
+    ) -> Refused | None:
+        for process in self._supervisor.processes:
+            process.push_names(answers)
+        # The decision. From here on workers that start are brought up in the new config.
+        self._goal = snapshot
+        try:
+            await self._everywhere(lambda slot: self._activate(slot, snapshot, prepared.get(slot.index)))
+        except KeepsDying as error:
+            await self._take_back(diff.before, snapshot)
+            return Refused(Stage.ACTIVATE, (Fault("WORKER_DIED", message=f"{error} with this config"),))
+        self._running = snapshot
+        return None
+
+    async def _prepare(
+        self, slot: Slot, snapshot: NodeSnapshot, diff: Diff, messages: Iterable[bytes]
+    ) -> WorkerProcess:
+        """One worker, over its ends; returns the process that prepared. Raises _NotPrepared."""
+        deadline = self._clock() + self._limits.prepare_s
+        for _ in range(ENDS_MAX):
+            process: WorkerProcess | None = None
+            try:
+                async with asyncio.timeout(max(deadline - self._clock(), 0.0)):
+                    process = await slot.serving(failures_max=ENDS_MAX)
+                if process.snapshot is not diff.before:
+                    messages = list(stage_messages(Diff.between(process.snapshot, snapshot)))
+                await process.prepare(messages, snapshot.version, timeout_s=max(deadline - self._clock(), 0.0))
+            except WorkerDied:
+                if process is not None:
+                    await slot.changed_from(process)
+                continue
+            except WorkerRefused as refusal:
+                raise _NotPrepared(Refused(_stage_of(refusal.faults), refusal.faults[:FAULTS_MAX])) from None
+            except KeepsDying as error:
+                raise _NotPrepared(Refused(Stage.BUILD, (Fault("WORKER_DIED", message=str(error)),))) from None
+            except TimeoutError:
+                if process is not None:
+                    process.kill()  # it hangs: its replacement serves the running config
+                text = f"worker {slot.index} was not prepared within {self._limits.prepare_s:g} s"
+                raise _NotPrepared(Refused(Stage.BUILD, (Fault("TIMEOUT", message=text),))) from None
+            return process
+        text = f"worker {slot.index} ended {ENDS_MAX} times while it prepared this config"
+        raise _NotPrepared(Refused(Stage.BUILD, (Fault("WORKER_DIED", message=text),)))
+
+    async def _activate(self, slot: Slot, snapshot: NodeSnapshot, prepared: WorkerProcess | None) -> None:
+        """One worker, over its ends. Raises KeepsDying."""
+        for _ in range(ENDS_MAX):
+            process = await slot.serving(failures_max=ENDS_MAX)
+            if process.snapshot is snapshot:
+                return  # it came back straight in the new config
+            try:
+                if process is not prepared:
+                    await self.bring_up(process)  # it came back between its predecessor's "prepared" and the decision
+                    return
+                activation = await process.activate(snapshot.version, 0, timeout_s=self._limits.activate_s)
+            except (WorkerDied, WorkerRefused):
+                process.kill()
+            except TimeoutError:
+                _log.error("worker %d did not activate %s in time and is killed", slot.index, snapshot.ref)
+                process.kill()
+            else:
+                process.snapshot = snapshot
+                _log.debug("worker %d activated %s, %d us late", slot.index, snapshot.ref, activation.late_us)
+                return
+            # The slot notices the end by itself; until then it would hand out the same process.
+            await slot.changed_from(process)
+        raise KeepsDying(f"worker {slot.index} ended {ENDS_MAX} times")
+
+    async def _take_back(self, before: NodeSnapshot | None, snapshot: NodeSnapshot) -> None:
+        """Return every worker to `before` after a config that workers do not survive."""
+        _log.error("%s is taken back: workers end when they activate it", snapshot.ref)
+        self._goal = before
+        if before is None:
+            for process in self._supervisor.processes:
+                process.kill()
+            return
+        messages = list(stage_messages(Diff.between(snapshot, before)))
+
+        async def back(slot: Slot) -> None:
+            process = slot.process
+            if process is None or process.snapshot is not snapshot:
+                return
+            try:
+                await process.prepare(messages, before.version, timeout_s=self._limits.prepare_s)
+                await process.activate(before.version, 0, timeout_s=self._limits.activate_s)
+                process.snapshot = before
+            except (WorkerDied, WorkerRefused, TimeoutError):
+                process.kill()
+
+        await asyncio.gather(*(back(slot) for slot in self._supervisor.slots))
+
+    async def _everywhere(self, step: Callable[[Slot], Awaitable[object]]) -> None:
+        """Run a step for all workers at once; the first exception ends the others and is raised as it is."""
+        tasks = [asyncio.ensure_future(_run(step, slot)) for slot in self._supervisor.slots]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run(step: Callable[[Slot], Awaitable[object]], slot: Slot) -> None:
+    await step(slot)
+
+
+async def _to_the_end(steps: Coroutine[object, object, T]) -> T:
+    """Await `steps` to their end even when cancelled, then be cancelled: half of them done is a state nobody wants."""
+    task = asyncio.ensure_future(steps)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
+def _stage_of(faults: Sequence[Fault]) -> Stage:
+    """Entities that could not be read are told apart from tables that could not be made."""
+    return Stage.DECODE if faults and faults[0].code in ("UNKNOWN_ENTITY", "UNDECODABLE", "BAD_VALUE") else Stage.BUILD

@@ -1,0 +1,505 @@
+"""The node's end of the fleet link: dials, talks, pulls, keeps the last good snapshot. It decides nothing.
+
+What to do is the session's business; this module feeds it what happened and carries out what it answers. There is one
+conversation at a time and at most one piece of work (a pull, then its apply), which outlives a conversation once the
+workers have it. Serving never depends on any of this: whatever fails here, the node goes on with what it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol, assert_never
+
+import grpc
+import grpc.aio
+
+from data_plane.node import messages, session
+from data_plane.node.last_good import Generation, LastGood
+from data_plane.node.messages import BadMessage, BeatAck, Goodbye, Introduction, Welcome
+from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stage
+from data_plane.node.pull import Pulls, SnapshotGone
+from data_plane.node.reconnect import Reconnect, ReconnectSettings
+from data_plane.node.session import Session
+from data_plane.node.snapshot import RAW_BYTES_MAX, NodeSnapshot, Offer, SnapshotRefused
+from pointsman.wire.v1 import fleet_pb2
+
+_Call = grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]
+
+log = logging.getLogger(__name__)
+
+LEASE_BEATS = 3
+"""Beats without any word from the control plane after which the connection counts as dead."""
+SAVE_INTERVAL_S = 1.0
+"""The last good file is written at most this often; after a failure ten times less often."""
+FAREWELL_S = 1.0
+"""How long a stopping node waits for the control plane to have heard that it leaves."""
+REPORTS_MAX = 64
+"""Messages that may wait for a control plane that does not read."""
+_CONTROL = "/pointsman.wire.v1.FleetLink/Control"
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 1024 * 1024 + 64 * 1024),  # a piece and its frame
+    ("grpc.max_send_message_length", 128 * 1024),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),  # nodes and control plane share a network; a web proxy has no place between them
+    # A dial of ours must be a dial. Shared subchannels would make it wait for the backoff of the one before.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class SnapshotSink(Protocol):
+    """Who makes snapshots active; see `applying.py`."""
+
+    @property
+    def running(self) -> NodeSnapshot | None: ...
+    async def apply(self, snapshot: NodeSnapshot) -> ApplyOutcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """What an operator may set about the link. Times are seconds."""
+
+    addresses: tuple[str, ...] = ("127.0.0.1:8005",)
+    """Control planes, `host:port`; tried in random order."""
+    snapshot_bytes_max: int = RAW_BYTES_MAX
+    """Ceiling for a snapshot after decompression; a larger one is rejected before it is downloaded."""
+    dial_timeout_s: float = 10.0
+    """From the dial to the welcome."""
+    piece_timeout_s: float = 60.0
+    """A pull that brings no piece for this long is begun again where it stopped."""
+    reconnect: ReconnectSettings = field(default_factory=ReconnectSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatus:
+    """The link in facts for operators; texts are empty when there is nothing to say."""
+
+    connected: bool
+    address: str  # of the present conversation
+    refused: str  # the control plane's reason for a permanent refusal
+    last_loss: str  # why the conversation before this one, or the last dial, ended
+    head_version: int | None  # the control plane's word
+    last_good: str  # why the last good file is not up to date or was not usable
+
+
+class _Over(Exception):
+    """The conversation is over."""
+
+    def __init__(self, reason: str, goodbye: Goodbye | None = None) -> None:
+        super().__init__(reason)
+        self.goodbye = goodbye
+
+
+class _Conversation:
+    """One control stream: what waits to be said, and since when there was a welcome."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
+        self.channel = channel
+        self.address = address
+        self.welcomed_at: float | None = None
+        self.outbox: deque[fleet_pb2.NodeMessage] = deque()
+        self.wake = asyncio.Event()
+        self.closing = False
+        self.overflowed = False
+
+    def say(self, message: fleet_pb2.NodeMessage) -> None:
+        """Queues a message. A full queue ends the conversation: the next hello says everything that counts."""
+        if len(self.outbox) < REPORTS_MAX:
+            self.outbox.append(message)
+        else:
+            self.overflowed = True
+        self.wake.set()
+
+    def close(self) -> None:
+        """Ends the conversation when what waits is said."""
+        self.closing = True
+        self.wake.set()
+
+
+class Link:
+    """The fleet link of one node process; `run` it in a task and `stop` it in the end.
+
+    `in_flight` tells how many requests are open in all workers.
+    """
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        introduction: Introduction,
+        sink: SnapshotSink,
+        last_good: LastGood,
+        *,
+        in_flight: Callable[[], int] = lambda: 0,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._introduction = introduction
+        self._sink = sink
+        self._last_good = last_good
+        self._in_flight = in_flight
+        self._rng = rng or random.SystemRandom()
+        self._clock = clock
+        self._session = Session()
+        self._reconnect = Reconnect(settings.reconnect, self._rng)
+        self._pulls = Pulls(
+            introduction.node_id,
+            raw_bytes_max=settings.snapshot_bytes_max,
+            piece_timeout_s=settings.piece_timeout_s,
+            pace=Reconnect(settings.reconnect, self._rng),
+        )
+        self._conversation: _Conversation | None = None
+        self._pulled: NodeSnapshot | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._to_save: NodeSnapshot | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._talking: asyncio.Task[float] | None = None
+        self._refused = ""
+        self._last_loss = ""
+        self._head_version: int | None = None
+        self._last_good_problem = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the control plane welcomed us and the conversation goes on."""
+        return self._conversation is not None and self._conversation.welcomed_at is not None
+
+    @property
+    def status(self) -> LinkStatus:
+        conversation = self._conversation if self.connected else None
+        return LinkStatus(
+            connected=conversation is not None,
+            address=conversation.address if conversation is not None else "",
+            refused=self._refused,
+            last_loss=self._last_loss,
+            head_version=self._head_version,
+            last_good=self._last_good_problem,
+        )
+
+    async def restore(self) -> bool:
+        """Serves from the last good snapshot, or the one before it; whether one of them is active now.
+
+        Call it before `run`, so that the first hello can say what runs.
+        """
+        for generation in Generation:
+            loaded = await asyncio.to_thread(self._last_good.load, generation)
+            for problem in loaded.problems:
+                self._last_good_problem = problem
+                log.error("last good snapshot: %s", problem)
+            if loaded.snapshot is None:
+                continue
+            outcome = await self._hand_over(loaded.snapshot)
+            match outcome:
+                case Applied():
+                    self._session.restored(loaded.snapshot.ref)
+                    log.info("serving %s from %s", loaded.snapshot.ref, generation.value)
+                    return True
+                case Refused():
+                    self._last_good_problem = f"{generation.value} was refused: {_first(outcome)}"
+                    log.error("last good snapshot: %s", self._last_good_problem)
+        return False
+
+    async def run(self) -> None:
+        """Talks to control planes until `stop`."""
+        while not self._stopping.is_set():
+            for address in self._rng.sample(self._settings.addresses, len(self._settings.addresses)):
+                self._talking = asyncio.create_task(self._converse(address), name="fleet link conversation")
+                try:
+                    await asyncio.wait((self._talking,))
+                finally:
+                    self._talking.cancel()
+                    await asyncio.gather(self._talking, return_exceptions=True)
+                if self._stopping.is_set():
+                    return
+                await self._stopped_within(self._talking.result())
+
+    async def stop(self, reason: str) -> None:
+        """Says goodbye, ends `run`, and waits for the last good file. A pull is given up; so is an undecided apply."""
+        if self._conversation is not None and self.connected:
+            self._conversation.say(messages.leaving(reason))
+            self._conversation.close()
+        self._stopping.set()
+        if self._talking is not None:
+            if self.connected:
+                await asyncio.wait((self._talking,), timeout=FAREWELL_S)
+            self._talking.cancel()
+            await asyncio.wait((self._talking,))
+        await self._end_work()
+        if self._saving is not None:
+            await asyncio.wait((self._saving,))
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        """Waits, but not beyond `stop`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
+
+    # --- one conversation -------------------------------------------------------------------------------------------
+
+    async def _converse(self, address: str) -> float:
+        """Dials and talks until it is over; returns how long to wait before the next dial, in seconds."""
+        channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        conversation = self._conversation = _Conversation(channel, address)
+        try:
+            await self._talk(conversation)
+        except _Over as over:
+            return self._after(conversation, over)
+        finally:
+            self._conversation = None
+            if conversation.welcomed_at is not None:
+                actions = self._session.disconnected()
+                self._perform(actions)
+                if actions:
+                    await self._end_work()
+            await channel.close(grace=None)
+
+    async def _talk(self, conversation: _Conversation) -> NoReturn:
+        """Raises _Over, always: a conversation has no other end."""
+        call = conversation.channel.stream_stream(
+            _CONTROL,
+            request_serializer=fleet_pb2.NodeMessage.SerializeToString,
+            response_deserializer=fleet_pb2.PlaneMessage.FromString,
+        )(None)
+        children: tuple[asyncio.Task[NoReturn], ...] = ()
+        try:
+            async with asyncio.timeout(self._settings.dial_timeout_s):
+                await call.write(
+                    messages.hello(
+                        self._introduction,
+                        running=self._session.running,
+                        snapshot_bytes_max=self._settings.snapshot_bytes_max,
+                    )
+                )
+                welcome = await _next(call)
+                match welcome:
+                    case Welcome():
+                        pass
+                    case Goodbye():
+                        raise _Over(welcome.reason, welcome)
+                    case _:
+                        raise _Over("the control plane did not answer the hello")
+            self._welcomed(conversation, welcome)
+            children = (
+                asyncio.create_task(self._read(call, welcome.beat_interval_s), name="fleet link reader"),
+                asyncio.create_task(self._write(conversation, call), name="fleet link writer"),
+                asyncio.create_task(self._beat(conversation, welcome.beat_interval_s), name="fleet link beats"),
+            )
+            await asyncio.wait(children, return_when=asyncio.FIRST_COMPLETED)
+            # In this order: when both ends close at once, what the reader heard last says more.
+            for child in children:
+                if child.done():
+                    child.result()
+            raise AssertionError("a conversation ends by _Over")
+        except TimeoutError:
+            raise _Over(f"no welcome within {self._settings.dial_timeout_s:g} s") from None
+        except grpc.aio.AioRpcError as error:
+            raise _Over(f"{error.code().name}: {error.details()}") from None
+        except asyncio.InvalidStateError:
+            raise _Over("the stream broke") from None
+        except BadMessage as error:
+            raise _Over(f"the control plane broke the protocol: {error}") from None
+        finally:
+            for child in children:
+                child.cancel()
+            await asyncio.gather(*children, return_exceptions=True)
+            call.cancel()
+
+    def _welcomed(self, conversation: _Conversation, welcome: Welcome) -> None:
+        conversation.welcomed_at = self._clock()
+        self._refused = ""
+        self._head_version = welcome.head.version
+        log.info("connected to control plane %s at %s", welcome.plane_id, conversation.address)
+        self._session.connected()
+
+    async def _read(self, call: _Call, beat_interval_s: float) -> NoReturn:
+        lease_s = LEASE_BEATS * beat_interval_s
+        while True:
+            try:
+                async with asyncio.timeout(lease_s):
+                    message = await _next(call)
+            except TimeoutError:
+                raise _Over(f"the control plane was silent for {lease_s:g} s") from None
+            match message:
+                case Offer():
+                    self._head_version = message.ref.version
+                    self._perform(self._session.offered(message))
+                case BeatAck():
+                    self._head_version = message.head.version
+                case Goodbye():
+                    raise _Over(message.reason, message)
+                case Welcome():
+                    raise BadMessage("a second welcome")
+                case None:
+                    log.debug("the control plane sent a message of a later protocol")
+                case _:
+                    assert_never(message)
+
+    async def _write(self, conversation: _Conversation, call: _Call) -> NoReturn:
+        """Says what waits."""
+        while True:
+            await conversation.wake.wait()
+            conversation.wake.clear()
+            while conversation.outbox:
+                await call.write(conversation.outbox.popleft())
+            if conversation.overflowed:
+                raise _Over("the control plane does not read")
+            if conversation.closing:
+                await call.done_writing()
+                # The control plane closes its side when it has read the last word; cancelling now could overtake it.
+                await asyncio.sleep(FAREWELL_S)
+                raise _Over("this node stops")
+
+    async def _beat(self, conversation: _Conversation, interval_s: float) -> NoReturn:
+        # The first beat comes at a random point of the interval: nodes that connected together must not beat together.
+        await asyncio.sleep(self._rng.uniform(0.0, interval_s))
+        sequence = 0
+        while True:
+            sequence += 1
+            conversation.say(messages.beat(sequence, running=self._session.running, in_flight=self._in_flight()))
+            await asyncio.sleep(interval_s)
+
+    def _after(self, conversation: _Conversation, over: _Over) -> float:
+        if self._stopping.is_set():
+            return 0.0
+        reason, goodbye = str(over), over.goodbye
+        if reason != self._last_loss or conversation.welcomed_at is not None:
+            log.warning("control plane at %s: %s", conversation.address, reason)
+        self._last_loss = reason
+        if goodbye is not None and goodbye.permanent:
+            if self._refused != reason:
+                log.error("the control plane at %s refuses this node for good: %s", conversation.address, reason)
+            self._refused = reason
+            return self._reconnect.after_refusal()
+        if goodbye is not None and goodbye.reconnect_max_s > 0:
+            return self._reconnect.after_goodbye(min_s=goodbye.reconnect_min_s, max_s=goodbye.reconnect_max_s)
+        lasted_s = self._clock() - conversation.welcomed_at if conversation.welcomed_at is not None else 0.0
+        return self._reconnect.after_loss(connected_s=lasted_s)
+
+    # --- work -------------------------------------------------------------------------------------------------------
+
+    def _perform(self, actions: Sequence[session.Action]) -> None:
+        """Carries out what the session decided."""
+        for action in actions:
+            match action:
+                case session.StartPull():
+                    self._start(self._pull(action.offer))
+                case session.StopPull():
+                    if self._work is not None:
+                        self._work.cancel()
+                case session.ApplyPulled():
+                    snapshot, self._pulled = self._pulled, None
+                    assert snapshot is not None
+                    assert snapshot.ref == action.ref
+                    self._start(self._apply(snapshot))
+                case session.Adopt():
+                    running = self._sink.running
+                    assert running is not None, "only what runs can take another name"
+                    self._start(self._apply(running.adopt(action.ref)))
+                case session.TellApplied():
+                    self._say(messages.applied(action.ref, took_s=action.took_s))
+                case session.TellRejected():
+                    log.error("rejected %s: %s", action.ref, _first(action.refused))
+                    self._say(messages.rejected(action.ref, action.refused, running=action.running))
+                case _:
+                    assert_never(action)
+
+    def _say(self, message: fleet_pb2.NodeMessage) -> None:
+        assert self._conversation is not None, "the session tells only while connected"
+        self._conversation.say(message)
+
+    def _start(self, work: Coroutine[None, None, tuple[session.Action, ...]]) -> None:
+        """Begins the next piece of work. The one before it has fed its end to the session, which asked for this one."""
+        self._work = asyncio.create_task(self._do(work), name="fleet link work")
+
+    async def _do(self, work: Coroutine[None, None, tuple[session.Action, ...]]) -> None:
+        try:
+            self._perform(await work)
+        except Exception:  # the owner of this task has nobody to raise to; serving goes on and the log says why
+            log.exception("the fleet link's work ended by a mistake of ours")
+            raise
+
+    async def _end_work(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.wait((self._work,))
+
+    async def _pull(self, offer: Offer) -> tuple[session.Action, ...]:
+        assert self._conversation is not None
+        try:
+            snapshot = await self._pulls.fetch(
+                self._conversation.channel, offer, give_up=lambda: self._session.waiting is not None
+            )
+        except SnapshotRefused as error:
+            return self._session.pull_refused(error.refused)
+        except SnapshotGone as error:
+            log.warning("%s can't be pulled any longer: %s", offer.ref, error)
+            return self._session.pull_gone()
+        self._pulled = snapshot
+        return self._session.pulled()
+
+    async def _apply(self, snapshot: NodeSnapshot) -> tuple[session.Action, ...]:
+        outcome = await self._hand_over(snapshot)
+        match outcome:
+            case Applied():
+                self._save(snapshot)
+                return self._session.applied(outcome.took_s)
+            case Refused():
+                return self._session.refused(outcome)
+
+    async def _hand_over(self, snapshot: NodeSnapshot) -> ApplyOutcome:
+        try:
+            return await self._sink.apply(snapshot)
+        except Exception as error:  # a mistake of ours must show as a refusal, not as a node that never answers
+            log.exception("applying %s failed", snapshot.ref)
+            return Refused(Stage.ACTIVATE, (Fault("INTERNAL", message=f"{type(error).__name__}: {error}"),))
+
+    # --- the last good file -----------------------------------------------------------------------------------------
+
+    def _save(self, snapshot: NodeSnapshot) -> None:
+        """Has `snapshot` written soon; takes the place of one that waits to be."""
+        self._to_save = snapshot
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save_waiting(), name="last good file")
+
+    async def _save_waiting(self) -> None:
+        while (snapshot := self._to_save) is not None:
+            self._to_save = None
+            pause_s = SAVE_INTERVAL_S
+            try:
+                await asyncio.to_thread(self._last_good.save, snapshot)
+                self._last_good_problem = ""
+            except OSError as error:
+                self._last_good_problem = f"{snapshot.ref} could not be written: {error}"
+                log.error("last good snapshot: %s", self._last_good_problem)
+                pause_s *= 10
+                if self._to_save is None and not self._stopping.is_set():
+                    self._to_save = snapshot
+            await self._stopped_within(pause_s)
+
+
+async def _next(call: _Call) -> messages.PlaneMessage | None:
+    """The control plane's next message."""
+    message = await call.read()
+    if not isinstance(message, fleet_pb2.PlaneMessage):
+        raise _Over("the control plane closed the stream")
+    return messages.decode(message)
+
+
+def _first(refused: Refused) -> str:
+    if not refused.faults:
+        return f"refused at {refused.stage.value}"
+    fault = refused.faults[0]
+    where = " ".join(part for part in (fault.collection, fault.entity_name or fault.entity_id, fault.field) if part)
+    return f"{fault.code} {where}: {fault.message}" if where else f"{fault.code}: {fault.message}"

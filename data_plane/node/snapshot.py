@@ -1,0 +1,206 @@
+"""A complete configuration as the node holds it: entity bytes by key, verified against the snapshot's hash.
+
+Entities stay the bytes that travelled; only workers decode them. Everything here is synchronous and may take a second
+for a large configuration, so callers run it in a thread. Outside bytes are distrusted in this order: declared sizes,
+checksum, decompression with a hard ceiling, framing, hash. Nothing is allocated on the sender's word alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import zstandard
+from google.protobuf.message import DecodeError
+from typing_extensions import override
+
+from data_plane.node.outcomes import Fault, Refused, Stage
+from pointsman.rules.snapshot_hash import snapshot_hash
+from pointsman.wire.v1 import config_pb2, fleet_pb2
+
+RAW_BYTES_MAX = 256 * 1024 * 1024
+"""Default ceiling for a snapshot after decompression."""
+RATIO_MAX = 200
+"""Raw bytes per packed byte beyond which a snapshot is taken for a decompression bomb ..."""
+RATIO_FREE_BYTES = 1024 * 1024
+"""... unless it is smaller than this, because tiny repetitive configurations compress without end."""
+WINDOW_BYTES_MAX = 8 * 1024 * 1024
+PIECE_BYTES_MAX = 1024 * 1024
+EPOCH_BYTES = 16
+HASH_BYTES = 32
+_PACK_LEVEL = 3
+_STEP_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRef:
+    """Names one snapshot. Equal hashes mean equal content; versions order within one epoch only."""
+
+    epoch: bytes
+    version: int
+    snapshot_hash: bytes
+
+    @override
+    def __str__(self) -> str:
+        return f"version {self.version} ({self.snapshot_hash.hex()[:12] or 'no content'})"
+
+
+NOTHING = SnapshotRef(b"", 0, b"")
+"""What a node runs that has no configuration yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A snapshot and how it travels: all that is known of it before the first piece."""
+
+    ref: SnapshotRef
+    raw_bytes: int
+    packed_bytes: int
+    packed_sha256: bytes
+    pieces: int
+    entities: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """A verified configuration: `entities` maps (collection, id) to `Entity` bytes that hash to `snapshot_hash`."""
+
+    epoch: bytes
+    version: int
+    snapshot_hash: bytes
+    entities: dict[tuple[str, str], bytes]
+
+    @property
+    def ref(self) -> SnapshotRef:
+        return SnapshotRef(self.epoch, self.version, self.snapshot_hash)
+
+    def adopt(self, ref: SnapshotRef) -> NodeSnapshot:
+        """The same content under another version's name."""
+        assert ref.snapshot_hash == self.snapshot_hash, "only equal content can take another name"
+        return replace(self, epoch=ref.epoch, version=ref.version)
+
+
+class SnapshotRefused(ValueError):
+    """Bytes that are not the snapshot they were said to be; `refused` says why."""
+
+    def __init__(self, stage: Stage, code: str, message: str, *, collection: str = "", entity_id: str = "") -> None:
+        super().__init__(message)
+        self.refused = Refused(stage, (Fault(code, collection=collection, entity_id=entity_id, message=message),))
+
+
+def check_sizes(offer: Offer, *, raw_bytes_max: int) -> None:
+    """Refuses an offer by its declared sizes, before anything is downloaded.
+
+    Raises:
+        SnapshotRefused: TOO_LARGE, SUSPICIOUS_RATIO or BAD_OFFER.
+    """
+    if offer.raw_bytes > raw_bytes_max:
+        raise SnapshotRefused(
+            Stage.PULL,
+            "TOO_LARGE",
+            f"the snapshot has {offer.raw_bytes} bytes, this node takes {raw_bytes_max}; raise its snapshot limit",
+        )
+    if offer.packed_bytes > offer.raw_bytes + offer.raw_bytes // 128 + 1024:
+        raise SnapshotRefused(Stage.PULL, "BAD_OFFER", "the packed size is larger than packing can make it")
+    if offer.raw_bytes > RATIO_FREE_BYTES and offer.raw_bytes > RATIO_MAX * offer.packed_bytes:
+        raise SnapshotRefused(
+            Stage.PULL, "SUSPICIOUS_RATIO", f"{offer.packed_bytes} bytes are said to unpack to {offer.raw_bytes}"
+        )
+    pieces_max = max(1, offer.packed_bytes)
+    if len(offer.packed_sha256) != HASH_BYTES or not 1 <= offer.pieces <= pieces_max:
+        raise SnapshotRefused(Stage.PULL, "BAD_OFFER", "the offer's checksum or number of pieces makes no sense")
+
+
+def unpack(offer: Offer, packed: bytes, *, raw_bytes_max: int = RAW_BYTES_MAX) -> NodeSnapshot:
+    """The verified snapshot in `packed`, which must be exactly what `offer` describes.
+
+    Raises:
+        SnapshotRefused: with the stage that failed.
+    """
+    check_sizes(offer, raw_bytes_max=raw_bytes_max)
+    if len(packed) != offer.packed_bytes:
+        message = f"{len(packed)} bytes arrived instead of {offer.packed_bytes}"
+        raise SnapshotRefused(Stage.PULL, "SIZE_MISMATCH", message)
+    if hashlib.sha256(packed).digest() != offer.packed_sha256:
+        raise SnapshotRefused(Stage.PULL, "CHECKSUM_MISMATCH", "the packed bytes do not have the offered SHA-256")
+    entities = _entities(_decompress(packed, raw_bytes=offer.raw_bytes))
+    if len(entities) != offer.entities:
+        message = f"{len(entities)} entities arrived instead of {offer.entities}"
+        raise SnapshotRefused(Stage.VERIFY, "ENTITY_COUNT_MISMATCH", message)
+    if snapshot_hash(entities) != offer.ref.snapshot_hash:
+        raise SnapshotRefused(Stage.VERIFY, "HASH_MISMATCH", "the entities do not have the offered snapshot hash")
+    return NodeSnapshot(offer.ref.epoch, offer.ref.version, offer.ref.snapshot_hash, entities)
+
+
+def pack(snapshot: NodeSnapshot) -> tuple[Offer, bytes]:
+    """The snapshot as `unpack` takes it, for the node's own disk.
+
+    The bytes may differ from those that the control plane sent (another zstd, another order); the hash does not.
+    """
+    raw = fleet_pb2.SnapshotBody(entities=snapshot.entities.values()).SerializeToString()
+    packed = zstandard.ZstdCompressor(level=_PACK_LEVEL).compress(raw)
+    offer = Offer(
+        ref=snapshot.ref,
+        raw_bytes=len(raw),
+        packed_bytes=len(packed),
+        packed_sha256=hashlib.sha256(packed).digest(),
+        pieces=1,
+        entities=len(snapshot.entities),
+    )
+    return offer, packed
+
+
+def _decompress(packed: bytes, *, raw_bytes: int) -> bytes:
+    """One zstd frame of exactly `raw_bytes`; stops soon after the first byte too many, whatever its header says."""
+    reader = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES_MAX).stream_reader(packed)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while size <= raw_bytes and (part := reader.read(_STEP_BYTES)):
+            parts.append(part)
+            size += len(part)
+    except zstandard.ZstdError as error:
+        raise SnapshotRefused(Stage.PULL, "BAD_COMPRESSION", f"the packed bytes do not unpack: {error}") from error
+    if size != raw_bytes:
+        raise SnapshotRefused(Stage.PULL, "SIZE_MISMATCH", f"the packed bytes do not unpack to {raw_bytes} bytes")
+    return b"".join(parts)
+
+
+def _entities(raw: bytes) -> dict[tuple[str, str], bytes]:
+    """Entity bytes by key. Looks into an entity only as far as its kind and id."""
+    try:
+        bodies: Sequence[bytes] = fleet_pb2.SnapshotBody.FromString(raw).entities
+    except DecodeError as error:
+        raise SnapshotRefused(Stage.DECODE, "BAD_FRAMING", "the snapshot is not a list of entities") from error
+    entities: dict[tuple[str, str], bytes] = {}
+    for body in bodies:
+        key = _key(body)
+        if key in entities:
+            collection, entity_id = key
+            message = "the snapshot holds this entity twice"
+            raise SnapshotRefused(Stage.DECODE, "DUPLICATE_ENTITY", message, collection=collection, entity_id=entity_id)
+        entities[key] = body
+    return entities
+
+
+def _key(body: bytes) -> tuple[str, str]:
+    try:
+        entity = config_pb2.Entity.FromString(body)
+    except DecodeError as error:
+        raise SnapshotRefused(Stage.DECODE, "BAD_ENTITY", "an entity's bytes do not decode") from error
+    match entity.WhichOneof("kind"):
+        case "service":
+            key = ("services", entity.service.id)
+        case "route":
+            key = ("routes", entity.route.id)
+        case "upstream":
+            key = ("upstreams", entity.upstream.id)
+        case "target":
+            key = ("targets", entity.target.id)
+        case _:
+            message = "an entity is of a kind that this node does not know; upgrade the node"
+            raise SnapshotRefused(Stage.DECODE, "UNKNOWN_ENTITY", message)
+    if not key[1]:
+        raise SnapshotRefused(Stage.DECODE, "BAD_ENTITY", "an entity has no id", collection=key[0])
+    return key

@@ -1,0 +1,216 @@
+"""The node's own HTTP port: is it alive, is it ready, what does it run (spec/proxy.md section 15).
+
+    GET  /status         figures and the running version; 200 as long as the process serves
+    GET  /status/live    the same promise without the figures
+    GET  /status/ready   200 only when a config is active in every worker and the node is not on its way out
+    POST /status/ready   `status=draining` takes the node out of its load balancers
+
+Everything here is read from the node process; the version shown is the new one only when the last worker has activated
+it, because clients take this answer as the node's word. Kong's shape and texts, with our facts beside them.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from aiohttp import web
+
+from data_plane.node.snapshot import NodeSnapshot
+from data_plane.node.workers import WorkerCounters
+
+REQUEST_BYTES_MAX = 64 * 1024
+STATUS_WITHIN_S = 0.5
+"""How long `/status` waits for a worker's figures; one that is busy is left out rather than waited for."""
+
+_NO_HASH = "0" * 32
+_UNITS = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_UNIT_NAMES = {"k": "KiB", "m": "MiB", "g": "GiB"}
+_SCALE = re.compile(r"\d{1,2}")
+
+JsonTree = dict[str, object]
+
+
+class NodeFacts(Protocol):
+    """What the status API reads of the node."""
+
+    @property
+    def node_id(self) -> str: ...
+
+    @property
+    def running(self) -> NodeSnapshot | None: ...
+
+    @property
+    def worker_count(self) -> int: ...
+
+    @property
+    def workers_ready(self) -> int: ...
+
+    @property
+    def worker_restarts(self) -> int: ...
+
+    @property
+    def draining(self) -> bool: ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether the control plane is there."""
+        ...
+
+    def mark_draining(self) -> None: ...
+
+    async def counters(self, *, timeout_s: float) -> Sequence[WorkerCounters]: ...
+
+
+class StatusApi:
+    """The listener and its handlers."""
+
+    def __init__(self, facts: NodeFacts) -> None:
+        self._facts = facts
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve on a bound socket, which belongs to this object from now on."""
+        application = web.Application(client_max_size=REQUEST_BYTES_MAX, middlewares=[_kong_errors])
+        application.router.add_get("/status", self._status)
+        application.router.add_get("/status/live", self._live)
+        application.router.add_get("/status/ready", self._ready)
+        application.router.add_post("/status/ready", self._set_ready)
+        application.router.add_get("/robots.txt", _robots)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.SockSite(self._runner, sock).start()
+
+    async def stop(self) -> None:
+        """Close the port."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _status(self, request: web.Request) -> web.Response:
+        unit = request.query.get("unit", "m").lower()
+        scale_text = request.query.get("scale", "2")
+        if unit not in _UNITS:
+            return _message(400, f"invalid unit '{unit}' (expected 'k/K', 'm/M', 'g/G' or 'b/B')")
+        if not _SCALE.fullmatch(scale_text):
+            return _message(400, "scale must be a number from 0 to 99")
+        facts = self._facts
+        counters = await facts.counters(timeout_s=STATUS_WITHIN_S)
+        running = facts.running
+        accepted = sum(worker.connections_accepted for worker in counters)
+        active = sum(worker.connections_active for worker in counters)
+        in_flight = sum(worker.in_flight for worker in counters)
+        body: JsonTree = {
+            "server": {
+                "connections_accepted": accepted,
+                "connections_handled": accepted,
+                "connections_active": active,
+                "connections_reading": 0,
+                "connections_writing": in_flight,
+                "connections_waiting": max(active - in_flight, 0),
+                "total_requests": sum(worker.requests for worker in counters),
+            },
+            "memory": {
+                "workers_lua_vms": [
+                    {"pid": worker.pid, "http_allocated_gc": _size(worker.rss_bytes, unit, int(scale_text))}
+                    for worker in counters
+                ],
+                "lua_shared_dicts": {},
+            },
+            # Kong's hash is 32 hex digits; ours is longer, and whole under its own name.
+            "configuration_hash": running.snapshot_hash.hex()[:32] if running is not None else _NO_HASH,
+            "node_id": facts.node_id,
+            "version": running.version if running is not None else 0,
+            "snapshot_hash": running.snapshot_hash.hex() if running is not None else "",
+            "epoch": running.epoch.hex() if running is not None else "",
+            "control_plane_connected": facts.connected,
+            "draining": facts.draining,
+            "workers": {
+                "total": facts.worker_count,
+                "ready": facts.workers_ready,
+                "restarts": facts.worker_restarts,
+                "processes": [
+                    {
+                        "pid": worker.pid,
+                        "version": worker.version,
+                        "requests": worker.requests,
+                        "connections": worker.connections_active,
+                        "in_flight": worker.in_flight,
+                        "rss_bytes": worker.rss_bytes,
+                    }
+                    for worker in counters
+                ],
+            },
+        }
+        return web.json_response(body)
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return _message(200, "live")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        facts = self._facts
+        if facts.draining:
+            return _message(503, "draining")
+        if facts.running is None:
+            return _message(503, "no configuration available (configuration hash is not initialized)")
+        if not facts.running.entities:
+            return _message(503, "no configuration available (empty configuration present)")
+        if facts.workers_ready < facts.worker_count:
+            return _message(
+                503,
+                "router builds not yet complete, "
+                f"router ready in {facts.workers_ready} of {facts.worker_count} workers",
+            )
+        return _message(200, "ready")
+
+    async def _set_ready(self, request: web.Request) -> web.Response:
+        status = await _form_value(request, "status")
+        if status != "draining":
+            return _message(400, "the body must say status=draining")
+        self._facts.mark_draining()
+        return web.Response(status=204)
+
+
+async def _form_value(request: web.Request, name: str) -> str | None:
+    """One field of a form or a JSON object; None when the body is neither."""
+    if request.content_type == "application/json":
+        try:
+            body = await request.json()
+        except ValueError:
+            return None
+        value = body.get(name) if isinstance(body, dict) else None
+        return value if isinstance(value, str) else None
+    value = (await request.post()).get(name)
+    return value if isinstance(value, str) else None
+
+
+async def _robots(request: web.Request) -> web.Response:
+    return web.Response(text="User-agent: *\nDisallow: /\n", content_type="text/plain")
+
+
+@web.middleware
+async def _kong_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return _message(404, "Not found")
+    except web.HTTPMethodNotAllowed as refusal:
+        response = _message(405, "Method not allowed")
+        response.headers["Allow"] = ", ".join(sorted(refusal.allowed_methods))
+        return response
+    except web.HTTPRequestEntityTooLarge:
+        return _message(413, "Payload too large")
+
+
+def _message(status: int, text: str) -> web.Response:
+    return web.json_response({"message": text}, status=status)
+
+
+def _size(size_bytes: int, unit: str, scale: int) -> object:
+    if unit == "b":
+        return size_bytes
+    return f"{size_bytes / _UNITS[unit]:.{scale}f} {_UNIT_NAMES[unit]}"

@@ -1,0 +1,331 @@
+"""One worker process as the node process sees it: started by exec, spoken to over a socket pair, watched to its end.
+
+Never forked: the node process runs grpc, whose threads do not survive a fork. The child inherits exactly its end of the
+channel and its listening sockets. Every question to a worker ends in its answer or in `WorkerDied`; a worker that stays
+silent is the caller's decision, which is why each call takes its time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+
+from data_plane.channel import Channel
+from data_plane.node.outcomes import Fault
+from data_plane.node.snapshot import NodeSnapshot
+from data_plane.resolve.answers import Answer
+from pointsman.wire.v1 import worker_pb2 as wire
+
+T = TypeVar("T")
+
+NAMES_PER_MESSAGE = 1000
+EXIT_WITHIN_S = 15.0
+"""A worker whose channel has ended has 10 s for its requests; one that is still there after this is killed."""
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerDied(Exception):
+    """The worker's process or its channel ended before it answered."""
+
+
+class WorkerRefused(Exception):
+    """The worker can't make tables of what it was sent."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__("; ".join(fault.message for fault in faults[:3]))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """When a worker swapped, by CLOCK_MONOTONIC, and how late that was."""
+
+    at_monotonic_ns: int
+    late_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCounters:
+    """A worker's sums since its start and its levels now."""
+
+    pid: int
+    requests: int
+    connections_accepted: int
+    connections_active: int
+    in_flight: int
+    version: int
+    rss_bytes: int
+
+
+class WorkerProcess:
+    """A running worker. `snapshot` is what it has active, as far as it has told."""
+
+    def __init__(self, index: int, process: subprocess.Popen[bytes]) -> None:
+        self.index = index
+        self.pid = process.pid
+        self.snapshot: NodeSnapshot | None = None
+        loop = asyncio.get_running_loop()
+        self._process = process
+        self._channel: Channel | None = None
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._exited: asyncio.Future[int] = loop.create_future()
+        self._gone: asyncio.Future[None] = loop.create_future()
+        self._prepared: asyncio.Future[None] | None = None
+        self._activated: asyncio.Future[Activation] | None = None
+        self._drained: asyncio.Future[int] = loop.create_future()
+        self._counters: dict[int, asyncio.Future[WorkerCounters]] = {}
+        self._sequence = 0
+        self._expected_version = 0
+        self._pidfd = os.pidfd_open(process.pid)
+        loop.add_reader(self._pidfd, self._reap)
+
+    @classmethod
+    async def start(
+        cls,
+        index: int,
+        *,
+        arguments: Sequence[str],
+        sockets: Sequence[socket.socket],
+        affinity: frozenset[int] = frozenset(),
+    ) -> WorkerProcess:
+        """Start a worker with its own copies of `sockets`; `affinity` empty = any core. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with theirs:
+                descriptors = [sock.fileno() for sock in sockets]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "data_plane.worker",
+                    f"--index={index}",
+                    f"--channel-fd={theirs.fileno()}",
+                    f"--listen-fds={','.join(map(str, descriptors))}",
+                    *arguments,
+                ]
+                process = _exec(command, (theirs.fileno(), *descriptors))
+            if affinity:
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(process.pid, affinity)
+            worker = cls(index, process)
+            worker._channel = await Channel.open(ours, worker._on_message, worker._on_channel_lost)
+        except BaseException:
+            ours.close()
+            raise
+        return worker
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker can be spoken to."""
+        return not self._gone.done()
+
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """Done when the worker can't be spoken to any more; it may still be finishing its requests."""
+        return self._gone
+
+    @property
+    def exited(self) -> asyncio.Future[int]:
+        """Done with the return code (negative = signal) when the process has ended; shield it when awaiting."""
+        return self._exited
+
+    async def started(self, *, timeout_s: float) -> None:
+        """Wait for the worker's first word; raises WorkerDied or TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            await asyncio.shield(self._started)
+
+    async def prepare(self, messages: Iterable[bytes], version: int, *, timeout_s: float) -> None:
+        """Stage what `messages` say; raises WorkerRefused, WorkerDied or TimeoutError."""
+        self._expected_version = version
+        prepared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._prepared = prepared
+        try:
+            async with asyncio.timeout(timeout_s):
+                for message in messages:
+                    self._send(message)
+                    await self._drain()
+                    if prepared.done():
+                        break  # refused before the end
+                await prepared
+        finally:
+            self._prepared = None
+            prepared.cancel()
+
+    async def activate(self, version: int, at_monotonic_ns: int, *, timeout_s: float) -> Activation:
+        """Swap to what was prepared; raises WorkerDied or TimeoutError."""
+        self._expected_version = version
+        activated: asyncio.Future[Activation] = asyncio.get_running_loop().create_future()
+        self._activated = activated
+        try:
+            message = wire.ToWorker(activate=wire.Activate(version=version, at_monotonic_ns=at_monotonic_ns))
+            self._send(message.SerializeToString())
+            async with asyncio.timeout(timeout_s):
+                return await activated
+        finally:
+            self._activated = None
+            activated.cancel()
+
+    def discard(self, version: int) -> None:
+        """Let the worker forget what it staged."""
+        self._tell(wire.ToWorker(discard=wire.Discard(version=version)).SerializeToString())
+
+    def push_names(self, answers: Sequence[Answer]) -> None:
+        """Tell the worker what names resolve to; in order with everything else that it is sent."""
+        for start in range(0, len(answers), NAMES_PER_MESSAGE):
+            message = wire.ToWorker()
+            for answer in answers[start : start + NAMES_PER_MESSAGE]:
+                told = message.names.answers.add(name=answer.name, error=answer.error)
+                for record in answer.records:
+                    told.records.add(ip=record.ip, port=record.port, weight=record.weight)
+            self._tell(message.SerializeToString())
+
+    async def drain(self, *, accept_for_s: float, finish_within_s: float) -> int:
+        """Let the worker end; returns how many requests its deadline cut. Raises WorkerDied."""
+        message = wire.ToWorker(
+            drain=wire.Drain(accept_for_ms=round(accept_for_s * 1000), finish_within_ms=round(finish_within_s * 1000))
+        )
+        self._send(message.SerializeToString())
+        return await asyncio.shield(self._drained)
+
+    async def counters(self, *, timeout_s: float) -> WorkerCounters:
+        """What the worker has counted; raises WorkerDied or TimeoutError."""
+        self._sequence += 1
+        sequence = self._sequence
+        answer: asyncio.Future[WorkerCounters] = asyncio.get_running_loop().create_future()
+        self._counters[sequence] = answer
+        try:
+            self._send(wire.ToWorker(counters_request=wire.CountersRequest(sequence=sequence)).SerializeToString())
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        finally:
+            del self._counters[sequence]
+            answer.cancel()
+
+    def kill(self) -> None:
+        """End the process without its help."""
+        if not self._exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def _send(self, message: bytes) -> None:
+        if self._channel is None or self._channel.closed or self._gone.done():
+            raise WorkerDied(f"worker {self.index} is gone")
+        self._channel.send(message)
+
+    def _tell(self, message: bytes) -> None:
+        """Send without an answer to wait for: that the worker is gone shows elsewhere."""
+        with contextlib.suppress(WorkerDied):
+            self._send(message)
+
+    async def _drain(self) -> None:
+        assert self._channel is not None
+        try:
+            await self._channel.drain()
+        except ConnectionError:
+            raise WorkerDied(f"worker {self.index} is gone") from None
+
+    def _on_message(self, data: bytes) -> None:
+        try:
+            message = wire.FromWorker.FromString(data)
+        except DecodeError:
+            _log.error("worker %d (pid %d) sent what is no message; it is replaced", self.index, self.pid)
+            self.kill()
+            return
+        match message.WhichOneof("kind"):
+            case "started":
+                _finish(self._started, None)
+            case "prepared":
+                if message.prepared.version == self._expected_version:
+                    _finish(self._prepared, None)
+            case "refused":
+                if message.refused.version == self._expected_version and self._prepared is not None:
+                    faults = tuple(
+                        Fault(
+                            code=fault.code,
+                            collection=fault.collection,
+                            entity_id=fault.entity_id,
+                            entity_name=fault.entity_name,
+                            field=fault.field,
+                            message=fault.message,
+                        )
+                        for fault in message.refused.faults
+                    )
+                    _fail(self._prepared, WorkerRefused(faults))
+            case "activated":
+                if message.activated.version == self._expected_version:
+                    activated = message.activated
+                    _finish(self._activated, Activation(activated.at_monotonic_ns, activated.late_us))
+            case "counters":
+                self._on_counters(message.counters)
+            case "drained":
+                _finish(self._drained, message.drained.cut)
+            case _:
+                _log.warning("worker %d sent a message of an unknown kind", self.index)
+
+    def _on_counters(self, counters: wire.Counters) -> None:
+        _finish(
+            self._counters.get(counters.sequence),
+            WorkerCounters(
+                pid=self.pid,
+                requests=counters.requests,
+                connections_accepted=counters.connections_accepted,
+                connections_active=counters.connections_active,
+                in_flight=counters.in_flight,
+                version=counters.version,
+                rss_bytes=counters.rss_bytes,
+            ),
+        )
+
+    def _on_channel_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            _log.error("the channel of worker %d (pid %d) broke: %s", self.index, self.pid, error)
+        self._fail_all()
+        # A worker without its channel closes its listeners, finishes its requests and exits; the pidfd tells when.
+        if not self._exited.done():
+            asyncio.get_running_loop().call_later(EXIT_WITHIN_S, self.kill)
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        code = self._process.wait()
+        if self._channel is not None:
+            self._channel.abort()
+        self._exited.set_result(code)
+        self._fail_all()
+
+    def _fail_all(self) -> None:
+        died = WorkerDied(f"worker {self.index} (pid {self.pid}) ended")
+        _finish(self._gone, None)
+        _fail(self._started, died)
+        _fail(self._prepared, died)
+        _fail(self._activated, died)
+        _fail(self._drained, died)
+        for counters in self._counters.values():
+            _fail(counters, died)
+
+
+def _exec(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    # Popen uses vfork, so this returns in a millisecond or two; the loop's own subprocess API forks through libuv,
+    # which would run grpc's fork handlers.
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=tuple(descriptors))  # noqa: S603 - our own
+
+
+def _finish(waiting: asyncio.Future[T] | None, value: T) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(value)
+
+
+def _fail(waiting: asyncio.Future[T] | None, error: Exception) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_exception(error)
+        waiting.exception()  # marks it as seen: nobody may be waiting

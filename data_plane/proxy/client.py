@@ -1,0 +1,641 @@
+"""One client connection: reads requests one after the other, and owns when it is kept and when it ends.
+
+    READY --head--> BODY --complete--> WAIT --answered--> READY
+      |               `--answered early--> DRAIN --complete--> READY
+      `--malformed, or not to be kept--> LINGER --end of stream, or time--> closed
+
+Requests are answered in order: while one is under way, what the client sends ahead stays in a bounded buffer and the
+socket is not read. The client's half-close is obeyed: a request it sent before is still answered. Time limits are
+enforced by the sweep, by `active_at` and `state`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from data_plane.proxy import answers
+from data_plane.proxy.chunks import BadChunk, ChunkDecoder
+from data_plane.proxy.exchange import CLOSE, KEEP_ALIVE, Exchange
+from data_plane.proxy.forwarding import PeerLines, make_plan, redirect_location, trusted_value
+from data_plane.proxy.head import BadRequest, RequestHead
+
+if TYPE_CHECKING:
+    from data_plane.proxy.shared import Shared
+    from data_plane.proxy.tables import Plan, Tables
+
+logger = logging.getLogger(__name__)
+
+READY = 0
+BODY = 1
+WAIT = 2
+DRAIN = 3
+LINGER = 4
+TUNNEL = 5
+CLOSED = 6
+
+# Reasons not to read from the client, as bits.
+_HELD_AHEAD = 1
+_HELD_UPSTREAM = 2
+
+# A plan for a trusted peer that says `https` is another plan than that for the listener's own scheme; ports end below.
+_SAID_HTTPS = 1 << 16
+
+# Octets thrown away while a connection ends, so that the client reads the answer rather than a reset.
+LINGER_BYTES_MAX = 4 << 20
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class ClientConnection(asyncio.Protocol):
+    """See the module. `body_complete` tells whether the request under way has been read to its end."""
+
+    __slots__ = (
+        "_advancing",
+        "_buffer",
+        "_content",
+        "_content_bytes",
+        "_decoder",
+        "_drained",
+        "_exchange",
+        "_half_closed",
+        "_held",
+        "_left",
+        "_plan",
+        "_seen",
+        "_shared",
+        "_streaming",
+        "active_at",
+        "head",
+        "keep",
+        "peer",
+        "port",
+        "requests",
+        "stalled_bytes",
+        "state",
+        "transport",
+        "write_paused",
+    )
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._exchange = Exchange(self, shared)
+        self.head = RequestHead()
+        self.state: int = READY
+        self.active_at: float = shared.now
+        self.requests: int = 0
+        self.keep: bool = True
+        self.write_paused: bool = False
+        self.stalled_bytes: int = 0
+        self.port: int = 0
+        self.peer: PeerLines
+        self.transport: asyncio.Transport
+        self._plan: Plan | None = None
+        self._buffer: bytes = b""
+        self._seen: int = 0
+        self._held: int = 0
+        self._half_closed: bool = False
+        self._advancing: bool = False
+        self._streaming: bool = False
+        self._decoder: ChunkDecoder | None = None
+        self._left: int = 0
+        self._content: list[bytes] = []
+        self._content_bytes: int = 0
+        self._drained: int = 0
+
+    @property
+    def has_partial_head(self) -> bool:
+        """Whether a head has begun and isn't complete."""
+        return self._seen > 0
+
+    @property
+    def held(self) -> bool:
+        """Whether this connection is not read at the moment, for whatever reason."""
+        return self._held != 0
+
+    # What the loop calls
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        shared = self._shared
+        self.transport = transport  # type: ignore[assignment]  # the loop's TCP transport, whatever its class
+        self.transport.set_write_buffer_limits(shared.settings.write_buffer_bytes_max)
+        peer = transport.get_extra_info("peername")
+        self.peer = PeerLines(peer[0] if peer else "", shared.settings)
+        local = transport.get_extra_info("sockname")
+        self.port = local[1] if local else 0
+        shared.clients.add(self)
+        shared.counters.connections_accepted += 1
+        shared.counters.connections_open += 1
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state == READY:
+            if not self._seen:
+                self.active_at = self._shared.now
+            self._buffer = self._buffer + data if self._buffer else data
+            self._advance()
+            return
+        self.active_at = self._shared.now
+        if state == WAIT:
+            # The next request, ahead of its time: kept, and no more is read until it is its turn.
+            self._buffer += data
+            self._hold(_HELD_AHEAD)
+        elif state == BODY:
+            self._guarded_body(data)
+        elif state == DRAIN:
+            self._drain(data)
+        elif state == TUNNEL:
+            self._exchange.send_body([data])
+        else:
+            self._drained += len(data)
+            if self._drained > LINGER_BYTES_MAX:
+                self.transport.abort()
+
+    @override
+    def eof_received(self) -> bool:
+        self._half_closed = True
+        state = self.state
+        if state == WAIT:
+            self.keep = False
+            return True
+        if state == BODY:
+            # Half a request is none: nothing of it must reach an upstream as if it were whole.
+            self._abandon()
+        elif state == TUNNEL:
+            upstream = self._exchange.upstream
+            if upstream is not None and upstream.transport.can_write_eof():
+                upstream.transport.write_eof()
+                return True
+        return False
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._abandon()
+        self.state = CLOSED
+        self._shared.clients.discard(self)
+        self._shared.counters.connections_open -= 1
+
+    @override
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self.active_at = self._shared.now
+        self.stalled_bytes = self.transport.get_write_buffer_size()
+        upstream = self._exchange.upstream
+        if upstream is not None:
+            upstream.transport.pause_reading()
+
+    @override
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        upstream = self._exchange.upstream
+        if upstream is not None:
+            upstream.active_at = self._shared.now
+            upstream.transport.resume_reading()
+        elif self.state == READY:
+            self._advance()
+
+    # Requests
+
+    def _advance(self) -> None:
+        """Begin the requests in the buffer, until one is under way or there is no whole head left."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self.state == READY and self._buffer and not self.write_paused and self._next_request():
+                pass
+        except BadRequest as bad:
+            self._refuse(bad.status, bad.message)
+        except Exception:
+            logger.exception("request could not be handled (%s)", self._exchange.describe())
+            self._crashed()
+        finally:
+            self._advancing = False
+        if self._held & _HELD_AHEAD and self.state == READY:
+            self._release(_HELD_AHEAD)
+
+    def _next_request(self) -> bool:
+        """Take one head off the buffer and begin its request; False when it is not complete yet."""
+        data = self._buffer
+        seen = self._seen
+        if self.requests == 0 and not seen and data.startswith(b"\r\n"):
+            # One empty line before the first request is forgiven (RFC 9112 §2.2).
+            self._buffer = data = data[2:]
+        end = data.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
+        if end < 0:
+            self._shared.request_scanner.check_incomplete(data, seen)
+            # From here on `active_at` stands still: the limit is for the whole head, not for the pauses in it.
+            self._seen = len(data)
+            return False
+        self._buffer = data[end + 4 :]
+        self._seen = 0
+        shared = self._shared
+        head = self.head
+        exchange = self._exchange
+        exchange.started_at = time.monotonic()
+        shared.request_scanner.scan(data, end, head)
+        exchange.request_id = shared.request_id()
+        tables = shared.active.tables
+        assert tables is not None  # no listener is open before the first config is active
+        exchange.version = tables.version
+        self.requests += 1
+        counters = shared.counters
+        counters.requests += 1
+        limit = shared.settings.keepalive_requests_max
+        self.keep = head.keep_alive and not (limit and self.requests >= limit) and not self._half_closed
+        plan = self._match(tables, head)
+        counters.in_flight += 1
+        if head.chunked or head.length > 0:
+            self._begin_body(plan, head)
+        else:
+            self.state = WAIT
+            if plan.status:
+                self._answer_plan(plan)
+            else:
+                exchange.start(plan, head, b"" if head.length < 0 else b"Content-Length: 0", b"", streaming=False)
+        return True
+
+    def _match(self, tables: Tables, head: RequestHead) -> Plan:
+        port = self.port
+        proto = self._shared.scheme
+        if head.trusted is not None and self.peer.trusted:
+            said = trusted_value(head, b"x-forwarded-proto")
+            if said:
+                proto = said.decode("latin-1")
+                if proto == "https":
+                    port |= _SAID_HTTPS
+        for name in tables.header_names:
+            if head.values(name):
+                return make_plan(tables, head, scheme=self._shared.scheme, proto=proto.encode(), port=self.port)
+        key = (head.method, head.path, head.host, port)
+        plan = tables.plans.get(key)
+        if plan is None:
+            plan = make_plan(tables, head, scheme=self._shared.scheme, proto=proto.encode(), port=self.port)
+            if plan.remembered:
+                tables.plans.put(key, plan)
+        return plan
+
+    # Request bodies
+
+    def _begin_body(self, plan: Plan, head: RequestHead) -> None:
+        settings = self._shared.settings
+        self._plan = plan
+        self._streaming = False
+        self._content_bytes = 0
+        if settings.body_bytes_max and head.length > settings.body_bytes_max:
+            self.state = WAIT
+            self._refuse_in_flight(413, "Payload too large")
+            return
+        if head.chunked:
+            self._decoder = ChunkDecoder(
+                extension_bytes_max=settings.chunk_extension_bytes_max, trailer_bytes_max=settings.trailer_bytes_max
+            )
+        else:
+            self._left = head.length
+        self.state = BODY
+        if plan.status:
+            if head.expect_continue and not self._buffer:
+                # It may or may not send the body now, so what comes next can't be told apart.
+                self.keep = False
+            self._answer_plan(plan)
+            return
+        if head.expect_continue and not self._buffer:
+            self.transport.write(_CONTINUE)
+        data, self._buffer = self._buffer, b""
+        self._guarded_body(data)
+
+    def _guarded_body(self, data: bytes) -> None:
+        try:
+            self._body(data)
+        except BadChunk as bad:
+            self._refuse_in_flight(bad.status, bad.message)
+        except Exception:
+            logger.exception("request body could not be handled (%s)", self._exchange.describe())
+            self._crashed()
+
+    def _body(self, data: bytes) -> None:
+        """Take what is here of the body: gather it, or pass it on."""
+        pieces: list[bytes]
+        decoder = self._decoder
+        if decoder is None:
+            size = len(data)
+            left = self._left
+            if size < left:
+                self._left = left - size
+                pieces = [data] if data else []
+                complete = False
+            else:
+                self._left = 0
+                pieces = [data] if size == left else [data[:left]]
+                if size > left:
+                    self._buffer = data[left:]
+                complete = True
+        else:
+            end = decoder.feed(data)
+            pieces = decoder.pieces
+            decoder.pieces = []
+            limit = self._shared.settings.body_bytes_max
+            if limit and decoder.received > limit:
+                raise BadChunk(413, "Payload too large")
+            complete = decoder.done
+            if complete:
+                self._decoder = None
+                if end < len(data):
+                    self._buffer = data[end:]
+        exchange = self._exchange
+        if complete:
+            # What is in the buffer now belongs to the next request, whose turn comes with `request_done`.
+            self.state = WAIT
+        if self._streaming:
+            if pieces:
+                exchange.send_body(pieces)
+            if complete:
+                exchange.end_body()
+            return
+        self._content += pieces
+        self._content_bytes += sum(map(len, pieces))
+        if complete:
+            self._start(b"Content-Length: %d" % self._content_bytes, streaming=False)
+        elif not self._gathers():
+            exchange.stream_chunked = self.head.chunked
+            self._streaming = True
+            self._start(
+                b"Transfer-Encoding: chunked" if self.head.chunked else b"Content-Length: %d" % self.head.length,
+                streaming=True,
+            )
+
+    def _gathers(self) -> bool:
+        """Tell whether the rest of the body is waited for before the first attempt."""
+        plan = self._plan
+        assert plan is not None
+        size_max = self._shared.settings.replay_bytes_max
+        return plan.buffered and self._content_bytes <= size_max and self.head.length <= size_max
+
+    def _start(self, body_line: bytes, *, streaming: bool) -> None:
+        plan = self._plan
+        assert plan is not None
+        content = self._content[0] if len(self._content) == 1 else b"".join(self._content)
+        self._content = []
+        if streaming and content and self.head.chunked:
+            self._exchange.start(plan, self.head, body_line, b"", streaming=True)
+            self._exchange.send_body([content])
+        else:
+            self._exchange.start(plan, self.head, body_line, content, streaming=streaming)
+
+    # Answers
+
+    def will_keep(self, *, close_delimited: bool) -> bool:
+        """Decide, when an answer's head is composed, whether the connection goes on after it."""
+        if close_delimited or self._shared.draining:
+            self.keep = False
+        elif self.keep and self.state == BODY and self._decoder is None:
+            # More than would be drained is still to come: say now that this is the last answer.
+            self.keep = self._left <= self._shared.settings.drain_bytes_max
+        return self.keep
+
+    def _answer_plan(self, plan: Plan) -> None:
+        """Answer what the router decided: no route, no service, wrong protocol."""
+        if plan.status in (301, 302, 307, 308):
+            location = redirect_location(self.head, trusted=self.peer.trusted)
+            self._write_answer(
+                plan.status, b"text/html", answers.redirect_body(plan.status), (b"Location: " + location,)
+            )
+            self.request_done()
+        else:
+            self.answer(plan.status, plan.message, engine=False, fields=plan.fields)
+
+    def answer(
+        self, status: int, message: str, *, engine: bool, proxied: bool = False, fields: tuple[bytes, ...] = ()
+    ) -> None:
+        """Answer the request under way by ourselves and be done with it."""
+        content_type = answers.answer_type(self.head, engine=engine)
+        if content_type == answers.GRPC:
+            fields = (*fields, *answers.grpc_fields(status, message))
+        body = answers.body(content_type, message, self._exchange.request_id.decode())
+        self._write_answer(status, content_type.encode(), body, fields, proxied=proxied)
+        self.request_done()
+
+    def _write_answer(
+        self, status: int, content_type: bytes, body: bytes, fields: tuple[bytes, ...], *, proxied: bool = False
+    ) -> None:
+        shared = self._shared
+        settings = shared.settings
+        exchange = self._exchange
+        counters = shared.counters
+        counters.answers_own += 1
+        counters.answers_by_class[status // 100] += 1
+        lines = [
+            answers.status_line(status),
+            shared.date_line(),
+            b"Content-Type: " + content_type,
+            KEEP_ALIVE if self.will_keep(close_delimited=False) else CLOSE,
+            *fields,
+            b"Content-Length: %d" % len(body),
+        ]
+        if proxied:
+            lines += exchange.proxied_lines()
+        elif settings.latency_tokens:
+            lines.append(b"X-Kong-Response-Latency: %d" % int((time.monotonic() - exchange.started_at) * 1000))
+        if settings.server_tokens:
+            lines.append(shared.server_line)
+        if settings.request_id_downstream:
+            lines.append(b"X-Kong-Request-Id: " + exchange.request_id)
+        lines.append(b"")
+        lines.append(body if self.head.method != b"HEAD" else b"")
+        self.transport.write(b"\r\n".join(lines))
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer a malformed request; the connection ends with it, since nobody knows where the next one begins."""
+        shared = self._shared
+        exchange = self._exchange
+        shared.counters.requests_malformed += 1
+        exchange.request_id = shared.request_id()
+        exchange.started_at = time.monotonic()
+        self.keep = False
+        self.head.method = b""
+        body = answers.body(answers.PLAIN, message, exchange.request_id.decode())
+        self._write_answer(status, answers.PLAIN.encode(), body, ())
+        self._linger()
+
+    def _refuse_in_flight(self, status: int, message: str) -> None:
+        """The body turned out bad: answer that, unless an answer has begun, and end the connection."""
+        exchange = self._exchange
+        self._shared.counters.requests_malformed += 1
+        answering = exchange.answering and self._streaming
+        exchange.abandon()
+        self._content = []
+        self.keep = False
+        if answering:
+            self.cut()
+            return
+        body = answers.body(answers.PLAIN, message, exchange.request_id.decode())
+        self._write_answer(status, answers.PLAIN.encode(), body, ())
+        self._shared.counters.in_flight -= 1
+        self._linger()
+
+    def _crashed(self) -> None:
+        """Something of ours failed on this request: it alone pays."""
+        self._shared.counters.errors_internal += 1
+        if self.state in (BODY, WAIT):
+            self._refuse_in_flight(500, answers.UNEXPECTED)
+        elif self.state == READY:
+            self._refuse(500, answers.UNEXPECTED)
+        else:
+            self.transport.abort()
+
+    def cut(self) -> None:
+        """End the connection inside an answer, such that the client can't take it for whole."""
+        if self.state in (BODY, WAIT, TUNNEL):
+            self._shared.counters.in_flight -= 1
+        self.state = LINGER
+        if self.head.http10:
+            # Its end is the end of the connection, so only a reset tells that it isn't.
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    def request_done(self) -> None:
+        """The answer to the request under way has been handed to the transport completely."""
+        self._shared.counters.in_flight -= 1
+        if self.state == BODY:
+            self._end_early()
+        elif not self.keep:
+            if self._buffer or self._held:
+                self._linger()
+            else:
+                self.state = LINGER
+                self.transport.close()
+        else:
+            self.state = READY
+            if self._held & _HELD_UPSTREAM:
+                self._release(_HELD_UPSTREAM)
+            if self._buffer:
+                self._advance()
+
+    def _end_early(self) -> None:
+        """The answer is out while the body is still coming: read it to its end if that is near, else end."""
+        self._content = []
+        self._streaming = False
+        if self._held & _HELD_UPSTREAM:
+            self._release(_HELD_UPSTREAM)
+        if not self.keep:
+            self._linger()
+            return
+        self.state = DRAIN
+        self._drained = 0
+        data, self._buffer = self._buffer, b""
+        if data:
+            self._drain(data)
+
+    def _drain(self, data: bytes) -> None:
+        self._drained += len(data)
+        decoder = self._decoder
+        if decoder is None:
+            if len(data) < self._left:
+                self._left -= len(data)
+                end = -1
+            else:
+                end = self._left
+        else:
+            try:
+                end = decoder.feed(data)
+            except BadChunk:
+                self._linger()
+                return
+            decoder.pieces = []
+            if not decoder.done:
+                end = -1
+        if end >= 0:
+            self._decoder = None
+            self._left = 0
+            self.state = READY
+            self._buffer = data[end:]
+            self._advance()
+        elif self._drained > self._shared.settings.drain_bytes_max:
+            self._linger()
+
+    # The end
+
+    def _linger(self) -> None:
+        """Send what there is and the end, then read on for a while: closing at once would make unread octets reset
+        the connection, and the reset overtake the answer."""
+        self.state = LINGER
+        self.active_at = self._shared.now
+        self._drained = 0
+        self._buffer = b""
+        self._decoder = None
+        if self._half_closed or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        if self._held:
+            self._release(self._held)
+        self.transport.write_eof()
+
+    def close_idle(self) -> None:
+        """End a connection on which no request is under way."""
+        self.state = LINGER
+        self.transport.close()
+
+    def time_out(self) -> None:
+        """Answer 408 to a head or body that doesn't come."""
+        if self.state == READY:
+            self._refuse(408, "Request timeout")
+        else:
+            self._refuse_in_flight(408, "Request timeout")
+
+    def _abandon(self) -> None:
+        """The client is gone, or its request can't be completed."""
+        if self.state in (BODY, WAIT, TUNNEL):
+            self._shared.counters.in_flight -= 1
+            self._exchange.abandon()
+        self.state = LINGER
+        self._content = []
+        self._buffer = b""
+        self._decoder = None
+
+    # Flow
+
+    def upstream_stalled(self) -> None:
+        """The upstream takes nothing more: stop reading the body."""
+        if self.state in (BODY, TUNNEL):
+            self._hold(_HELD_UPSTREAM)
+
+    def upstream_flows(self) -> None:
+        """It does again."""
+        if self._held & _HELD_UPSTREAM:
+            self._release(_HELD_UPSTREAM)
+
+    def _hold(self, reason: int) -> None:
+        if not self._held:
+            self.transport.pause_reading()
+        self._held |= reason
+
+    def _release(self, reason: int) -> None:
+        self._held &= ~reason
+        if not self._held and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # Tunnels
+
+    def begin_tunnel(self, data: bytes) -> None:
+        """Send the 101 and pass on what comes from now on, what came ahead first."""
+        self.state = TUNNEL
+        self.keep = False
+        self.transport.write(data)
+        ahead, self._buffer = self._buffer, b""
+        if ahead:
+            self._exchange.send_body([ahead])
+        if self._held:
+            self._release(self._held)
+
+    def tunnel_ended(self) -> None:
+        """The other end is closed: so is this."""
+        self._shared.counters.in_flight -= 1
+        self.state = LINGER
+        self.transport.close()

@@ -1,0 +1,463 @@
+"""One request on its way: attempts, what is sent to whom, and the answer's head.
+
+An exchange belongs to a client connection and is used again for each of its requests. It picks endpoints, repeats what
+may be repeated (spec/retries-timeouts.md §2-§4), and composes both heads; `upstream.py` moves the answer's bytes,
+`client.py` the request's. The endpoint picked is held from `take` to exactly one `release`, whatever happens: only `_release`
+and `finished` end that, and every way out goes through one of them.
+
+What may be repeated: an attempt of which nothing was sent, always; after that only if the method is not POST, LOCK or PATCH, and
+only while the body is all here (none, or gathered). An answer begun is never repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from data_plane.balancer.endpoint import NoEndpoint
+from data_plane.proxy import pool
+from data_plane.proxy.answers import ENGINE_MESSAGES
+from data_plane.proxy.forwarding import forwarded_by_trusted
+from data_plane.proxy.shared import LATENCIES_READY
+
+if TYPE_CHECKING:
+    from data_plane.balancer.endpoint import Endpoint
+    from data_plane.proxy.client import ClientConnection
+    from data_plane.proxy.head import RequestHead
+    from data_plane.proxy.response_head import ResponseHead
+    from data_plane.proxy.shared import Shared
+    from data_plane.proxy.tables import Plan, ServiceRuntime
+    from data_plane.proxy.upstream import UpstreamConnection
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE = b"Connection: keep-alive"
+CLOSE = b"Connection: close"
+UPGRADE = b"Connection: Upgrade"
+
+_NOTHING: list[bytes] = []
+
+# Where the Host line stands among the pieces of a request head.
+_HOST_AT = 1
+
+
+class Exchange:
+    """See the module. `streaming` = the body goes on as it comes; else it is none or all among `_pieces`."""
+
+    __slots__ = (
+        "_attempts",
+        "_attempts_max",
+        "_balanced_at",
+        "_body_flowed",
+        "_client",
+        "_connecting",
+        "_endpoint",
+        "_pending",
+        "_pending_bytes",
+        "_pieces",
+        "_plan",
+        "_sent",
+        "_service",
+        "_shared",
+        "_stale_retry",
+        "_tried",
+        "answering",
+        "http10",
+        "is_head",
+        "request_id",
+        "request_sent",
+        "started_at",
+        "stream_chunked",
+        "streaming",
+        "te_trailers",
+        "upstream",
+        "version",
+        "websocket",
+    )
+
+    def __init__(self, client: ClientConnection, shared: Shared) -> None:
+        self._client = client
+        self._shared = shared
+        self._plan: Plan | None = None
+        self._service: ServiceRuntime
+        self._endpoint: Endpoint | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._pieces: list[bytes] = []
+        self._pending: list[bytes] = []
+        self._pending_bytes: int = 0
+        self._tried: list[Endpoint] = []
+        self._attempts: int = 0
+        self._attempts_max: int = 0
+        self._sent: bool = False
+        self._stale_retry: bool = False
+        self._body_flowed: bool = False
+        self._balanced_at: float = 0.0
+        self.upstream: UpstreamConnection | None = None
+        self.answering: bool = False
+        self.request_sent: bool = False
+        self.streaming: bool = False
+        self.stream_chunked: bool = False
+        self.is_head: bool = False
+        self.http10: bool = False
+        self.te_trailers: bool = False
+        self.websocket: bool = False
+        self.request_id: bytes = b""
+        self.started_at: float = 0.0
+        self.version: int = 0
+
+    def describe(self) -> str:
+        """Say for the log which route and version this request is served by."""
+        plan = self._plan
+        route = plan.route if plan is not None else None
+        return f"route {(route.name or route.id) if route is not None else '-'}, version {self.version}"
+
+    @property
+    def read_timeout_s(self) -> float:
+        """How long the upstream may be silent."""
+        return self._service.read_timeout_s
+
+    @property
+    def write_timeout_s(self) -> float:
+        """How long the upstream may take nothing."""
+        return self._service.write_timeout_s
+
+    def waits_for_client(self) -> bool:
+        """Whether it is the client's turn: its body is not complete, or it does not take the answer."""
+        return self._client.write_paused or (not self.request_sent and not self.answering)
+
+    # Beginning
+
+    def start(self, plan: Plan, head: RequestHead, body_line: bytes, content: bytes, *, streaming: bool) -> None:
+        """Send the request on; `body_line` frames its body, `content` is what is here of it (all, unless streaming)."""
+        service = plan.service
+        assert service is not None
+        client = self._client
+        self._plan = plan
+        self._service = service
+        self.is_head = plan.is_head
+        self.http10 = head.http10
+        self.te_trailers = head.te_trailers
+        self.websocket = head.websocket
+        self.streaming = streaming
+        self.request_sent = not streaming
+        self._attempts = 0
+        self._attempts_max = service.attempts_max
+        self._body_flowed = False
+        self._stale_retry = False
+        self.answering = False
+        if self._tried:
+            self._tried = []
+        forwarded = plan.forwarded
+        if head.trusted is not None and client.peer.trusted:
+            forwarded = forwarded_by_trusted(plan, head.trusted)
+        pieces = [
+            plan.start + head.query + b" HTTP/1.1",
+            plan.host_line,
+            forwarded,
+            client.peer.lines(head),
+            *head.segments,
+        ]
+        if self._shared.settings.request_id_upstream:
+            pieces.append(b"X-Kong-Request-Id: " + self.request_id)
+        if body_line:
+            pieces.append(body_line)
+        pieces.append(b"")
+        if streaming and content:
+            self._pending.append(content)
+            self._pending_bytes = len(content)
+            content = b""
+        pieces.append(content)
+        self._pieces = pieces
+        self._attempt()
+
+    # Attempts
+
+    def _attempt(self) -> None:
+        try:
+            endpoint = self._service.balancer.pick(self._tried)
+        except NoEndpoint as none:
+            self._no_endpoint(none)
+            return
+        self._service.balancer.take(endpoint)
+        self._endpoint = endpoint
+        self._attempts += 1
+        self._balanced_at = time.monotonic()
+        self._sent = False
+        upstream = pool.take_idle(self._shared, endpoint)
+        if upstream is not None:
+            self._send(upstream)
+        else:
+            self._connect(endpoint)
+
+    def _connect(self, endpoint: Endpoint) -> None:
+        self._connecting = pool.connect(self._shared, self, endpoint, self._service.connect_timeout_s)
+
+    def connected(self, upstream: UpstreamConnection) -> None:
+        """The connection asked for is there."""
+        self._connecting = None
+        self._send(upstream)
+
+    def connect_failed(self, status: int) -> None:
+        """It will not come: refused, unreachable (502) or too slow (504)."""
+        self._connecting = None
+        self.attempt_failed(status, stale=False)
+
+    def _send(self, upstream: UpstreamConnection) -> None:
+        self.upstream = upstream
+        self._sent = True
+        plan = self._plan
+        assert plan is not None
+        assert self._endpoint is not None
+        pieces = self._pieces
+        pieces[_HOST_AT] = plan.host_line or self._service.host_line(self._endpoint)
+        data = b"\r\n".join(pieces)
+        if self._pending:
+            self._body_flowed = True
+            data += self._framed(self._pending)
+            self._pending = []
+            self._pending_bytes = 0
+            if self.request_sent and self.stream_chunked:
+                data += b"0\r\n\r\n"
+        elif self.streaming and self.request_sent and self.stream_chunked:
+            data += b"0\r\n\r\n"
+        upstream.send(self, data)
+        client = self._client
+        if client.write_paused:
+            upstream.transport.pause_reading()
+        client.upstream_flows()
+
+    def _framed(self, pieces: list[bytes]) -> bytes:
+        if not self.stream_chunked:
+            return b"".join(pieces)
+        return b"".join([b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"])
+
+    def attempt_failed(self, status: int, *, stale: bool) -> None:
+        """An attempt ended before its answer began. Repeat it if that is allowed, else answer `status`.
+
+        `stale`: a reused connection died without an octet of answer, so the endpoint had most likely closed it while it
+        was idle. That says nothing about the endpoint: once a request, the same one is asked again on a new
+        connection, without counting as an attempt.
+        """
+        self.upstream = None
+        self._shared.counters.attempts_failed += 1
+        plan = self._plan
+        assert plan is not None
+        endpoint = self._endpoint
+        assert endpoint is not None
+        repeatable = not self._sent or (plan.replayable and not self._body_flowed)
+        if repeatable and stale and not self._stale_retry and not endpoint.retired:
+            self._stale_retry = True
+            self._shared.counters.retries += 1
+            self._sent = False
+            self._connect(endpoint)
+            return
+        self._release()
+        if repeatable and self._attempts < self._attempts_max:
+            self._shared.counters.retries += 1
+            self._tried.append(endpoint)
+            self._attempt()
+            return
+        self._fail(status)
+
+    def bad_answer(self, reason: str) -> None:
+        """The upstream sent something that is no answer: 502 at once, and never again for this request."""
+        plan = self._plan
+        logger.warning(
+            "bad answer from %s: %s (%s)", self._endpoint.key if self._endpoint else "-", reason, self.describe()
+        )
+        self.upstream = None
+        self._shared.counters.attempts_failed += 1
+        self._release()
+        assert plan is not None
+        if self.answering:
+            self._client.cut()
+        else:
+            self._fail(502)
+
+    def timed_out(self) -> None:
+        """The sweep found the endpoint silent, or taking nothing, for too long."""
+        upstream = self.upstream
+        assert upstream is not None
+        upstream.detach()
+        if self.answering:
+            self.cut("upstream silent inside the answer")
+        else:
+            self.attempt_failed(504, stale=False)
+
+    def crashed(self) -> None:
+        """An error of ours; it was logged by who caught it."""
+        self._shared.counters.errors_internal += 1
+        self.upstream = None
+        self._release()
+        if self.answering:
+            self._client.cut()
+        else:
+            self._fail(500)
+
+    def cut(self, reason: str) -> None:
+        """The answer broke off after its head was out: the client must see that it is not whole."""
+        logger.warning("answer cut: %s (%s)", reason, self.describe())
+        self.upstream = None
+        self._release()
+        self._client.cut()
+
+    def abandon(self) -> None:
+        """The client is gone, or its request can't be completed: stop everything."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        upstream = self.upstream
+        if upstream is not None:
+            self.upstream = None
+            upstream.detach()
+        self._release()
+        self._forget()
+
+    def _no_endpoint(self, none: NoEndpoint) -> None:
+        if self._attempts == 0:
+            self._forget()
+            self._client.answer(none.status, none.message, engine=False)
+        else:
+            # Found out while repeating: the general text, and the headers of a proxied request.
+            self._fail(none.status)
+
+    def _fail(self, status: int) -> None:
+        self._forget()
+        self._client.answer(status, ENGINE_MESSAGES[status], engine=True, proxied=True)
+
+    def _release(self) -> None:
+        endpoint = self._endpoint
+        if endpoint is not None:
+            self._endpoint = None
+            self._service.balancer.release(endpoint)
+
+    def _forget(self) -> None:
+        self._pieces = _NOTHING
+        if self._pending:
+            self._pending = []
+            self._pending_bytes = 0
+
+    # The request's body
+
+    def send_body(self, pieces: list[bytes]) -> None:
+        """Pass on a piece of a streaming body."""
+        upstream = self.upstream
+        if upstream is None:
+            self._pending += pieces
+            self._pending_bytes += sum(map(len, pieces))
+            if self._pending_bytes >= self._shared.settings.replay_bytes_max:
+                self._client.upstream_stalled()
+            return
+        self._body_flowed = True
+        upstream.active_at = self._shared.now
+        upstream.transport.write(self._framed(pieces))
+
+    def end_body(self) -> None:
+        """The streaming body is complete."""
+        self.request_sent = True
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.active_at = self._shared.now
+            if self.stream_chunked:
+                upstream.transport.write(b"0\r\n\r\n")
+
+    def upstream_stalled(self) -> None:
+        """The upstream takes nothing more for now."""
+        self._client.upstream_stalled()
+
+    def upstream_flows(self) -> None:
+        """It does again."""
+        self._client.upstream_flows()
+
+    # The answer
+
+    def begin_answer(self, head: ResponseHead, framing: bytes) -> list[bytes]:
+        """Return the lines of the answer's head, ours added; `framing` is ours too, if any."""
+        shared = self._shared
+        settings = shared.settings
+        self.answering = True
+        lines = head.segments
+        if framing:
+            lines.append(framing)
+        keep = self._client.will_keep(close_delimited=self.http10 and self._close_delimits(head))
+        if head.via is None and head.has_date and head.has_server and head.trailer is None:
+            lines.append(shared.tail_keep if keep else shared.tail_close)
+        else:
+            self._unusual_tail(head, lines, KEEP_ALIVE if keep else CLOSE)
+        balanced_at = self._balanced_at
+        upstream_s = time.monotonic() - balanced_at
+        proxy_s = balanced_at - self.started_at
+        if settings.latency_tokens:
+            ms = int(upstream_s * 1000)
+            lines.append(shared.upstream_latency_lines[ms] if ms < LATENCIES_READY else shared.upstream_latency(ms))
+            ms = int(proxy_s * 1000)
+            lines.append(shared.proxy_latency_lines[ms] if ms < LATENCIES_READY else shared.proxy_latency(ms))
+        if settings.request_id_downstream:
+            lines.append(b"X-Kong-Request-Id: " + self.request_id)
+        counters = shared.counters
+        counters.latency_upstream_s += upstream_s
+        counters.latency_proxy_s += proxy_s
+        counters.answers_by_class[head.status // 100 if head.status < 600 else 0] += 1
+        return lines
+
+    def _unusual_tail(self, head: ResponseHead, lines: list[bytes], connection: bytes) -> None:
+        shared = self._shared
+        lines.append(connection)
+        if not head.has_date:
+            lines.append(shared.date_line())
+        if shared.settings.server_tokens:
+            if not head.has_server:
+                lines.append(shared.server_line)
+            lines.append(b"Via: " + (b"1.1 " if not head.via else head.via + b", 1.1 ") + shared.via_token)
+        elif head.via:
+            lines.append(b"Via: " + head.via)
+        if head.trailer is not None and self.te_trailers:
+            lines.append(b"Trailer: " + head.trailer)
+
+    def _close_delimits(self, head: ResponseHead) -> bool:
+        """Tell whether for HTTP/1.0 only the end of the connection can end this answer: no length, and no chunks."""
+        return not self.is_head and head.length < 0 and head.status not in (204, 304)
+
+    def proxied_lines(self) -> list[bytes]:
+        """Return the lines that a 502 or 504 of ours carries, like any proxied answer."""
+        shared = self._shared
+        lines: list[bytes] = []
+        if shared.settings.latency_tokens:
+            lines.append(shared.upstream_latency(int((time.monotonic() - self._balanced_at) * 1000)))
+            lines.append(shared.proxy_latency(int((self._balanced_at - self.started_at) * 1000)))
+        if shared.settings.server_tokens:
+            lines.append(b"Via: 1.1 " + shared.via_token)
+        return lines
+
+    def write(self, data: bytes) -> None:
+        """Pass a piece of the answer to the client."""
+        self._client.transport.write(data)
+
+    def finished(self, reusable: UpstreamConnection | None) -> None:
+        """The answer is out completely; the connection goes back to the pool before the next request may want it."""
+        self.upstream = None
+        if reusable is not None:
+            pool.give_back(self._shared, reusable)
+        endpoint = self._endpoint
+        assert endpoint is not None
+        self._endpoint = None
+        self._service.balancer.release(endpoint)
+        self._forget()
+        self._client.request_done()
+
+    # Tunnels
+
+    def begin_tunnel(self, head: ResponseHead) -> None:
+        """Both sides have agreed on WebSocket: from here on octets flow both ways unread."""
+        lines = self.begin_answer(head, b"Upgrade: websocket")
+        text = b"\r\n".join([*lines, b"", b""])
+        self._client.begin_tunnel(text.replace(KEEP_ALIVE, UPGRADE, 1).replace(CLOSE, UPGRADE, 1))
+
+    def tunnel_ended(self) -> None:
+        """The upstream's end of a tunnel is closed."""
+        self.upstream = None
+        self._release()
+        self._forget()
+        self._client.tunnel_ended()

@@ -1,0 +1,245 @@
+"""Strict scan of the heads of upstreams' answers.
+
+The same rules as for requests (`head.py`), but line by line: an upstream that frames its answers ambiguously is a
+way to poison the answers of other clients, so what can't be read in exactly one way is a bad answer: 502, and the
+connection it came on is never used again.
+"""
+
+from __future__ import annotations
+
+import re
+
+from data_plane.proxy.fields import NOT_HOP_BY_HOP, TOKEN_OCTET, list_items, without_fields
+from data_plane.proxy.settings import ProxySettings
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
+_FIELD = re.compile(rb"(" + TOKEN_OCTET + rb"++):([\t -~\x80-\xff]*)")
+_DIGITS = re.compile(rb"[0-9]{1,19}")
+
+# What a field line is: 0 and above are lengths.
+_PASS = -1
+_DROP = -2
+_SERVER = -3
+_DATE = -4
+_SPECIAL = -5
+_KEEP_ALIVE = -6
+
+_CODES: dict[bytes, int] = {
+    b"server": _SERVER,
+    b"date": _DATE,
+    b"connection": _SPECIAL,
+    b"transfer-encoding": _SPECIAL,
+    b"upgrade": _SPECIAL,
+    b"via": _SPECIAL,
+    b"trailer": _SPECIAL,
+    b"keep-alive": _DROP,
+    b"proxy-connection": _DROP,
+    b"x-kong-request-id": _DROP,
+    b"x-kong-upstream-latency": _DROP,
+    b"x-kong-proxy-latency": _DROP,
+    b"x-kong-response-latency": _DROP,
+}
+_SECRET = frozenset({b"set-cookie", b"authorization", b"proxy-authenticate", b"www-authenticate"})
+
+LINES_REMEMBERED_MAX = 2048
+LINE_REMEMBERED_BYTES_MAX = 128
+
+STATUS_LINES_REMEMBERED_MAX = 1024
+STATUS_LINE_REMEMBERED_BYTES_MAX = 128
+
+
+class BadAnswer(Exception):
+    """What the upstream sent is no HTTP/1 answer with one meaning; the text says why, for the log."""
+
+
+class ResponseHead:
+    """One answer's head, scanned; belongs to an upstream connection and is filled anew for each answer.
+
+    `segments` are the runs of lines that go to the client as they came, the status line first, brought to HTTP/1.1;
+    `Content-Length` is among them. `length` is -1 without it. Framing is told by the caller, who knows the method.
+    """
+
+    __slots__ = (
+        "chunked",
+        "has_date",
+        "has_server",
+        "keep_alive",
+        "length",
+        "segments",
+        "status",
+        "trailer",
+        "upgrade",
+        "via",
+    )
+
+    def __init__(self) -> None:
+        self.status: int = 0
+        self.segments: list[bytes] = []
+        self.chunked: bool = False
+        self.length: int = -1
+        self.keep_alive: bool = True
+        self.has_server: bool = False
+        self.has_date: bool = False
+        self.upgrade: bytes | None = None
+        self.via: bytes | None = None
+        self.trailer: bytes | None = None
+
+
+class ResponseScanner:
+    """The scan, with its limit and the memories of status lines and field lines already judged. One a worker.
+
+    Answers repeat most of their field lines octet for octet (`Server`, `Content-Type`, `Connection`, within a second even
+    `Date`), so each line is looked up whole, and only a line not seen before is judged by the grammar. The memory is
+    bounded by two generations, as the plan cache is; long lines and cookies are never kept.
+    """
+
+    __slots__ = ("_head_max", "_lines", "_lines_before", "_status_lines")
+
+    def __init__(self, settings: ProxySettings) -> None:
+        self._head_max = settings.response_head_bytes_max
+        self._status_lines: dict[bytes, tuple[int, bytes, bool]] = {}
+        self._lines: dict[bytes, int] = {}
+        self._lines_before: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        """Return how many field lines are remembered."""
+        return len(self._lines) + len(self._lines_before)
+
+    def check_incomplete(self, data: bytes) -> None:
+        """Refuse an incomplete head that is too large, or that can't become an answer."""
+        if len(data) > self._head_max:
+            raise BadAnswer("head too large")
+        if not data.startswith(b"HTTP/1."[: len(data)]):
+            raise BadAnswer("not an HTTP/1 answer")
+        if data.count(b"\n") != data.count(b"\r\n"):
+            raise BadAnswer("lone LF in the head")
+
+    def scan(self, data: bytes, end: int, head: ResponseHead) -> None:
+        """Scan a complete head, whose empty line begins at `end`, into `head`; raises `BadAnswer`."""
+        if end > self._head_max:
+            raise BadAnswer("head too large")
+        lines = data[:end].split(b"\r\n")
+        status_line = lines[0]
+        first = self._status_lines.get(status_line)
+        if first is None:
+            first = self._status_line(status_line)
+        head.status, lines[0], head.keep_alive = first
+        head.chunked = False
+        head.length = -1
+        head.has_server = False
+        head.has_date = False
+        head.upgrade = None
+        head.via = None
+        head.trailer = None
+        recall = self._lines.get
+        special: list[bytes] | None = None
+        segments: list[bytes] = []
+        append = segments.append
+        code: int | None = _PASS
+        for line in lines:
+            if segments:
+                code = recall(line)
+                if code is None:
+                    code = self._judge(line)
+            if code == _PASS:
+                append(line)
+            elif code >= 0:
+                if head.length < 0:
+                    head.length = code
+                    append(line)
+                elif head.length != code:
+                    raise BadAnswer("two different Content-Length")
+            elif code == _SERVER:
+                head.has_server = True
+                append(line)
+            elif code == _DATE:
+                head.has_date = True
+                append(line)
+            elif code == _KEEP_ALIVE:
+                head.keep_alive = True
+            elif code == _SPECIAL:
+                if special is None:
+                    special = []
+                special.append(line)
+        head.segments = segments
+        if special is not None:
+            _special(special, head, http10=not first[2])
+
+    def _judge(self, line: bytes) -> int:
+        """Return what the line is (see the codes), by memory or by the grammar, and remember it."""
+        code = self._lines_before.get(line)
+        if code is None:
+            found = _FIELD.fullmatch(line)
+            if found is None:
+                raise BadAnswer("malformed field line")
+            name = found[1].lower()
+            code = _CODES.get(name, _PASS)
+            if name == b"content-length":
+                digits = found[2].strip(b" \t")
+                if _DIGITS.fullmatch(digits) is None:
+                    raise BadAnswer("bad Content-Length")
+                code = int(digits)
+            elif code == _SPECIAL and name == b"connection" and found[2].strip(b" \t") == b"keep-alive":
+                code = _KEEP_ALIVE
+            if len(line) > LINE_REMEMBERED_BYTES_MAX or name in _SECRET:
+                return code
+        if len(self._lines) >= LINES_REMEMBERED_MAX:
+            self._lines_before = self._lines
+            self._lines = {}
+        self._lines[line] = code
+        return code
+
+    def _status_line(self, line: bytes) -> tuple[int, bytes, bool]:
+        found = _STATUS_LINE.fullmatch(line)
+        if found is None:
+            raise BadAnswer("not an HTTP/1 status line")
+        status = int(found[2])
+        sent = b"HTTP/1.1" + line[8:]
+        if len(line) == 12:
+            sent += b" "  # the space is not optional (RFC 9112 §4)
+        judged = (status, sent, found[1] == b"1")
+        if len(line) <= STATUS_LINE_REMEMBERED_BYTES_MAX:
+            if len(self._status_lines) >= STATUS_LINES_REMEMBERED_MAX:
+                self._status_lines.clear()
+            self._status_lines[line] = judged
+        return judged
+
+
+def _special(lines: list[bytes], head: ResponseHead, *, http10: bool) -> None:
+    """Obey the fields that say something about framing, the connection or other fields."""
+    named: set[bytes] | None = None
+    for line in lines:
+        colon = line.find(b":")
+        name = line[:colon].lower()
+        value = line[colon + 1 :].strip(b" \t")
+        if name == b"connection":
+            named = _obey_connection(value, named, head)
+        elif name == b"transfer-encoding":
+            if head.chunked or value.lower() != b"chunked":
+                raise BadAnswer("bad Transfer-Encoding")
+            head.chunked = True
+        elif name == b"upgrade":
+            head.upgrade = value
+        elif name == b"via":
+            head.via = value if head.via is None else head.via + b", " + value
+        elif name == b"trailer":
+            head.trailer = value if head.trailer is None else head.trailer + b", " + value
+    if head.chunked and (head.length >= 0 or http10):
+        raise BadAnswer("Transfer-Encoding beside Content-Length" if head.length >= 0 else "chunked in HTTP/1.0")
+    if named is not None:
+        head.segments = [head.segments[0], *without_fields(head.segments[1:], named)]
+
+
+def _obey_connection(value: bytes, named: set[bytes] | None, head: ResponseHead) -> set[bytes] | None:
+    options = list_items(value)
+    if b"close" in options:
+        head.keep_alive = False
+    elif b"keep-alive" in options:
+        # Only HTTP/1.0 needs the word: an answer of 1.0 came with `keep_alive` unset.
+        head.keep_alive = True
+    for option in options:
+        if option and option != b"upgrade" and option not in NOT_HOP_BY_HOP:
+            if named is None:
+                named = set()
+            named.add(option)
+    return named

@@ -1,0 +1,78 @@
+"""Limits and names of the traffic port, read once at start.
+
+Defaults are Kong's where Kong has the setting (its key is named in brackets). All times are seconds, all sizes bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """What an operator may set about the traffic port."""
+
+    product: str = "kong/3.10.0"
+    """Token in `Via` and `Server`. Kong's, because tools and tests of Kong users look for it."""
+
+    trusted_ips: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Peers whose `X-Forwarded-*` and real-IP headers are believed [trusted_ips]. Default: nobody."""
+    real_ip_header: str = "X-Real-IP"
+    """Where a trusted peer names the client [real_ip_header]."""
+    real_ip_recursive: bool = False
+    """Take the last address that is not trusted, rather than the last one [real_ip_recursive]."""
+
+    server_tokens: bool = True
+    """Send `Server` (own answers, or when the upstream sent none) and `Via` to clients [headers]."""
+    latency_tokens: bool = True
+    """Send `X-Kong-Upstream-Latency`, `X-Kong-Proxy-Latency`, `X-Kong-Response-Latency` [headers]."""
+    request_id_downstream: bool = True
+    """Send `X-Kong-Request-Id` to clients [headers]."""
+    request_id_upstream: bool = True
+    """Send `X-Kong-Request-Id` to upstreams [headers_upstream]."""
+
+    request_line_bytes_max: int = 8192
+    """Longer request lines are answered 414 [nginx_http_large_client_header_buffers]."""
+    header_line_bytes_max: int = 8192
+    """One field; beyond it 400 with Kong's text for 494 [nginx_http_large_client_header_buffers]."""
+    head_bytes_max: int = 32768
+    """Request line and fields together; beyond it as above."""
+    header_count_max: int = 1000
+    """Fields of a request; beyond it 431. nginx has the limit from 1.29.8 on."""
+    body_bytes_max: int = 0
+    """Request bodies; 0 = unlimited [nginx_http_client_max_body_size]. Beyond it 413."""
+    chunk_extension_bytes_max: int = 16384
+    """All chunk extensions of one body together; they are dropped, and bounded so that they can't hide a flood."""
+    trailer_bytes_max: int = 8192
+    """All trailer fields of one body together."""
+    replay_bytes_max: int = 65536
+    """A body up to this size is gathered before the first attempt when the route buffers requests, so that attempts
+    can be repeated; larger ones stream and are sent once (Kong spills them to disk instead)."""
+
+    response_head_bytes_max: int = 65536
+    """Head of an upstream's answer; beyond it 502."""
+    write_buffer_bytes_max: int = 262144
+    """Bytes waiting for a slow reader, either side, above which the other side is no longer read."""
+
+    head_timeout_s: float = 60.0
+    """From the first byte of a request head to its end; beyond it 408 [client_header_timeout]."""
+    body_idle_timeout_s: float = 60.0
+    """Silence inside a request body; beyond it 408 or, once an attempt has begun, the end [client_body_timeout]."""
+    keepalive_timeout_s: float = 75.0
+    """Silence between two requests; beyond it the connection is closed [keepalive_timeout]."""
+    keepalive_requests_max: int = 10000
+    """Requests on one client connection; the last answer carries `Connection: close` [keepalive_requests]; 0 = any."""
+    send_timeout_s: float = 60.0
+    """A client that takes nothing of a waiting answer for this long is cut off [send_timeout]."""
+    drain_bytes_max: int = 65536
+    """Body of a request answered early that is read and dropped to keep the connection; beyond it: closed."""
+    drain_timeout_s: float = 1.0
+    """Time for the same."""
+
+    upstream_keepalive_pool_size: int = 512
+    """Idle connections kept per endpoint and worker; 0 = one connection per attempt."""
+    upstream_keepalive_idle_timeout_s: float = 60.0
+    """Idle connections older than this are closed; 0 = never."""
+    upstream_keepalive_requests_max: int = 10000
+    """Requests on one upstream connection; 0 = any."""

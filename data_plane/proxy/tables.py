@@ -1,0 +1,187 @@
+"""What one request is served by: the router, the services and their live balancers, of one version.
+
+`Active` is the only live reference of a worker. A request reads it once, at its head, and keeps the `Tables` it got
+until its answer is out; so a swap is one assignment, and no request ever sees parts of two versions. The tables are
+made by the worker beside the live ones and never change once they are active, but for the plan cache, which only
+remembers what the router would say again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from data_plane.router import host_with_port
+
+if TYPE_CHECKING:
+    from data_plane.balancer.endpoint import Endpoint
+    from data_plane.model import RouteConfig, ServiceConfig
+    from data_plane.router import Router
+
+# Plans kept per generation (two generations live at a time) and the longest path worth a place. Together they bound
+# the cache at about 8 MiB of keys and values, whatever clients ask for.
+PLANS_PER_GENERATION_MAX = 4096
+PLANNED_PATH_BYTES_MAX = 512
+
+# The Host lines a service remembers; endpoints come and go with DNS, so the memory is dropped when it is full.
+HOST_LINES_MAX = 1024
+
+
+class Balancer(Protocol):
+    """What the proxy asks of `Upstream` and `DirectHost` (data_plane/balancer)."""
+
+    def pick(self, tried: Sequence[Endpoint]) -> Endpoint:
+        """Choose an endpoint for the next attempt, other than `tried` while there are others; raises `NoEndpoint`."""
+        ...
+
+    def take(self, endpoint: Endpoint) -> None:
+        """Count an attempt that begins on the endpoint."""
+        ...
+
+    def release(self, endpoint: Endpoint) -> None:
+        """Count the end of an attempt begun with `take`, once."""
+        ...
+
+
+class ServiceRuntime:
+    """A service ready to be proxied to: its settings as the hot path wants them, and its live balancer.
+
+    `host_header` is the upstream entity's `host_header`, or the service's own host when no upstream carries that name;
+    empty means that the name of the chosen endpoint is sent (spec/proxy.md §3).
+    """
+
+    __slots__ = (
+        "_host_lines",
+        "attempts_max",
+        "balancer",
+        "base_path",
+        "config",
+        "connect_timeout_s",
+        "host_header",
+        "read_timeout_s",
+        "write_timeout_s",
+    )
+
+    def __init__(self, config: ServiceConfig, balancer: Balancer, *, host_header: str = "") -> None:
+        self.config = config
+        self.balancer = balancer
+        self.base_path: bytes = config.path.encode("utf-8", "surrogateescape") or b"/"
+        self.host_header = host_header
+        self.attempts_max: int = config.retries + 1
+        self.connect_timeout_s: float = config.connect_timeout_s
+        self.write_timeout_s: float = config.write_timeout_s
+        self.read_timeout_s: float = config.read_timeout_s
+        self._host_lines: dict[Endpoint, bytes] = {}
+
+    def host_line(self, endpoint: Endpoint) -> bytes:
+        """Return the `Host` line that goes to the endpoint when the route does not preserve the client's."""
+        line = self._host_lines.get(endpoint)
+        if line is None:
+            name = host_with_port(self.host_header or endpoint.host, endpoint.port, self.config.protocol)
+            line = b"Host: " + name.encode("latin-1", "replace")
+            if len(self._host_lines) >= HOST_LINES_MAX:
+                self._host_lines.clear()
+            self._host_lines[endpoint] = line
+        return line
+
+
+class Plan:
+    """What to do with one method, host and path under one set of tables: the router's answer, made ready to send.
+
+    With `status` 0 the request is proxied, and its head is `start`, the query, ` HTTP/1.1`, the Host line (`host_line`, or
+    the service's for the chosen endpoint when that is empty), `forwarded`, then what belongs to the connection and the
+    request. Otherwise the gateway answers by itself, with `status`, `message` and the additional `fields`. No piece has a
+    line end at its end. A plan that depends on more than its key is not `remembered`.
+    """
+
+    __slots__ = (
+        "buffered",
+        "fields",
+        "forwarded",
+        "host_line",
+        "is_head",
+        "message",
+        "prefix",
+        "remembered",
+        "replayable",
+        "route",
+        "service",
+        "start",
+        "status",
+    )
+
+    def __init__(self, *, route: RouteConfig | None, service: ServiceRuntime | None) -> None:
+        self.route = route
+        self.service = service
+        self.status: int = 0
+        self.message: str = ""
+        self.fields: tuple[bytes, ...] = ()
+        self.start: bytes = b""
+        self.host_line: bytes = b""
+        self.forwarded: bytes = b""
+        self.prefix: bytes = b""
+        self.is_head: bool = False
+        self.replayable: bool = False
+        self.buffered: bool = True
+        self.remembered: bool = True
+
+
+class PlanCache:
+    """Plans by (method, path, host, port), bounded by two generations.
+
+    A full young generation becomes the old one and the old one is forgotten; a plan asked for again in the old one
+    moves to the young. That keeps what is in use at the price of two look-ups and needs no order of use, and a client
+    that walks through a million paths only costs itself.
+    """
+
+    __slots__ = ("_max", "_old", "_young")
+
+    def __init__(self, generation_max: int = PLANS_PER_GENERATION_MAX) -> None:
+        self._young: dict[tuple[bytes, bytes, bytes, int], Plan] = {}
+        self._old: dict[tuple[bytes, bytes, bytes, int], Plan] = {}
+        self._max = generation_max
+
+    def get(self, key: tuple[bytes, bytes, bytes, int]) -> Plan | None:
+        plan = self._young.get(key)
+        if plan is None:
+            plan = self._old.get(key)
+            if plan is not None:
+                self.put(key, plan)
+        return plan
+
+    def put(self, key: tuple[bytes, bytes, bytes, int], plan: Plan) -> None:
+        if len(key[1]) > PLANNED_PATH_BYTES_MAX or len(key[2]) > PLANNED_PATH_BYTES_MAX:
+            return
+        if len(self._young) >= self._max:
+            self._old = self._young
+            self._young = {}
+        self._young[key] = plan
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+
+class Tables:
+    """One version, ready to serve. `services` by id; a route whose service is not there is answered 503.
+
+    `header_names` are the fields any route looks at, in a fixed order: requests that carry one of them are matched
+    each time, all others by the plan cache.
+    """
+
+    __slots__ = ("header_names", "plans", "router", "services", "version")
+
+    def __init__(self, version: int, router: Router, services: Mapping[str, ServiceRuntime]) -> None:
+        self.version = version
+        self.router = router
+        self.services = services
+        self.header_names: tuple[bytes, ...] = tuple(name.encode("latin-1") for name in sorted(router.header_names))
+        self.plans = PlanCache()
+
+
+class Active:
+    """The one live reference of a worker; None until the first config is active (no listener is open before that)."""
+
+    __slots__ = ("tables",)
+
+    def __init__(self, tables: Tables | None = None) -> None:
+        self.tables = tables

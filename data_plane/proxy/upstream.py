@@ -1,0 +1,326 @@
+"""One connection to an endpoint: sends a request, reads the answer, hands it on, and goes back to the pool.
+
+    IDLE --send--> HEAD --head--> FIXED | CHUNKED | UNTIL_CLOSE --end--> IDLE or closed
+                     `--101--> TUNNEL
+
+The connection knows one `Exchange` at a time and writes the answer straight to the exchange's client, one write for what
+one read brought. It is used again only after an answer that ended exactly where its framing said, and after a request
+that went out completely; anything else, a single octet too many included, ends it. Timeouts are the sweep's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from data_plane.proxy.chunks import BadChunk, ChunkDecoder
+from data_plane.proxy.fields import without_fields
+from data_plane.proxy.response_head import BadAnswer, ResponseHead
+
+if TYPE_CHECKING:
+    from data_plane.balancer.endpoint import Endpoint
+    from data_plane.proxy.exchange import Exchange
+    from data_plane.proxy.shared import Shared
+
+logger = logging.getLogger(__name__)
+
+IDLE = 0
+HEAD = 1
+FIXED = 2
+CHUNKED = 3
+UNTIL_CLOSE = 4
+TUNNEL = 5
+CLOSED = 6
+
+# Interim answers one request may bring; more is an upstream gone wild.
+INTERIM_ANSWERS_MAX = 32
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """See the module. `active_at` is the coarse time of the last octet either way; `requests` counts from one."""
+
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_interim",
+        "_left",
+        "_shared",
+        "active_at",
+        "endpoint",
+        "exchange",
+        "head",
+        "requests",
+        "stalled_bytes",
+        "state",
+        "transport",
+    )
+
+    def __init__(self, shared: Shared, endpoint: Endpoint) -> None:
+        self._shared = shared
+        self.endpoint = endpoint
+        self.exchange: Exchange | None = None
+        self.head = ResponseHead()
+        self.state: int = IDLE
+        self.requests: int = 0
+        self.active_at: float = 0.0
+        self.stalled_bytes: int = 0
+        self._buffer: bytes = b""
+        self._left: int = 0
+        self._interim: int = 0
+        self._decoder: ChunkDecoder | None = None
+        self.transport: asyncio.Transport
+
+    # What the loop calls
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # the loop's TCP transport, whatever its class
+        self.transport.set_write_buffer_limits(self._shared.settings.write_buffer_bytes_max)
+        self._shared.upstreams.add(self)
+        counters = self._shared.counters
+        counters.upstream_connections_open += 1
+        counters.upstream_connections_opened += 1
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            # Nothing was asked, so this is nobody's answer; it must never become the next client's.
+            self.close()
+            return
+        self.active_at = self._shared.now
+        try:
+            state = self.state
+            if state == HEAD:
+                self._read_head(exchange, data)
+            elif state == FIXED:
+                self._read_fixed(exchange, data)
+            elif state == CHUNKED:
+                self._read_chunked(exchange, data, [])
+            elif state == UNTIL_CLOSE:
+                exchange.write(data if exchange.http10 else b"%x\r\n%b\r\n" % (len(data), data))
+            else:
+                exchange.write(data)
+        except BadAnswer as bad:
+            self.detach()
+            exchange.bad_answer(str(bad))
+        except BadChunk as bad:
+            self.detach()
+            exchange.cut(bad.message)
+        except Exception:
+            logger.exception("answer of %s could not be handled (%s)", self.endpoint.key, exchange.describe())
+            self.detach()
+            exchange.crashed()
+
+    @override
+    def eof_received(self) -> bool:
+        # Not left to the transport's own close: that would first wait for what is still to be written.
+        if self.exchange is None:
+            self.close()
+        else:
+            self.transport.abort()
+        return False
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._shared.upstreams.discard(self)
+        self._shared.counters.upstream_connections_open -= 1
+        exchange = self.exchange
+        if exchange is None:
+            self.close()
+            return
+        state, self.state = self.state, CLOSED
+        self.exchange = None
+        if state == HEAD:
+            exchange.attempt_failed(502, stale=self.requests > 1 and not self._buffer and not self._interim)
+        elif state == UNTIL_CLOSE and exc is None:
+            exchange.write(b"" if exchange.http10 else b"0\r\n\r\n")
+            exchange.finished(None)
+        elif state == TUNNEL:
+            exchange.tunnel_ended()
+        else:
+            exchange.cut("upstream closed inside the answer")
+
+    @override
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_stalled()
+
+    @override
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_flows()
+
+    # What exchanges and the pool call
+
+    def send(self, exchange: Exchange, data: bytes) -> None:
+        """Begin a request; more of its body may follow through `transport.write`."""
+        self.exchange = exchange
+        self.state = HEAD
+        self.requests += 1
+        self.active_at = self._shared.now
+        self._interim = 0
+        self.transport.write(data)
+
+    def detach(self) -> None:
+        """Part with the exchange and end the connection: whatever comes now is of no use to anybody."""
+        self.exchange = None
+        self.state = CLOSED
+        self.transport.abort()
+
+    def close(self) -> None:
+        """End a connection that carries nothing; from now on it is not in the pool."""
+        if self.state == IDLE:
+            with contextlib.suppress(ValueError):
+                self.endpoint.idle.remove(self)
+        self.state = CLOSED
+        self.transport.abort()
+
+    # Reading
+
+    def _read_head(self, exchange: Exchange, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        head = self.head
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                if data:
+                    self._shared.response_scanner.check_incomplete(data)
+                    self._buffer = data
+                return
+            self._shared.response_scanner.scan(data, end, head)
+            if head.status >= 200:
+                break
+            data = data[end + 4 :]
+            if self._interim_answer(exchange, head):
+                if data:
+                    exchange.write(data)
+                return
+        start = end + 4
+        size = len(data) - start
+        length = head.length
+        status = head.status
+        if exchange.is_head or status in (204, 304):
+            if status == 204 and length >= 0:
+                # A 204 has no length (RFC 9110 §8.6), and some clients wait for the octets it names.
+                head.segments = without_fields(head.segments, {b"content-length"})
+            lines = exchange.begin_answer(head, b"")
+            lines.append(b"")
+            lines.append(b"")
+            exchange.write(b"\r\n".join(lines))
+            self._end(exchange, size == 0 and (status != 204 or (not head.chunked and length <= 0)))
+        elif head.chunked:
+            self._begin_chunked(exchange, head, data, start)
+        elif length >= 0:
+            lines = exchange.begin_answer(head, b"")
+            lines.append(b"")
+            if size >= length:
+                lines.append(data[start : start + length])
+                exchange.write(b"\r\n".join(lines))
+                self._end(exchange, size == length)
+            else:
+                lines.append(data[start:])
+                self._left = length - size
+                self.state = FIXED
+                exchange.write(b"\r\n".join(lines))
+        else:
+            self.state = UNTIL_CLOSE
+            head.keep_alive = False
+            lines = exchange.begin_answer(head, b"" if exchange.http10 else b"Transfer-Encoding: chunked")
+            lines.append(b"")
+            rest = data[start:]
+            lines.append(b"%x\r\n%b\r\n" % (size, rest) if rest and not exchange.http10 else rest)
+            exchange.write(b"\r\n".join(lines))
+
+    def _interim_answer(self, exchange: Exchange, head: ResponseHead) -> bool:
+        """Handle a 1xx; True when the connection has become a tunnel."""
+        self._interim += 1
+        if self._interim > INTERIM_ANSWERS_MAX:
+            raise BadAnswer("too many interim answers")
+        if head.chunked or head.length > 0:
+            raise BadAnswer("interim answer with a body")
+        if head.status == 101:
+            if not exchange.websocket or head.upgrade is None or head.upgrade.lower() != b"websocket":
+                raise BadAnswer("101 that was not asked for")
+            self.state = TUNNEL
+            exchange.begin_tunnel(head)
+            return True
+        # We answered 100 ourselves when the body was wanted; to repeat it would be read as somebody else's.
+        if head.status != 100 and not exchange.http10:
+            exchange.write(b"\r\n".join([*head.segments, b"", b""]))
+        return False
+
+    def _read_fixed(self, exchange: Exchange, data: bytes) -> None:
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            exchange.write(data)
+        elif left == 0:
+            exchange.write(data)
+            self._end(exchange, True)
+        else:
+            exchange.write(data[: self._left])
+            self._end(exchange, False)
+
+    def _begin_chunked(self, exchange: Exchange, head: ResponseHead, data: bytes, start: int) -> None:
+        settings = self._shared.settings
+        self._decoder = ChunkDecoder(
+            extension_bytes_max=settings.chunk_extension_bytes_max, trailer_bytes_max=settings.trailer_bytes_max
+        )
+        self.state = CHUNKED
+        lines = exchange.begin_answer(head, b"" if exchange.http10 else b"Transfer-Encoding: chunked")
+        lines.append(b"")
+        lines.append(b"")
+        pieces = [b"\r\n".join(lines)]
+        if start < len(data):
+            try:
+                self._read_chunked(exchange, data[start:], pieces)
+            except BadChunk:
+                # The head is right, so it goes out; the fault shows as an answer that never ends.
+                exchange.write(pieces[0])
+                raise
+        else:
+            exchange.write(pieces[0])
+
+    def _read_chunked(self, exchange: Exchange, data: bytes, out: list[bytes]) -> None:
+        """Decode, frame anew and write, `out` first."""
+        decoder = self._decoder
+        assert decoder is not None
+        end = decoder.feed(data)
+        pieces = decoder.pieces
+        if pieces:
+            decoder.pieces = []
+            if exchange.http10:
+                out.extend(pieces)
+            else:
+                out.append(b"%x\r\n" % sum(map(len, pieces)))
+                out.extend(pieces)
+                out.append(b"\r\n")
+        if decoder.done:
+            if not exchange.http10:
+                if decoder.trailers and exchange.te_trailers:
+                    out.append(b"\r\n".join([b"0", *decoder.trailers, b"", b""]))
+                else:
+                    out.append(b"0\r\n\r\n")
+            self._decoder = None
+            exchange.write(b"".join(out))
+            self._end(exchange, end == len(data))
+        elif out:
+            exchange.write(b"".join(out))
+
+    def _end(self, exchange: Exchange, clean: bool) -> None:
+        """The answer is complete; `clean` when nothing came after it."""
+        self.exchange = None
+        if clean and self.head.keep_alive and exchange.request_sent:
+            self.state = IDLE
+            exchange.finished(self)
+        else:
+            self.state = CLOSED
+            self.transport.abort()
+            exchange.finished(None)

@@ -1,0 +1,344 @@
+"""Where candidates are filed, so that a request meets only the few that can match it.
+
+A `PathTable` belongs to one host (exact, ending, start, or none asked for) and files candidates by what their path must
+begin with: a prefix, or the literal start of a regex, or nothing. A request asks once for each length in use. What
+shares a place is a `Leaf`: in the order of rank, with side tables for what else can be looked up (a header's value, an
+SNI) and regexes in chunks that are tried all at once.
+
+Tables are written while they are built and never after. A later build copies what it changes and shares the rest, which
+is what `copy` is for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Generator
+from itertools import islice
+from typing import Generic, Self, TypeVar
+
+import re2
+
+from data_plane.router.candidate import PLAIN, Candidate, Facts
+from pointsman.rules.regexes import path_expression
+
+V = TypeVar("V")
+K = TypeVar("K")
+W = TypeVar("W")
+
+# Below this many regexes in one place a set costs more than it saves.
+_SET_MIN = 8
+# A set is compiled in one go, between two requests: 64 patterns take about 0.3 ms.
+_CHUNK_MAX = 64
+_COPIED_PER_STEP = 1024
+
+
+class Best:
+    """The best candidate found so far, and the best of those that count only when there is no other."""
+
+    __slots__ = ("candidate", "deferred", "deferred_rank", "rank")
+
+    def __init__(self) -> None:
+        self.candidate: Candidate | None = None
+        self.rank = -1
+        self.deferred: Candidate | None = None
+        self.deferred_rank = -1
+
+
+Line = list[Candidate]
+"""Candidates in the order they are tried: rank descending."""
+
+
+def _place(line: Line, candidate: Candidate) -> int:
+    return bisect_left(line, -candidate.rank, key=_descending)
+
+
+def _descending(candidate: Candidate) -> int:
+    return -candidate.rank
+
+
+def insert(line: Line, candidate: Candidate) -> None:
+    """Put a candidate where its rank belongs."""
+    line.insert(_place(line, candidate), candidate)
+
+
+def remove(line: Line, candidate: Candidate) -> None:
+    """Take out the very candidate, which must be there."""
+    place = _place(line, candidate)
+    assert line[place] is candidate, "a candidate is filed where its rank belongs"
+    del line[place]
+
+
+def _insert_aside(lines: dict[bytes, Line], value: bytes, candidate: Candidate) -> None:
+    line = lines.get(value, []).copy()
+    insert(line, candidate)
+    lines[value] = line
+
+
+def _remove_aside(lines: dict[bytes, Line], value: bytes, candidate: Candidate) -> None:
+    line = lines[value].copy()
+    remove(line, candidate)
+    if line:
+        lines[value] = line
+    else:
+        del lines[value]
+
+
+def search_line(line: Line, facts: Facts, best: Best) -> None:
+    """Raise `best` to the first of the line that holds, unless what was found before outranks it."""
+    for candidate in line:
+        if candidate.rank <= best.rank:
+            return
+        if candidate.simple or candidate.holds(facts):
+            if candidate.deferred and not facts.encrypted:
+                if candidate.rank > best.deferred_rank:
+                    best.deferred = candidate
+                    best.deferred_rank = candidate.rank
+                continue
+            best.candidate = candidate
+            best.rank = candidate.rank
+            return
+
+
+class Chunk:
+    """Regex candidates next to each other in rank, and one automaton for all of their regexes.
+
+    `compile` makes the automaton; without one (few regexes, or too large) each is tried.
+    """
+
+    __slots__ = ("_owners", "_set", "line")
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self._set: re2.Set | None = None
+        self._owners: list[int] = []
+
+    def compile(self) -> None:
+        options = re2.Options()
+        options.log_errors = False
+        together = re2.Set.SearchSet(options)
+        owners: list[int] = []
+        try:
+            for index, candidate in enumerate(self.line):
+                for regex in candidate.regexes:
+                    together.Add(path_expression(regex.expression))
+                    owners.append(index)
+            together.Compile()
+        except re2.error:  # each compiles, but not all of them in the memory of one: they are tried one by one
+            return
+        self._set = together
+        self._owners = owners
+
+    def search(self, facts: Facts, best: Best) -> None:
+        line = self.line
+        if line[0].rank <= best.rank:
+            return
+        if self._set is not None:
+            hits = self._set.Match(facts.path)
+            if not hits:
+                return
+            line = [line[index] for index in sorted({self._owners[hit] for hit in hits})]
+        search_line(line, facts, best)
+
+
+class Leaf:
+    """The candidates of one place. Each is in exactly one of the four side tables, under one or more values."""
+
+    __slots__ = ("by_header", "by_sni", "chunks", "plain", "regexes", "snis")
+
+    def __init__(self) -> None:
+        self.plain: Line = []
+        self.regexes: Line = []
+        self.chunks: list[Chunk] | None = None  # None = the regexes are tried one by one
+        self.by_header: dict[str, dict[bytes, Line]] = {}
+        self.snis: Line = []  # all that `by_sni` holds: on a plain connection an SNI is not asked for
+        self.by_sni: dict[bytes, Line] = {}
+
+    def copy(self) -> Leaf:
+        leaf = Leaf()
+        leaf.plain = self.plain.copy()
+        leaf.regexes = self.regexes.copy()
+        leaf.chunks = self.chunks
+        # The lines of the side tables are never written, only replaced: there may be thousands of them.
+        leaf.by_header = {name: lines.copy() for name, lines in self.by_header.items()}
+        leaf.snis = self.snis.copy()
+        leaf.by_sni = self.by_sni.copy()
+        return leaf
+
+    @property
+    def empty(self) -> bool:
+        return not (self.plain or self.regexes or self.by_header or self.snis)
+
+    def add(self, candidate: Candidate) -> None:
+        header = _filing_header(candidate)
+        if header is not None:
+            name, values = header
+            lines = self.by_header.setdefault(name, {})
+            for value in values:
+                _insert_aside(lines, value, candidate)
+        elif _filed_by_sni(candidate):
+            insert(self.snis, candidate)
+            for sni in _sni_names(candidate):
+                _insert_aside(self.by_sni, sni, candidate)
+        elif candidate.regexes:
+            insert(self.regexes, candidate)
+            self.chunks = None
+        else:
+            insert(self.plain, candidate)
+
+    def remove(self, candidate: Candidate) -> None:
+        header = _filing_header(candidate)
+        if header is not None:
+            name, values = header
+            lines = self.by_header[name]
+            for value in values:
+                _remove_aside(lines, value, candidate)
+            if not lines:
+                del self.by_header[name]
+        elif _filed_by_sni(candidate):
+            remove(self.snis, candidate)
+            for sni in _sni_names(candidate):
+                _remove_aside(self.by_sni, sni, candidate)
+        elif candidate.regexes:
+            remove(self.regexes, candidate)
+            self.chunks = None
+        else:
+            remove(self.plain, candidate)
+
+    def compile(self, before: Leaf | None) -> Generator[None, None, None]:
+        """Group the regexes; groups that a former leaf of the same place had are taken over as they are."""
+        if self.chunks is not None or len(self.regexes) < _SET_MIN:
+            return
+        known = {id(chunk.line[0]): chunk for chunk in before.chunks or ()} if before is not None else {}
+        chunks = []
+        for line in _cut(self.regexes):
+            chunk = known.get(id(line[0]))
+            if chunk is None or chunk.line != line:
+                chunk = Chunk(line)
+                chunk.compile()
+            chunks.append(chunk)
+            yield
+        self.chunks = chunks
+
+    def search(self, facts: Facts, best: Best) -> None:
+        if self.plain:
+            search_line(self.plain, facts, best)
+        for name, values in self.by_header.items():
+            for line in set(facts.lines(name)):
+                found = values.get(line)
+                if found is not None:
+                    search_line(found, facts, best)
+        if self.snis:
+            if not facts.encrypted:
+                search_line(self.snis, facts, best)
+            elif facts.sni is not None:
+                found = self.by_sni.get(facts.sni)
+                if found is not None:
+                    search_line(found, facts, best)
+        if self.chunks is not None:
+            for chunk in self.chunks:
+                chunk.search(facts, best)
+        elif self.regexes:
+            search_line(self.regexes, facts, best)
+
+
+def _cut(line: Line) -> Generator[Line, None, None]:
+    """Cut a line into chunks at places that depend on the candidates there, not on how many stand before them.
+
+    A candidate more or less changes one chunk, so the automata of all others can be kept.
+    """
+    chunk: Line = []
+    for candidate in line:
+        chunk.append(candidate)
+        if len(chunk) >= _CHUNK_MAX or candidate.rank % _CHUNK_MAX == 0:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _filing_header(candidate: Candidate) -> tuple[str, frozenset[bytes]] | None:
+    for header in candidate.headers:
+        if header.values and not header.patterns:
+            return header.name, header.values
+    return None
+
+
+def _filed_by_sni(candidate: Candidate) -> bool:
+    return bool(candidate.snis) and all(sni.kind == PLAIN for sni in candidate.snis)
+
+
+def _sni_names(candidate: Candidate) -> frozenset[bytes]:
+    return frozenset(sni.text for sni in candidate.snis)
+
+
+def copied(mapping: dict[K, W]) -> Generator[None, None, dict[K, W]]:
+    """Copy a dictionary that does not change meanwhile; a large one in steps."""
+    if len(mapping) <= _COPIED_PER_STEP:
+        return mapping.copy()
+    twin: dict[K, W] = {}
+    entries = iter(mapping.items())
+    while len(twin) < len(mapping):
+        twin.update(islice(entries, _COPIED_PER_STEP))
+        yield
+    return twin
+
+
+class Lengthwise(Generic[V]):
+    """Entries by key, and which lengths keys have, so that a look-up by what something begins with tries only those."""
+
+    __slots__ = ("_counts", "entries", "lengths")
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, V] = {}
+        self.lengths: tuple[int, ...] = ()
+        self._counts: dict[int, int] = {}
+
+    def copy(self) -> Generator[None, None, Self]:
+        twin = type(self)()
+        twin.entries = yield from copied(self.entries)
+        twin.lengths = self.lengths
+        twin._counts = self._counts.copy()
+        return twin
+
+    def put(self, key: bytes, entry: V) -> None:
+        if key not in self.entries:
+            size = len(key)
+            count = self._counts.get(size, 0)
+            self._counts[size] = count + 1
+            if not count:
+                self.lengths = tuple(sorted(self._counts))
+        self.entries[key] = entry
+
+    def drop(self, key: bytes) -> None:
+        del self.entries[key]
+        size = len(key)
+        self._counts[size] -= 1
+        if not self._counts[size]:
+            del self._counts[size]
+            self.lengths = tuple(sorted(self._counts))
+
+
+class PathTable(Lengthwise[Leaf]):
+    """The candidates of one host by what their path must begin with."""
+
+    __slots__ = ()
+
+    def search(self, facts: Facts, best: Best) -> None:
+        path = facts.path
+        leaves = self.entries
+        size_max = len(path)
+        for size in self.lengths:
+            if size > size_max:
+                return
+            leaf = leaves.get(path[:size])
+            if leaf is not None:
+                leaf.search(facts, best)
+
+
+def path_keys(candidate: Candidate) -> frozenset[bytes]:
+    """What the path of a matching request must begin with: one of these."""
+    if candidate.prefixes:
+        return frozenset(candidate.prefixes)
+    if candidate.regexes:
+        return frozenset(regex.literal for regex in candidate.regexes)
+    return frozenset((b"",))

@@ -1,0 +1,218 @@
+"""Puts a node together from its settings, runs it until a signal, and takes it apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_plane.handover import Handover
+from data_plane.node.applying import Applier, ApplyLimits
+from data_plane.node.identity import Identity
+from data_plane.node.last_good import LastGood
+from data_plane.node.link import Link, LinkSettings
+from data_plane.node.messages import Introduction
+from data_plane.node.names import Names
+from data_plane.node.node import Levels, Node
+from data_plane.node.sockets import ListenSpec, address_of, bind_for_workers, bind_one, is_taken
+from data_plane.node.supervisor import Slot, Supervisor
+from data_plane.node.workers import WorkerProcess
+from data_plane.resolve.answers import Answer
+from data_plane.resolve.cache import Cache, CacheRules
+from data_plane.resolve.client import Client
+from data_plane.resolve.resolver import Resolver
+from data_plane.resolve.system import Nameserver, ResolvConf, parse_hosts, parse_resolv_conf
+from data_plane.settings import NodeSettings, software_version
+from pointsman.settings import SettingsError, SocketAddress
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+_log = logging.getLogger(__name__)
+
+
+async def run(settings: NodeSettings) -> None:
+    """Serve until SIGTERM or SIGINT and end in good order; a second signal ends at once.
+
+    Raises SettingsError, IdentityError, ListenError and OSError for what can't be had at start.
+    """
+    loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    with contextlib.closing(Identity(settings.state_dir)) as identity:
+        resolver = _resolver(settings)
+        node = _assemble(settings, identity.node_id, resolver)
+        life = asyncio.create_task(_live(node, settings), name="node")
+        told = asyncio.create_task(signals.get(), name="first signal")
+        try:
+            await asyncio.wait((life, told), return_when=asyncio.FIRST_COMPLETED)
+            if life.done():
+                life.result()
+            else:
+                await _cancel(life)  # a start that is still under way ends here; a running node just goes on
+                await _end(node, settings, signals)
+        finally:
+            await _cancel(life, told)
+            await node.stop()
+            await resolver.close()
+
+
+async def _live(node: Node, settings: NodeSettings) -> None:
+    """Start and go on until a part fails that nothing works without."""
+    await node.start(ports_file=Path(settings.ports_file) if settings.ports_file else None)
+    await node.failed()
+
+
+async def _end(node: Node, settings: NodeSettings, signals: asyncio.Queue[signal.Signals]) -> None:
+    """The good end, unless there is a second signal."""
+    ending = asyncio.create_task(
+        node.end(accept_for_s=settings.drain_delay_s, finish_within_s=settings.drain_timeout_s), name="end"
+    )
+    again = asyncio.create_task(signals.get(), name="second signal")
+    try:
+        await asyncio.wait((ending, again), return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            ending.result()
+        else:
+            _log.warning("told to stop again: ending at once")
+    finally:
+        await _cancel(ending, again)
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
+    specs = settings.listens()
+    count = settings.worker_count()
+    proxy = settings.proxy()
+    cache_rules = _cache_rules(settings)
+    status_socket = bind_one(settings.status_listen)
+    try:
+        slots, addresses = _slots(specs, count)
+    except BaseException:
+        status_socket.close()
+        raise
+    handover = Handover(
+        proxy=proxy,
+        backlogs=tuple(spec.backlog for spec in specs),
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+    ).to_json()
+    cores = sorted(os.sched_getaffinity(0)) if settings.worker_affinity else []
+
+    async def spawn(slot: Slot) -> WorkerProcess:
+        affinity = frozenset({cores[slot.index % len(cores)]}) if cores else frozenset[int]()
+        return await WorkerProcess.start(
+            slot.index, arguments=(f"--handover={handover}",), sockets=slot.sockets, affinity=affinity
+        )
+
+    supervisor = Supervisor(slots, spawn=spawn)
+
+    def tell_workers(answers: Sequence[Answer]) -> None:
+        for process in supervisor.processes:
+            process.push_names(answers)
+
+    names = Names(resolver.resolve, Cache(cache_rules), on_change=tell_workers)
+    applier = Applier(
+        supervisor,
+        names,
+        limits=ApplyLimits(
+            names_s=settings.names_wait_s,
+            prepare_s=settings.prepare_timeout_s,
+            activate_s=settings.activate_timeout_s,
+        ),
+    )
+    levels = Levels()
+    link = Link(
+        LinkSettings(
+            addresses=tuple(str(address) for address in settings.control_plane),
+            snapshot_bytes_max=settings.snapshot_bytes_max,
+        ),
+        Introduction(
+            node_id=node_id,
+            hostname=socket.gethostname(),
+            software=software_version(),
+            boot_id=time.time_ns(),
+            labels=dict(settings.labels),
+            workers=count,
+            proxy_addresses=tuple(str(address) for address in addresses),
+            status_address=str(address_of(status_socket)),
+        ),
+        applier,
+        LastGood(settings.state_dir / "last-good", raw_bytes_max=settings.snapshot_bytes_max),
+        in_flight=levels,
+    )
+    return Node(
+        node_id=node_id,
+        supervisor=supervisor,
+        applier=applier,
+        names=names,
+        link=link,
+        levels=levels,
+        proxy_addresses=addresses,
+        status_socket=status_socket,
+    )
+
+
+def _slots(specs: Sequence[ListenSpec], count: int) -> tuple[list[Slot], list[SocketAddress]]:
+    """One slot a worker, each with one socket of every listener; and where the listeners are."""
+    by_listener: list[list[socket.socket]] = []
+    try:
+        for spec in specs:
+            if is_taken(spec):
+                _log.warning("another process listens on %s; connections will be shared with it", spec.address)
+            by_listener.append(bind_for_workers(spec, count))
+    except BaseException:
+        for sockets in by_listener:
+            for sock in sockets:
+                sock.close()
+        raise
+    slots = [Slot(index, [sockets[index] for sockets in by_listener]) for index in range(count)]
+    return slots, [address_of(sockets[0]) for sockets in by_listener]
+
+
+def _resolver(settings: NodeSettings) -> Resolver:
+    try:
+        conf = parse_resolv_conf(RESOLV_CONF.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        conf = ResolvConf()
+        _log.warning("%s can't be read (%s); asking %s", RESOLV_CONF, error.strerror, conf.nameservers[0].ip)
+    try:
+        hosts = settings.resolver_hosts_file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        hosts = ""
+        _log.warning("hosts file %s can't be read (%s); going on without", settings.resolver_hosts_file, error.strerror)
+    unknown = set(settings.resolver_family) - {"A", "AAAA", "SRV"}
+    if unknown:
+        raise SettingsError(f"setting resolver_family: '{unknown.pop()}' is none of A, AAAA, SRV")
+    try:
+        nameservers = tuple(Nameserver.parse(str(address)) for address in settings.resolver) or conf.nameservers
+    except ValueError as error:
+        raise SettingsError(f"setting resolver: {error}; a nameserver is given by its address") from None
+    client = Client(nameservers, attempt_timeout_s=conf.attempt_timeout_s, attempts=conf.attempts, rotate=conf.rotate)
+    return Resolver(client, conf=conf, hosts=parse_hosts(hosts), families=settings.resolver_family)
+
+
+def _cache_rules(settings: NodeSettings) -> CacheRules:
+    try:
+        return CacheRules(
+            valid_ttl_s=settings.resolver_valid_ttl_s or None,
+            ttl_min_s=settings.resolver_ttl_min_s,
+            ttl_max_s=settings.resolver_ttl_max_s,
+            stale_ttl_s=settings.resolver_stale_ttl_s,
+            error_ttl_s=settings.resolver_error_ttl_s,
+            error_ttl_max_s=max(30.0, settings.resolver_error_ttl_s),
+        )
+    except ValueError as error:
+        raise SettingsError(f"resolver settings: {error}") from None

@@ -1,0 +1,75 @@
+"""`python -m data_plane.worker`: how the node process starts a worker. Nobody else does.
+
+The channel and the listening sockets are inherited descriptors named on the command line. Signals meant for the node
+(a terminal's Ctrl-C, a service manager's SIGTERM to the whole group) are ignored: the node process says when to end,
+over the channel or by closing it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from data_plane.channel import Channel
+from data_plane.handover import Handover
+from data_plane.observe.counters import Counters
+from data_plane.proxy.serving import client_factory
+from data_plane.proxy.tables import Active
+from data_plane.worker import memory
+from data_plane.worker.listeners import Listeners
+from data_plane.worker.process import Worker
+from pointsman import logs
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m data_plane.worker", allow_abbrev=False)
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--channel-fd", type=int, required=True)
+    parser.add_argument("--listen-fds", required=True)
+    parser.add_argument("--handover", required=True)
+    given = parser.parse_args(arguments)
+    handover = Handover.from_json(given.handover)
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    logs.set_up(level=handover.log_level, form=handover.log_format)
+    channel_end = socket.socket(fileno=given.channel_fd)
+    sockets = [socket.socket(fileno=int(descriptor)) for descriptor in given.listen_fds.split(",") if descriptor]
+    for inherited in (channel_end, *sockets):
+        inherited.set_inheritable(False)
+    memory.take_over()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(handover, channel_end, sockets))
+    return 0
+
+
+async def _serve(handover: Handover, channel_end: socket.socket, sockets: Sequence[socket.socket]) -> None:
+    loop = asyncio.get_running_loop()
+    active, counters = Active(), Counters()
+    factory = client_factory(active, handover.proxy, loop, counters)
+    channel: Channel | None = None
+
+    def send(message: bytes) -> None:
+        if channel is not None:
+            channel.send(message)
+
+    worker = Worker(
+        active=active,
+        factory=factory,
+        counters=counters,
+        listeners=Listeners(sockets, factory, backlogs=handover.backlogs),
+        send=send,
+    )
+    channel = await Channel.open(channel_end, worker.on_message, worker.on_channel_lost)
+    worker.attach(channel)
+    await worker.run()
+    channel.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,199 @@
+"""The next tables, made beside the live ones: entities decoded, references checked, router and services built.
+
+Nothing here touches what serves. Live balancers are only looked at; what an activation will change about them is
+written down as a plan (`balancers.py`) and carried out at the swap. All steps are generators that yield every few
+microseconds' worth of work. A config with a fault is never finished: all its faults are collected and refused together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from data_plane.model import RouteConfig, ServiceConfig
+from data_plane.proxy.tables import ServiceRuntime, Tables
+from data_plane.router import BadRoute, build_router
+from data_plane.worker.answers import Answers
+from data_plane.worker.balancers import BalancerPlan, Balancers
+from data_plane.worker.catalogue import Catalogue, StagedCatalogue
+from data_plane.worker.decode import Undecodable, decode
+from data_plane.worker.faults import (
+    BAD_REGEX,
+    DANGLING_REFERENCE,
+    DUPLICATE_NAME,
+    OUT_OF_STEP,
+    UNKNOWN_ENTITY,
+    BuildFault,
+    BuildFaults,
+)
+
+Work = Generator[None, None, None]
+
+
+class Staging:
+    """One version on its way: fed with entities, then finished. `tables` and `plan` are there once it is prepared."""
+
+    def __init__(self, version: int, base: Catalogue, *, from_nothing: bool) -> None:
+        self.version = version
+        self.catalogue = StagedCatalogue(base)
+        self.faults = BuildFaults()
+        self.tables: Tables | None = None
+        self.plan: BalancerPlan | None = None
+        self.discarded = False
+        self._from_nothing = from_nothing
+
+    def out_of_step(self, base_version: int, active_version: int) -> None:
+        """Note that the changes are over a version this worker does not serve."""
+        text = f"the changes are over version {base_version}, this worker serves version {active_version}"
+        self.faults.add(BuildFault(OUT_OF_STEP, text))
+
+    def add(self, upserts: Sequence[bytes], deletes: Sequence[tuple[str, str]]) -> Work:
+        """Take in one batch of changes."""
+        catalogue = self.catalogue
+        for collection, entity_id in deletes:
+            if not catalogue.delete(collection, entity_id):
+                self.faults.add(
+                    BuildFault(UNKNOWN_ENTITY, "this node does not know this collection", collection, entity_id)
+                )
+            yield
+        for data in upserts:
+            if self.discarded:
+                return
+            try:
+                catalogue.put(decode(data))
+            except Undecodable as error:
+                self.faults.add(error.fault)
+            yield
+
+    def finish(self, previous: Tables | None, balancers: Balancers, answers: Answers) -> Work:
+        """Check the whole and build from it; afterwards either `faults` or `tables` and `plan` are set."""
+        catalogue = self.catalogue
+        if self._from_nothing:
+            yield from catalogue.delete_unmentioned()
+        yield from self._check()
+        if self.faults or self.discarded:
+            return
+        if previous is None or catalogue.routes.changed:
+            try:
+                router = yield from build_router(
+                    catalogue.routes, previous=previous.router if previous is not None else None
+                )
+            except BadRoute as error:
+                route = error.route
+                self.faults.add(BuildFault(BAD_REGEX, error.message, "routes", route.id, route.name, error.field))
+                return
+        else:
+            router = previous.router
+        plan = BalancerPlan()
+        yield from self._plan_upstreams(plan, balancers, answers)
+        services = yield from self._services(previous, plan, balancers, answers)
+        if self.discarded:
+            return
+        self.plan = plan
+        self.tables = Tables(self.version, router, services)
+
+    def _check(self) -> Work:
+        yield from self._check_upstreams()
+        yield from self._check_targets()
+        services = self.catalogue.services
+        for route in self.catalogue.routes.upserts.values():
+            if route.service and route.service not in services:
+                self.faults.add(_dangling(route, "service", f"the service {route.service} does not exist"))
+            yield
+        if services.deletes:
+            for route in self.catalogue.routes:
+                if route.service in services.deletes:
+                    self.faults.add(_dangling(route, "service", f"the service {route.service} is removed"))
+                yield
+
+    def _check_upstreams(self) -> Work:
+        names: dict[str, str] = {}
+        for upstream in self.catalogue.upstreams.upserts.values():
+            other = names.setdefault(upstream.name, upstream.id)
+            if other == upstream.id:
+                other = self.catalogue.base.upstream_ids.get(upstream.name, upstream.id)
+                still = self.catalogue.upstreams.get(other)
+                if still is None or still.name != upstream.name:
+                    other = upstream.id
+            if other != upstream.id:
+                text = f"the name is that of upstream {other}, too"
+                self.faults.add(BuildFault(DUPLICATE_NAME, text, "upstreams", upstream.id, upstream.name, "name"))
+            yield
+
+    def _check_targets(self) -> Work:
+        upstreams = self.catalogue.upstreams
+        for target in self.catalogue.targets.upserts.values():
+            if target.upstream not in upstreams:
+                self._dangling_target(target.id, f"{target.host}:{target.port}", target.upstream)
+            yield
+        for upstream_id in upstreams.deletes:
+            for target in self.catalogue.targets_of(upstream_id):
+                if target.id not in self.catalogue.targets.upserts:  # else reported above
+                    self._dangling_target(target.id, f"{target.host}:{target.port}", upstream_id)
+                yield
+
+    def _dangling_target(self, target_id: str, name: str, upstream_id: str) -> None:
+        text = f"the upstream {upstream_id} does not exist"
+        self.faults.add(BuildFault(DANGLING_REFERENCE, text, "targets", target_id, name, "upstream"))
+
+    def _plan_upstreams(self, plan: BalancerPlan, balancers: Balancers, answers: Answers) -> Work:
+        catalogue = self.catalogue
+        for upstream_id in catalogue.changed_upstreams():
+            config = catalogue.upstreams.get(upstream_id)
+            assert config is not None, "changed upstreams are those of the next version"
+            balancers.plan_upstream(plan, config, catalogue.targets_of(upstream_id), answers)
+            yield
+        for upstream_id in catalogue.upstreams.deletes:
+            plan.gone_upstreams.append(upstream_id)
+            yield
+
+    def _services(
+        self, previous: Tables | None, plan: BalancerPlan, balancers: Balancers, answers: Answers
+    ) -> Generator[None, None, dict[str, ServiceRuntime]]:
+        """Services by id: what did not change is the same object as before, with all it remembers."""
+        catalogue = self.catalogue
+        services = dict(previous.services) if previous is not None else {}
+        for service_id in catalogue.services.deletes:
+            services.pop(service_id, None)
+            plan.unbind(service_id)
+            yield
+        rebound = self._changed_upstream_names()
+        if rebound:
+            for service in catalogue.services:
+                if service.host in rebound:
+                    services[service.id] = self._service(service, plan, balancers, answers)
+                yield
+        for service in catalogue.services.upserts.values():
+            if service.host not in rebound:
+                services[service.id] = self._service(service, plan, balancers, answers)
+            yield
+        return services
+
+    def _service(
+        self, service: ServiceConfig, plan: BalancerPlan, balancers: Balancers, answers: Answers
+    ) -> ServiceRuntime:
+        upstream = self.catalogue.upstream_named(service.host)
+        if upstream is not None:
+            plan.unbind(service.id)
+            return ServiceRuntime(service, balancers.upstream(plan, upstream.id), host_header=upstream.host_header)
+        direct = balancers.plan_direct(plan, service, answers)
+        return ServiceRuntime(service, direct, host_header=service.host)
+
+    def _changed_upstream_names(self) -> set[str]:
+        """Names that mean another upstream, or another Host field, than in the active version."""
+        upstreams = self.catalogue.upstreams
+        names: set[str] = set()
+        for upstream_id in upstreams.changed_ids():
+            before, after = upstreams.before(upstream_id), upstreams.get(upstream_id)
+            if before is not None and after is not None:
+                if before.name == after.name and before.host_header == after.host_header:
+                    continue
+                names |= {before.name, after.name}
+            elif before is not None:
+                names.add(before.name)
+            elif after is not None:
+                names.add(after.name)
+        return names
+
+
+def _dangling(route: RouteConfig, field: str, text: str) -> BuildFault:
+    return BuildFault(DANGLING_REFERENCE, text, "routes", route.id, route.name, field)

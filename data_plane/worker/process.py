@@ -1,0 +1,359 @@
+"""A worker as a whole: what the node process says comes in, what became of it goes out, and in between it serves.
+
+    idle --first activation--> serving --drain or end of the channel--> draining --> ended
+
+A version goes through here in three messages: its entities are staged and built beside what serves, `Prepared` or
+`Refused` says how that went, and `Activate` swaps the one live reference at the given instant. Requests keep the tables
+they began with. This class keeps the order of these steps; the steps themselves are in the modules beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Generator
+from typing import NoReturn, assert_never
+
+from google.protobuf.message import DecodeError
+
+from data_plane.channel import Channel
+from data_plane.observe.counters import Counters
+from data_plane.proxy.serving import ClientFactory
+from data_plane.proxy.tables import Active, Tables
+from data_plane.router import release_router
+from data_plane.worker import memory
+from data_plane.worker.answers import Answers, decode_answers
+from data_plane.worker.balancers import Balancers
+from data_plane.worker.build import Staging
+from data_plane.worker.catalogue import Catalogue
+from data_plane.worker.faults import INTERNAL, MESSAGE_CHARACTERS_MAX, BuildFault
+from data_plane.worker.listeners import Listeners
+from data_plane.worker.moment import Moment
+from data_plane.worker.slicing import SLICE_S, Slicer
+from pointsman.wire.v1 import worker_pb2 as wire
+
+STAGED_BYTES_MAX = 4 * 1024 * 1024
+"""Entity bytes that may wait for their slice; beyond it the channel is not read."""
+ORPHAN_FINISH_S = 10.0
+"""After the node process has died: time for requests in flight."""
+LOOK_EVERY_S = 0.02
+HANDSHAKES_S = 0.2
+"""When the port closes in good order: time for connections that have begun but are not yet established."""
+EXIT_SOFTWARE = 70
+"""sysexits.h: an internal software error."""
+
+_log = logging.getLogger(__name__)
+
+
+class Phase(enum.Enum):
+    """Where a worker is in its life; it only ever moves down this list."""
+
+    IDLE = "idle"  # no config yet, nobody listens
+    SERVING = "serving"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class Worker:
+    """See the module. `run` returns when the worker has ended in good order."""
+
+    def __init__(
+        self,
+        *,
+        active: Active,
+        factory: ClientFactory,
+        counters: Counters,
+        listeners: Listeners,
+        send: Callable[[bytes], None],
+    ) -> None:
+        self._active = active
+        self._factory = factory
+        self._counters = counters
+        self._listeners = listeners
+        self._send_bytes = send
+        self._channel: Channel | None = None
+        self._phase = Phase.IDLE
+        self._version = 0
+        self._catalogue = Catalogue()
+        self._answers = Answers()
+        self._balancers = Balancers()
+        self._slicer = Slicer(self._on_work_failed)
+        self._staging: Staging | None = None
+        self._staged_bytes = 0
+        self._staging_began = 0.0
+        self._moment: Moment | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def version(self) -> int:
+        """The version that serves; 0 = none yet."""
+        return self._version
+
+    def attach(self, channel: Channel) -> None:
+        """Say hello over the channel, which from now on can be told to wait."""
+        self._channel = channel
+        self._factory.start()
+        self._send(wire.FromWorker(started=wire.Started(pid=os.getpid())))
+        self._own(self._collect_now_and_then(), "collector")
+
+    async def run(self) -> None:
+        """Until the end."""
+        await self._ended
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._factory.stop()
+
+    def on_message(self, data: bytes) -> None:
+        """One message of the node process."""
+        try:
+            message = wire.ToWorker.FromString(data)
+        except DecodeError:
+            _give_up("the node process sent what is no message", None)
+        match message.WhichOneof("kind"):
+            case "stage_begin":
+                self._begin_staging(message.stage_begin)
+            case "stage_part":
+                self._stage_part(message.stage_part, len(data))
+            case "stage_end":
+                self._end_staging()
+            case "activate":
+                self._activate(message.activate)
+            case "discard":
+                self._discard(message.discard.version)
+            case "names":
+                self._learn(message.names)
+            case "drain":
+                self._begin_end(
+                    accept_for_s=message.drain.accept_for_ms / 1000,
+                    finish_within_s=message.drain.finish_within_ms / 1000,
+                )
+            case "counters_request":
+                self._count(message.counters_request.sequence)
+            case _:
+                _log.warning("the node process sent a message of an unknown kind")
+
+    def on_channel_lost(self, error: Exception | None) -> None:
+        """The node process is gone: take no new connections, finish what there is, end."""
+        if error is not None:
+            _log.error("the channel to the node process broke: %s", error)
+        self._begin_end(accept_for_s=0.0, finish_within_s=ORPHAN_FINISH_S)
+
+    def _begin_staging(self, begin: wire.StageBegin) -> None:
+        self._drop_staging()
+        base_version, version = begin.base_version, begin.snapshot.version
+        staging = Staging(version, self._catalogue, from_nothing=base_version == 0)
+        if base_version not in (0, self._version):
+            staging.out_of_step(base_version, self._version)
+        self._staging = staging
+        self._staging_began = time.perf_counter()
+
+    def _stage_part(self, part: wire.StagePart, size: int) -> None:
+        staging = self._staging
+        if staging is None or staging.discarded:
+            return
+        deletes = [(key.collection, key.id) for key in part.deletes]
+        self._staged_bytes += size
+        if self._staged_bytes > STAGED_BYTES_MAX and self._channel is not None:
+            self._channel.pause_reading()
+        self._slicer.submit(self._add(staging, list(part.upserts), deletes, size))
+
+    def _add(
+        self, staging: Staging, upserts: list[bytes], deletes: list[tuple[str, str]], size: int
+    ) -> Generator[None, None, None]:
+        try:
+            if not staging.discarded:
+                yield from staging.add(upserts, deletes)
+        except Exception as error:
+            self._blame(staging, error)
+        finally:
+            self._staged_bytes -= size
+            if self._staged_bytes <= STAGED_BYTES_MAX // 2 and self._channel is not None:
+                self._channel.resume_reading()
+
+    def _end_staging(self) -> None:
+        if self._staging is not None:
+            self._slicer.submit(self._finish(self._staging))
+
+    def _finish(self, staging: Staging) -> Generator[None, None, None]:
+        try:
+            if not staging.discarded:
+                yield from staging.finish(self._active.tables, self._balancers, self._answers)
+        except Exception as error:
+            self._blame(staging, error)
+        if staging.discarded:
+            return
+        if staging.faults:
+            self._refuse(staging)
+            return
+        took_ms = round((time.perf_counter() - self._staging_began) * 1000)
+        self._send(wire.FromWorker(prepared=wire.Prepared(version=staging.version, took_ms=took_ms)))
+
+    def _blame(self, staging: Staging, error: Exception) -> None:
+        """A fault of ours while building: the config is refused like any other, and the log has the traceback."""
+        _log.error("building version %d failed", staging.version, exc_info=error)
+        staging.faults.add(BuildFault(INTERNAL, f"the worker could not build this config: {type(error).__name__}"))
+
+    def _refuse(self, staging: Staging) -> None:
+        refused = wire.Refused(version=staging.version)
+        for fault in staging.faults.found:
+            refused.faults.add(
+                code=fault.code,
+                collection=fault.collection,
+                entity_id=fault.entity_id,
+                entity_name=fault.entity_name,
+                field=fault.field,
+                message=fault.message[:MESSAGE_CHARACTERS_MAX],
+            )
+        self._drop_staging()
+        self._send(wire.FromWorker(refused=refused))
+
+    def _discard(self, version: int) -> None:
+        if self._staging is not None and self._staging.version == version:
+            self._drop_staging()
+
+    def _drop_staging(self) -> None:
+        if self._moment is not None:
+            self._moment.cancel()
+            self._moment = None
+        if self._staging is not None:
+            self._staging.discarded = True
+            self._staging = None
+
+    def _activate(self, activate: wire.Activate) -> None:
+        staging = self._staging
+        if staging is None or staging.tables is None or staging.version != activate.version:
+            _log.error("version %d is to be activated but was not prepared", activate.version)
+            return
+        at_ns = activate.at_monotonic_ns
+        if at_ns == 0:
+            self._swap(staging, 0)
+        else:
+            self._moment = Moment(at_ns, lambda: self._swap(staging, at_ns))
+
+    def _swap(self, staging: Staging, at_ns: int) -> None:
+        """The moment a version becomes what serves: plan carried out, one reference replaced."""
+        tables, plan = staging.tables, staging.plan
+        assert tables is not None, "only what is prepared is activated"
+        assert plan is not None, "it comes with the tables"
+        self._moment = None
+        self._staging = None
+        self._balancers.carry_out(plan, self._answers)
+        before = self._active.tables
+        self._active.tables = tables
+        swapped_ns = time.monotonic_ns()
+        self._version = staging.version
+        activated = wire.Activated(version=staging.version, at_monotonic_ns=swapped_ns)
+        if at_ns:
+            activated.late_us = (swapped_ns - at_ns) // 1000
+        match self._phase:
+            case Phase.IDLE:
+                self._phase = Phase.SERVING
+                self._own(self._open(activated), "opening")
+            case Phase.SERVING | Phase.DRAINING | Phase.ENDED:
+                self._send(wire.FromWorker(activated=activated))
+            case _:
+                assert_never(self._phase)
+        self._slicer.submit(self._settle(staging, before, tables))
+
+    async def _open(self, activated: wire.Activated) -> None:
+        await self._listeners.open()
+        self._slicer.slice_s = SLICE_S
+        self._send(wire.FromWorker(activated=activated))
+
+    def _settle(self, staging: Staging, before: Tables | None, after: Tables) -> Generator[None, None, None]:
+        """After a swap: the changes merged down, what nothing uses let go of, the heap out of the collector's sight.
+
+        No request looks into the tables before: it asks the router once, at its head, and keeps the plan.
+        """
+        yield from staging.catalogue.merge()
+        self._answers.forget_all_but(self._balancers.names())
+        if before is not None:
+            yield from release_router(before.router, after.router)
+        memory.after_swap()
+
+    def _learn(self, names: wire.Names) -> None:
+        changed = self._answers.learn(decode_answers(names))
+        if changed:
+            staged = self._staging.plan if self._staging is not None else None
+            self._balancers.answers_changed(changed, self._answers, staged)
+
+    def _count(self, sequence: int) -> None:
+        counters = self._counters
+        self._send(
+            wire.FromWorker(
+                counters=wire.Counters(
+                    sequence=sequence,
+                    requests=counters.requests,
+                    connections_accepted=counters.connections_accepted,
+                    connections_active=self._factory.connections,
+                    in_flight=self._factory.in_flight,
+                    version=self._version,
+                    rss_bytes=memory.rss_bytes(),
+                )
+            )
+        )
+
+    def _begin_end(self, *, accept_for_s: float, finish_within_s: float) -> None:
+        if self._phase in (Phase.IDLE, Phase.SERVING):
+            self._phase = Phase.DRAINING
+            self._factory.begin_drain()
+            self._own(self._end(accept_for_s, finish_within_s), "drain")
+        elif self._phase is Phase.DRAINING and self._channel is not None and self._channel.closed:
+            # The node process died while we drained: nobody can restart us now, and nobody waits for late connections.
+            self._own(self._listeners.close(handshakes_s=0.0), "closing")
+
+    async def _end(self, accept_for_s: float, finish_within_s: float) -> None:
+        await asyncio.sleep(accept_for_s)
+        orphan = self._channel is not None and self._channel.closed
+        await self._listeners.close(handshakes_s=0.0 if orphan else HANDSHAKES_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(finish_within_s):
+                while self._factory.connections:  # noqa: ASYNC110 - the hot path should not have to signal its end
+                    await asyncio.sleep(LOOK_EVERY_S)
+        cut = self._factory.in_flight
+        if cut:
+            _log.warning("%d requests were still open at the deadline and are cut", cut)
+        self._factory.cut()
+        self._send(wire.FromWorker(drained=wire.Drained(cut=cut)))
+        self._phase = Phase.ENDED
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _collect_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(memory.COLLECT_EVERY_S)
+            if not self._slicer:
+                memory.collect()
+
+    def _on_work_failed(self, error: BaseException) -> None:
+        # Staging catches its own; what arrives here left the catalogue half merged: a fresh worker is the way out.
+        _give_up("work between the requests failed", error)
+
+    def _send(self, message: wire.FromWorker) -> None:
+        self._send_bytes(message.SerializeToString())
+
+    def _own(self, steps: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(steps, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _give_up(f"{task.get_name()} failed", error)
+
+
+def _give_up(what: str, error: BaseException | None) -> NoReturn:
+    """End without ceremony: the node process replaces this worker, and its sockets keep new connections waiting."""
+    _log.critical("this worker can't go on: %s", what, exc_info=error)
+    os._exit(EXIT_SOFTWARE)

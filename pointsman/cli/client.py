@@ -1,0 +1,237 @@
+"""The Admin API over one kept connection, with its errors turned into ours.
+
+Built on the standard library's client: an HTTP framework would take longer to import than most commands take to run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode, urlsplit
+
+from pointsman.cli.errors import CliError, ExitCode, Fault, RefusedRequest, failure
+from pointsman.cli.json_values import Json, JsonObject, as_object, as_objects
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+TIMEOUT_S = 60.0
+"""How long an answer may take, beyond the time that a write is asked to wait for nodes."""
+
+PAGE_SIZE = 1_000  # the most that the Admin API gives at once
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer. `body` is None when there is none; header names are lower-case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Json
+    text: str
+
+    @property
+    def version(self) -> int | None:
+        """The version that a write made, where the control plane says it."""
+        value = self.headers.get("x-pointsman-version", "")
+        return int(value) if value.isdecimal() else None
+
+
+class AdminClient:
+    """One control plane. Not for use by several threads."""
+
+    def __init__(self, address: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+            raise failure(
+                ExitCode.USAGE,
+                f"'{address}' is not the address of a control plane",
+                where="--addr or POINTSMAN_ADDR",
+                remedy="give it as http://host:port",
+            )
+        self.address = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._base = parts.path.rstrip("/")
+        self._timeout_s = timeout_s
+        self._connection = _connection(parts.scheme, parts.hostname, port, timeout_s)
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
+        """Reads something."""
+        return self.request("GET", path, query=query)
+
+    def write_json(self, method: str, path: str, body: Json, *, wait_s: int | None = None, reason: str = "") -> Answer:
+        """Writes a JSON body; `wait_s` asks the control plane to answer when the nodes run the new version."""
+        content = json.dumps(body).encode()
+        return self.request(
+            method, path, content=content, content_type="application/json", wait_s=wait_s, reason=reason
+        )
+
+    def each(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[JsonObject]:
+        """All entities of a collection, page by page."""
+        offset = ""
+        while True:
+            page = {**(query or {}), "size": str(PAGE_SIZE), **({"offset": offset} if offset else {})}
+            body = as_object(self.get(path, page).body)
+            yield from as_objects(body.get("data"))
+            following = body.get("offset")
+            if not isinstance(following, str) or following == offset:
+                return
+            offset = following
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        content_type: str = "",
+        wait_s: int | None = None,
+        reason: str = "",
+    ) -> Answer:
+        """Sends one request. Raises `RefusedRequest` for 4xx and 5xx and `CliError` when there is no answer."""
+        headers = {"Accept": "application/json, application/yaml", "User-Agent": "pointsman-cli"}
+        if method != "GET" and (author := _author()):
+            headers["X-Pointsman-Author"] = _header_text(author)
+        if content is not None:
+            headers["Content-Type"] = content_type
+        if wait_s is not None:
+            headers["Prefer"] = f"wait={wait_s}"
+        if reason:
+            headers["X-Pointsman-Reason"] = _header_text(reason)
+        target = self._base + path + (f"?{urlencode(query)}" if query else "")
+        from http.client import HTTPException
+
+        connection = self._connection
+        connection.timeout = self._timeout_s + (wait_s or 0)
+        if connection.sock is not None:
+            connection.sock.settimeout(connection.timeout)
+        try:
+            connection.request(method, target, body=content, headers=headers)
+            response = connection.getresponse()
+            raw = response.read()
+        except TimeoutError as error:
+            raise self._no_answer(f"did not answer within {connection.timeout:g} s", ExitCode.TIMED_OUT) from error
+        except (OSError, HTTPException) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
+            raise self._no_answer(f"can't be reached: {why}", ExitCode.ERROR) from error
+        finally:
+            if connection.sock is not None and connection.sock.fileno() < 0:
+                connection.close()
+        text = raw.decode("utf-8", "replace")
+        body = _parsed(text, response.headers.get("Content-Type", ""))
+        if response.status >= 400:
+            raise refused(response.status, body, text)
+        return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body, text)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+    def _no_answer(self, why: str, exit_code: ExitCode) -> CliError:
+        self._connection.close()
+        return failure(
+            exit_code,
+            f"the control plane {why}",
+            where=self.address,
+            remedy="is it running? give its address by --addr or POINTSMAN_ADDR",
+        )
+
+
+def _connection(scheme: str, host: str, port: int | None, timeout_s: float) -> HTTPConnection:
+    # Imported here: with email and ssl behind it, http.client would be a fifth of what `--help` may take.
+    from http.client import HTTPConnection, HTTPSConnection
+
+    return (HTTPSConnection if scheme == "https" else HTTPConnection)(host, port, timeout=timeout_s)
+
+
+def _author() -> str:
+    """Who is at the keyboard, for the history. Told, not proved: access control is not built on it."""
+    return os.environ.get("POINTSMAN_AUTHOR") or os.environ.get("USER") or os.environ.get("LOGNAME") or ""
+
+
+def _header_text(text: str) -> str:
+    """Percent-encoded UTF-8, as far as needed: a header can't carry more than ASCII safely."""
+    return quote(text, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~")
+
+
+def segment(name: str) -> str:
+    """A name or id as one segment of a path."""
+    return quote(name, safe="")
+
+
+def refused(status: int, body: Json, text: str) -> RefusedRequest:
+    """The error for an answer of 4xx or 5xx, in whatever shape it came."""
+    told = as_object(body)
+    message = told.get("message")
+    what = message if isinstance(message, str) and message else text.strip()[:200] or f"HTTP status {status}"
+    fields = told.get("fields") or told.get("options")
+    where = ", ".join(_places(fields))
+    return RefusedRequest(
+        _exit_code(status), [Fault(what, where, _remedy(status, told.get("code")))], status=status, body=body
+    )
+
+
+def _exit_code(status: int) -> ExitCode:
+    match status:
+        case 401 | 403:
+            return ExitCode.DENIED
+        case 404:
+            return ExitCode.NOT_FOUND
+        case 409 | 412:
+            return ExitCode.CONFLICT
+        case 408 | 504:
+            return ExitCode.TIMED_OUT
+        case _:
+            return ExitCode.ERROR
+
+
+def _remedy(status: int, code: Json) -> str:
+    """What to do, by Kong's error code or else by the status."""
+    by_code = {
+        1: "give a name, or an id as a UUID",
+        2: "correct the fields named; `GET /schemas/{collection}` of the Admin API has the rules",
+        3: "leave out the id, or choose another",
+        4: "create what is referred to first, or remove what still refers to it",
+        5: "choose another value, or change the existing entity with `set`",
+        6: "see what there is with `list`",
+        10: "correct the name",
+        13: "create what is referred to first, or correct the name",
+    }
+    if isinstance(code, int) and code in by_code:
+        return by_code[code]
+    if status == 404:
+        return "see what there is with `list`"
+    if status in (401, 403):
+        return "use credentials that may do this"
+    if status >= 500:
+        return "see the control plane's log; the configuration is as it was unless the answer says otherwise"
+    return ""
+
+
+def _places(fields: Json, path: str = "") -> Iterator[str]:
+    if isinstance(fields, dict):
+        for name, below in fields.items():
+            yield from _places(below, path if name == "@entity" else f"{path}.{name}" if path else name)
+    elif isinstance(fields, list) and path:
+        for position, below in enumerate(fields):
+            if below is not None:
+                yield from _places(below, f"{path}[{position}]")
+    elif fields is not None and path:
+        yield f"field {path}"
+
+
+def _parsed(text: str, content_type: str) -> Json:
+    if not text or "json" not in content_type:
+        return None
+    try:
+        body: Json = json.loads(text)
+    except ValueError:
+        return None
+    return body

@@ -1,0 +1,108 @@
+"""`pointsman`: the commands put together, and what their ends look like to the shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from pointsman.cli import entities, files, fleet, history, planes, switching
+from pointsman.cli.errors import CliError, Ended, ExitCode
+from pointsman.cli.output import Format, Output
+from pointsman.cli.session import DEFAULT_ADDRESS, Session, hoist, output_format
+
+_USAGE_STATUS = 2  # what the command parser exits with; 2 means "differences" here, so it becomes 64
+
+_COMPLETION_VARIABLE = "_POINTSMAN_COMPLETE"  # set by the shell's completion script
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command line; the exit code. Errors are printed, never raised."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")  # a terminal without UTF-8 shows '?', it does not end the command
+    if arguments and arguments[0] in planes.MODULES:
+        # Past the parser of our own arguments, which would keep a `--` to itself.
+        planes.become(arguments[0], arguments[1:])
+    try:
+        build_app(arguments)(args=hoist(arguments), prog_name="pointsman")
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        return int(ExitCode.USAGE) if code == _USAGE_STATUS else code
+    except Ended as ended_with:
+        return int(ended_with.exit_code)
+    except CliError as error:
+        _errors_output(arguments).faults(error.exit_code, error.faults)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    return int(ExitCode.DONE)
+
+
+def build_app(arguments: Sequence[str]) -> typer.Typer:
+    """The commands; those of an entity group only if the arguments name it or the shell asks for completions.
+
+    Reading the signatures of twenty commands that the help page does not show would be a sixth of its time. The help
+    texts are plain for the same reason: rich ones take longer to import than to read.
+    """
+    completing = _COMPLETION_VARIABLE in os.environ
+    app = typer.Typer(
+        help="Run and operate pointsman: an API gateway whose whole fleet changes over at once.",
+        epilog="Global options may stand anywhere. Exit codes are listed in docs/cli.md.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_global_options)
+
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command("control-plane", context_settings=passed_on, add_help_option=False)(planes.control_plane)
+    app.command("data-plane", context_settings=passed_on, add_help_option=False)(planes.data_plane)
+
+    def command(name: str, function: Callable[..., None], example: str) -> None:
+        app.command(name, epilog=f"Example: pointsman {example}")(function)
+
+    command("sync", files.sync, "sync -f blue-green.yaml --wait 10")
+    command("apply", files.apply, "apply -f to-green.yaml --wait 10")
+    command("diff", files.diff, "diff -f blue-green.yaml --non-zero-exit-code")
+    command("dump", files.dump, "dump -f saved.yaml")
+    for kind in entities.KINDS:
+        group = entities.commands(kind) if completing or kind.name in arguments else typer.Typer()
+        app.add_typer(group, name=kind.name, help=f"List and change {kind.collection}.")
+    command("switch", switching.switch, 'switch example-service --to green --reason "release 2.7.1"')
+    command("nodes", fleet.nodes, "nodes --watch")
+    command("status", fleet.status, "status -o json")
+    command("history", history.history, "history --size 20")
+    return app
+
+
+def _global_options(
+    context: typer.Context,
+    addr: Annotated[
+        str, typer.Option("--addr", envvar="POINTSMAN_ADDR", help="Address of the control plane's Admin API.")
+    ] = DEFAULT_ADDRESS,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FORMAT", help="How data is printed: table, json, yaml or name.")
+    ] = Format.TABLE.value,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print data and errors only, no messages.")] = False,
+) -> None:
+    session = Session(addr, Output(output_format(output), quiet=quiet))
+    context.obj = session
+    context.call_on_close(session.close)
+
+
+def _errors_output(arguments: Sequence[str]) -> Output:
+    """Errors follow `-o json` also when they come before, or instead of, a session."""
+    joined = " ".join(hoist(arguments)[:6])
+    wants_json = any(text in joined for text in ("-o json", "-ojson", "--output json", "--output=json"))
+    return Output(Format.JSON if wants_json else Format.TABLE, quiet=False)

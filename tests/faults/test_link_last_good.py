@@ -1,0 +1,112 @@
+"""Bad days of the last good file: spoiled on disk, refused by the workers, a disk that takes nothing.
+
+Method: a link that restores and saves over real files, with a control plane where one is needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_plane.node.last_good import Generation, LastGood
+from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.snapshot import NodeSnapshot
+from tests.support.fleet import Sink, Snap, entities, node, plane, until
+
+NOWHERE = "127.0.0.1:1"
+
+
+def prepare(folder: Path) -> None:
+    """Version 2 as the current generation and version 1 as the one before."""
+    store = LastGood(folder / "node")
+    store.save(Snap(1, entities(1)).as_node_has_it())
+    store.save(Snap(2, entities(2)).as_node_has_it())
+
+
+def spoil(folder: Path, generation: Generation) -> None:
+    path = folder / "node" / generation.value
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+async def test_a_spoiled_file_is_moved_aside_and_the_previous_one_serves(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    spoil(tmp_path, Generation.CURRENT)
+    async with node(NOWHERE, tmp_path, restore=True) as one:
+        assert one.sink.running is not None
+        assert one.sink.running.version == 1
+        assert "checksum" in one.link.status.last_good
+        assert (tmp_path / "node" / "current.bad").exists()
+
+
+async def test_with_both_spoiled_nothing_is_served_until_the_control_plane_is_there(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    spoil(tmp_path, Generation.CURRENT)
+    spoil(tmp_path, Generation.PREVIOUS)
+    async with plane() as control, node(control.address, tmp_path, restore=True) as one:
+        assert one.sink.running is None
+        control.publish(Snap(3, entities(3)))
+        await until(lambda: one.sink.running is not None)
+        await until(lambda: one.link.status.last_good == "", "a good file again")
+    assert LastGood(tmp_path / "node").load(Generation.CURRENT).snapshot == Snap(3, entities(3)).as_node_has_it()
+
+
+async def test_a_config_that_the_workers_refuse_now_gives_way_to_the_previous_one(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    sink = Sink()
+
+    def refuse(snapshot: NodeSnapshot) -> Refused | None:
+        return Refused(Stage.BUILD, (Fault("BAD_REGEX", message="no"),)) if snapshot.version == 2 else None
+
+    sink.refuse = refuse
+    async with node(NOWHERE, tmp_path, sink=sink, restore=True) as one:
+        assert sink.running is not None
+        assert sink.running.version == 1
+        assert "was refused: BAD_REGEX" in one.link.status.last_good
+
+
+async def test_a_disk_that_takes_nothing_is_reported_and_serving_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_plane.node.link.SAVE_INTERVAL_S", 0.01)
+    full = True
+    save = LastGood.save
+
+    def save_unless_full(self: LastGood, snapshot: NodeSnapshot) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        save(self, snapshot)
+
+    monkeypatch.setattr(LastGood, "save", save_unless_full)
+    async with plane() as control, node(control.address, tmp_path) as one:
+        control.publish(Snap(1, entities(1)))
+        await until(lambda: "No space left" in one.link.status.last_good)
+        assert one.sink.running is not None
+        full = False
+        await until(lambda: one.link.status.last_good == "", "the file to be written when the disk has room")
+    assert LastGood(tmp_path / "node").load(Generation.CURRENT).snapshot is not None
+
+
+async def test_what_was_active_at_the_stop_is_on_disk(tmp_path: Path) -> None:
+    async with plane() as control, node(control.address, tmp_path) as one:
+        for version in range(1, 6):
+            control.publish(Snap(version, entities(version)))
+            await until(lambda version=version: one.sink.running is not None and one.sink.running.version == version)  # type: ignore[misc]  # lambda defaults
+    found = LastGood(tmp_path / "node").load(Generation.CURRENT).snapshot
+    assert found is not None
+    assert found.version == 5
+
+
+async def test_a_mistake_of_ours_in_applying_is_a_refusal_and_not_silence(tmp_path: Path) -> None:
+    sink = Sink()
+
+    def crash(_: NodeSnapshot) -> Refused | None:
+        raise ZeroDivisionError("boom")
+
+    sink.refuse = crash
+    async with plane() as control, node(control.address, tmp_path, sink=sink):
+        control.publish(Snap(1, entities(1)))
+        await until(lambda: bool(control.nodes.views() and control.nodes.views()[0].faults))
+        assert control.nodes.views()[0].faults[0].message == "ZeroDivisionError: boom"

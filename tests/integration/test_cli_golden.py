@@ -1,0 +1,391 @@
+"""Every command's output, as a table and as JSON, compared with files in golden/cli.
+
+The command line runs in this process against an Admin API made of prepared answers. A golden file holds what an
+operator would see: exit code, stdout, stderr. `POINTSMAN_GOLDEN=write` writes them anew; read the difference before
+it is committed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pointsman.cli import files, switching
+from pointsman.cli.json_values import Json, JsonObject
+from pointsman.cli.main import main
+from tests.integration.cli_admin import FakeAdmin
+
+GOLDEN = Path(__file__).parent / "golden" / "cli"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+SERVICE: JsonObject = {
+    "id": "11111111-1111-4111-8111-111111111111",
+    "name": "example-service",
+    "protocol": "http",
+    "host": "blue",
+    "port": 80,
+    "path": "/anything",
+    "retries": 5,
+    "enabled": True,
+    "tags": ["shop", "prod"],
+    "client_certificate": None,
+    "created_at": 1700000000,
+    "updated_at": 1700000000,
+}
+NAMELESS: JsonObject = {**SERVICE, "id": "11111111-1111-4111-8111-222222222222", "name": None, "tags": None}
+ROUTE: JsonObject = {
+    "id": "22222222-2222-4222-8222-222222222222",
+    "name": "example-route",
+    "protocols": ["http", "https"],
+    "methods": None,
+    "hosts": ["example.domain.com"],
+    "paths": None,
+    "headers": {"x-a": ["one", "two"]},
+    "service": {"id": SERVICE["id"]},
+    "tags": None,
+}
+UPSTREAM: JsonObject = {
+    "id": "33333333-3333-4333-8333-333333333333",
+    "name": "blue",
+    "algorithm": "round-robin",
+    "slots": 10000,
+    "tags": None,
+    "healthchecks": {"active": {"healthy": {"interval": 0}, "type": "http"}, "threshold": 0},
+}
+TARGET: JsonObject = {
+    "id": "44444444-4444-4444-8444-444444444444",
+    "upstream": {"id": UPSTREAM["id"]},
+    "target": "192.168.34.15:80",
+    "weight": 100,
+    "tags": None,
+    "created_at": 1700000000.5,
+}
+
+
+def node(number: int, **facts: Json) -> JsonObject:
+    return {
+        "node_id": f"0000000{number}-0000-4000-8000-000000000000",
+        "hostname": f"dp-{number}",
+        "ip": "127.0.0.1",
+        "software": "pointsman/0.1.0",
+        "labels": {"zone": f"eu-{number}"},
+        "state": "current",
+        "version": 9,
+        "snapshot_hash": "ab" * 32,
+        "last_seen_s_ago": 0.4,
+        "apply_took_s": 0.0042,
+        "faults": [],
+        "reason": "",
+        **facts,
+    }
+
+
+FAULT: JsonObject = {
+    "code": "regex",
+    "collection": "routes",
+    "entity_id": ROUTE["id"],
+    "entity_name": "example-route",
+    "field": "paths",
+    "message": "missing ): (",
+}
+LAGGING: JsonObject = {
+    "node_id": "00000002-0000-4000-8000-000000000000",
+    "hostname": "dp-2",
+    "state": "lagging",
+    "version": 8,
+    "reason": "offered and not answered, last heard 0.6 s ago",
+    "stage": None,
+    "faults": [],
+}
+REFUSING: JsonObject = {
+    **LAGGING,
+    "state": "rejected",
+    "reason": "routes example-route paths: missing ): (",
+    "stage": "build",
+    "faults": [FAULT],
+}
+SUMMARY: JsonObject = {
+    "created": 1,
+    "updated": 1,
+    "deleted": 1,
+    "unchanged": 6,
+    "changes": [
+        {
+            "operation": "create",
+            "entity_type": "target",
+            "id": TARGET["id"],
+            "name": "192.168.34.15:80",
+            "parent": {"upstream": "blue"},
+            "fields": [],
+        },
+        {
+            "operation": "update",
+            "entity_type": "service",
+            "id": SERVICE["id"],
+            "name": "example-service",
+            "parent": None,
+            "fields": [
+                {"field": "host", "before": "blue", "after": "green"},
+                {"field": "path", "before": "/anything", "after": None},
+            ],
+        },
+        {
+            "operation": "delete",
+            "entity_type": "route",
+            "id": ROUTE["id"],
+            "name": "example-route",
+            "parent": {"service": "example-service"},
+            "fields": [],
+        },
+    ],
+    "omitted": 0,
+}
+NOT_FOUND: JsonObject = {"message": "Not found"}
+REFUSED_FILE: JsonObject = {
+    "code": 14,
+    "name": "invalid declarative configuration",
+    "message": "declarative config is invalid: {...}",
+    "fields": {},
+    "problems": [
+        {
+            "entity_type": "service",
+            "entity_name": "example-service",
+            "path": "services[0]",
+            "line": 2,
+            "field": "hots",
+            "message": "unknown field",
+            "remedy": "write 'host' if that was meant, or remove 'hots'",
+        },
+        {
+            "entity_type": "",
+            "entity_name": "",
+            "path": "plugins",
+            "line": 1,
+            "field": "",
+            "message": "'plugins' are not supported yet",
+            "remedy": "remove 'plugins' from the file",
+        },
+    ],
+    "problems_omitted": 3,
+}
+SCHEMA_VIOLATION: JsonObject = {
+    "code": 2,
+    "name": "schema violation",
+    "message": "2 schema violations (host: required field missing; protocols.1: expected one of: http)",
+    "fields": {"host": "required field missing", "protocols": [None, "expected one of: http"]},
+}
+TAKEN: JsonObject = {
+    "code": 5,
+    "name": "unique constraint violation",
+    "message": """UNIQUE violation detected on '{name="example-service"}'""",
+    "fields": {"name": "example-service"},
+}
+VERSIONS: JsonObject = {
+    "data": [
+        {
+            "version": 9,
+            "committed_at": 1700000100.25,
+            "author": "ann",
+            "source": "admin-api",
+            "address": "127.0.0.1",
+            "reason": "release 2.7.1",
+            "change_count": 1,
+        },
+        {
+            "version": 8,
+            "committed_at": 1700000000.0,
+            "author": "",
+            "source": "sync",
+            "address": "127.0.0.1",
+            "reason": "",
+            "change_count": 8,
+        },
+    ],
+    "next": None,
+}
+
+FILE = str(EXAMPLES / "blue-green.yaml")
+SERVICES = f"/services?size={1000}"
+PATCH = "/services/example-service"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line and the answers it finds; `formats` are the ways it is run."""
+
+    name: str
+    arguments: list[str]
+    prepare: Callable[[FakeAdmin], object]
+    formats: tuple[str, ...] = ("table", "json")
+
+
+def page(*entities: JsonObject) -> JsonObject:
+    return {"data": list(entities), "next": None}
+
+
+def switching_case(admin: FakeAdmin, *, status: int, body: Json, nodes: JsonObject) -> None:
+    admin.answer("GET", PATCH, SERVICE)
+    admin.answer("GET", "/upstreams/green", UPSTREAM)
+    admin.answer("PATCH", PATCH, body, status=status, version=9)
+    admin.answer("GET", "/fleet/nodes", nodes)
+
+
+def waited(total: int, *lagging: JsonObject) -> JsonObject:
+    return {
+        "version": 9,
+        "nodes": {
+            "total": total,
+            "applied": total - len(lagging),
+            "rejected": [node["node_id"] for node in lagging if node["state"] == "rejected"],
+            "lagging": list(lagging),
+        },
+        "waited_s": 1.0,
+        "entity": {**SERVICE, "host": "green"},
+    }
+
+
+FLEET = page(node(1), node(2))
+
+CASES = [
+    Case("service-list", ["service", "list"], lambda a: a.answer("GET", SERVICES, page(SERVICE, NAMELESS)),
+         ("table", "json", "yaml", "name")),
+    Case("service-list-empty", ["service", "list", "--tags", "a,b"],
+         lambda a: a.answer("GET", "/services?tags=a%2Cb&size=1000", page())),
+    Case("service-get", ["service", "get", "example-service"], lambda a: a.answer("GET", PATCH, SERVICE),
+         ("table", "json", "yaml", "name")),
+    Case("service-get-missing", ["service", "get", "nope"],
+         lambda a: a.answer("GET", "/services/nope", NOT_FOUND, status=404)),
+    Case("service-create", ["service", "create", "name=example-service", "host=blue"],
+         lambda a: a.answer("POST", "/services", SERVICE, status=201, version=9)),
+    Case("service-create-invalid", ["service", "create", "name=x"],
+         lambda a: a.answer("POST", "/services", SCHEMA_VIOLATION, status=400)),
+    Case("service-create-taken", ["service", "create", "name=example-service", "host=h"],
+         lambda a: a.answer("POST", "/services", TAKEN, status=409)),
+    Case("service-set-waited", ["service", "set", "example-service", "host=green", "--wait", "5"],
+         lambda a: a.answer("PATCH", PATCH, {**SERVICE, "host": "green"}, version=9)),
+    Case("service-set-lagging", ["service", "set", "example-service", "host=green", "--wait", "5"],
+         lambda a: a.answer("PATCH", PATCH, waited(2, LAGGING), status=202, version=9)),
+    Case("service-delete", ["service", "delete", "example-service"],
+         lambda a: a.answer("GET", PATCH, SERVICE).answer("DELETE", PATCH, status=204, version=10)),
+    Case("route-list", ["route", "list"],
+         lambda a: a.answer("GET", "/routes?size=1000", page(ROUTE)).answer("GET", SERVICES, page(SERVICE))),
+    Case("route-get", ["route", "get", "example-route"], lambda a: a.answer("GET", "/routes/example-route", ROUTE)),
+    Case("upstream-list", ["upstream", "list"], lambda a: a.answer("GET", "/upstreams?size=1000", page(UPSTREAM))),
+    Case("upstream-get", ["upstream", "get", "blue"], lambda a: a.answer("GET", "/upstreams/blue", UPSTREAM)),
+    Case("target-list", ["target", "list", "--upstream", "blue"],
+         lambda a: a.answer("GET", "/upstreams/blue/targets/all?size=1000", page(TARGET))),
+    Case("target-get-missing", ["target", "get", "[::1]:80", "-u", "blue"],
+         lambda a: a.answer("GET", "/upstreams/blue/targets/%5B%3A%3A1%5D%3A80", NOT_FOUND, status=404)),
+    Case("target-set", ["target", "set", "192.168.34.15:80", "weight=1", "-u", "blue"],
+         lambda a: a.answer("PATCH", "/upstreams/blue/targets/192.168.34.15%3A80", TARGET, version=9)),
+    Case("sync", ["sync", "-f", FILE], lambda a: a.answer("POST", "/config/sync", SUMMARY, version=9),
+         ("table", "json", "name")),
+    Case("sync-waited", ["sync", "-f", FILE, "--wait", "5"],
+         lambda a: a.answer("POST", "/config/sync", SUMMARY, version=9), ("table",)),
+    Case("sync-no-nodes", ["sync", "-f", FILE, "--wait", "5"],
+         lambda a: a.answer("POST", "/config/sync", {**waited(0), **SUMMARY}, status=202, version=9)),
+    Case("sync-refused", ["sync", "-f", FILE], lambda a: a.answer("POST", "/config/sync", REFUSED_FILE, status=400)),
+    Case("apply-nothing", ["apply", "-f", FILE],
+         lambda a: a.answer("POST", "/config/apply",
+                            {"created": 0, "updated": 0, "deleted": 0, "unchanged": 8, "changes": [], "omitted": 0},
+                            version=9)),
+    Case("diff", ["diff", "-f", FILE, "--non-zero-exit-code"],
+         lambda a: a.answer("POST", "/config/diff?mode=sync", SUMMARY)),
+    Case("dump", ["dump", "--select-tag", "a", "--select-tag", "b", "--with-id"],
+         lambda a: a.answer("GET", "/config/dump?format=yaml&select_tags=a%2Cb&with_ids=true",
+                            text='_format_version: "3.0"\n'), ("table",)),
+    Case("dump-json", ["dump"], lambda a: a.answer("GET", "/config/dump?format=json", {"_format_version": "3.0"}),
+         ("json",)),
+    Case("switch", ["switch", "example-service", "--to", "green"],
+         lambda a: switching_case(a, status=200, body={**SERVICE, "host": "green"}, nodes=FLEET)),
+    Case("switch-timed-out", ["switch", "example-service", "--to", "green", "--wait", "1"],
+         lambda a: switching_case(a, status=202, body=waited(2, LAGGING),
+                                  nodes=page(node(1), node(2, state="syncing", version=8, apply_took_s=None)))),
+    Case("switch-refused-by-a-node", ["switch", "example-service", "--to", "green"],
+         lambda a: switching_case(a, status=202, body=waited(2, REFUSING),
+                                  nodes=page(node(1), node(2, state="rejected", version=8, faults=[FAULT])))),
+    Case("switch-without-nodes", ["switch", "example-service", "--to", "green"],
+         lambda a: switching_case(a, status=202, body=waited(0), nodes=page())),
+    Case("switch-to-nothing", ["switch", "example-service", "--to", "gren"],
+         lambda a: a.answer("GET", PATCH, SERVICE).answer("GET", "/upstreams/gren", NOT_FOUND, status=404)),
+    Case("switch-no-service", ["switch", "nope", "--to", "green"],
+         lambda a: a.answer("GET", "/services/nope", NOT_FOUND, status=404)),
+    Case("nodes", ["nodes"],
+         lambda a: a.answer("GET", "/fleet/nodes",
+                            page(node(2, state="expired", last_seen_s_ago=7300.0, labels={}), node(1))),
+         ("table", "json", "name")),
+    Case("nodes-none", ["nodes"], lambda a: a.answer("GET", "/fleet/nodes", page())),
+    Case("status", ["status"],
+         lambda a: a.answer("GET", "/", {"version": "3.9.1", "node_id": "55555555-5555-4555-8555-555555555555"})
+                    .answer("GET", "/status", {"database": {"reachable": True}})
+                    .answer("GET", "/versions?size=1", VERSIONS)
+                    .answer("GET", "/fleet/nodes", page(node(1), node(2), node(3, state="lagging")))),
+    Case("history", ["history"], lambda a: a.answer("GET", "/versions?size=20", VERSIONS), ("table", "json", "name")),
+    Case("denied", ["history"],
+         lambda a: a.answer("GET", "/versions?size=20", {"message": "no such token"}, status=403)),
+    Case("server-error", ["history"],
+         lambda a: a.answer("GET", "/versions?size=20", {"message": "An unexpected error occurred"}, status=500)),
+]  # fmt: skip
+
+
+@pytest.fixture
+def admin(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdmin]:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("POINTSMAN_ADDR", raising=False)
+    time.tzset()
+    # The measured time is the one thing that differs from run to run.
+    ticks = iter(range(1_000))
+    for module in (files, switching):
+        monkeypatch.setattr(module, "time", FakeTime(ticks))
+    monkeypatch.setattr("pointsman.cli.entities.time", FakeTime(ticks))
+    with FakeAdmin() as fake:
+        yield fake
+    monkeypatch.undo()
+    time.tzset()
+
+
+class FakeTime:
+    """A `time` module whose clock moves by 12.5 ms at each look."""
+
+    def __init__(self, ticks: Iterator[int]) -> None:
+        self._ticks = ticks
+
+    def monotonic(self) -> float:
+        return next(self._ticks) * 0.0125
+
+
+@pytest.mark.parametrize(("case", "form"), [pytest.param(c, f, id=f"{c.name}-{f}") for c in CASES for f in c.formats])
+def test_output(case: Case, form: str, admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
+    case.prepare(admin)
+    exit_code = main(["--addr", admin.address, *case.arguments, "-o", form])
+    captured = capsys.readouterr()
+    shown = " ".join(case.arguments).replace(str(EXAMPLES), "examples")
+    seen = f"$ pointsman {shown} -o {form}\nexit {exit_code}\n--- stdout\n{captured.out}--- stderr\n{captured.err}"
+    seen = seen.replace(admin.address, "http://127.0.0.1:8001").replace(str(EXAMPLES), "examples")
+    path = GOLDEN / f"{case.name}.{form}.txt"
+    if os.environ.get("POINTSMAN_GOLDEN") == "write":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(seen)
+    assert seen == path.read_text()
+
+
+def test_tables_fit_80_columns() -> None:
+    for path in GOLDEN.glob("*.table.txt"):
+        for line in path.read_text().partition("--- stdout\n")[2].partition("--- stderr\n")[0].splitlines():
+            assert len(line) <= 80, path.name
+
+
+def test_every_golden_file_has_its_case() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{c.name}.{f}.txt" for c in CASES for f in c.formats}
+
+
+def test_golden_files_hold_nothing_of_this_machine() -> None:
+    for path in GOLDEN.iterdir():
+        assert not re.search(r"/(home|root|tmp|work)/", path.read_text()), path.name

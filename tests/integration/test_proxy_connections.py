@@ -1,0 +1,258 @@
+"""Client connections over time: limits on slowness, backpressure and bounded memory, swaps, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from data_plane.model import ServiceConfig
+from data_plane.proxy.settings import ProxySettings
+from data_plane.proxy.tables import ServiceRuntime, Tables
+from tests.support.echo_upstream import EchoSettings, start_echo
+from tests.support.proxying import (
+    Client,
+    HandBalancer,
+    endpoint_at,
+    proxy_to,
+    route_to_first,
+    router_of,
+    until,
+    upstream_of,
+)
+
+GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
+QUICK = ProxySettings(head_timeout_s=0.2, body_idle_timeout_s=0.2, keepalive_timeout_s=0.2, send_timeout_s=0.3)
+
+
+async def test_slow_heads_and_bodies_are_408_and_idle_connections_are_closed() -> None:
+    async with proxy_to(routes=[], settings=QUICK) as rig:
+        silent, head, idle = [await Client.open(rig.port) for _ in range(3)]
+        head.send(b"GET / HTTP/1.1\r\nHo")
+        idle.send(GET)
+        assert (await idle.answer()).status == 404
+        assert (await head.answer()).status == 408
+        assert (await silent.answer()).status == 408
+        for client in (silent, head, idle):
+            assert await client.to_end() == b""
+            await client.close()
+
+
+async def test_a_dripping_head_does_not_gain_time_by_each_octet() -> None:
+    async with proxy_to(routes=[], settings=QUICK) as rig:
+        client = await Client.open(rig.port)
+
+        async def drip() -> None:
+            while True:
+                client.send(b"G")
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        assert (await client.answer()).status == 408
+        dripping.cancel()
+        await client.close()
+
+
+async def test_a_body_that_stops_is_408_whether_gathered_or_streamed() -> None:
+    server = await start_echo(EchoSettings())
+    port = server.sockets[0].getsockname()[1]
+    for buffered in (True, False):
+        async with proxy_to(port, settings=QUICK, routes=[route_to_first(request_buffering=buffered)]) as rig:
+            client = await Client.open(rig.port)
+            client.send(b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel")
+            assert (await client.answer()).status == 408
+            assert await client.to_end() == b""
+            await client.close()
+            await rig.settled()
+    server.close()
+
+
+async def test_a_download_is_read_no_faster_than_the_client_takes_it() -> None:
+    """The upstream would send 64 MiB at once; what it gets rid of while the client reads nothing must be bounded."""
+    sent = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n")
+        for _ in range(1024):
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+
+    async with upstream_of(flood) as port, proxy_to(port) as rig:
+        client = await Client.open(rig.port)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # the stream's transport reads
+        client.send(GET)
+        await until(lambda: sent > 0)
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.1)
+        assert sent < 40_000_000
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len((await client.answer()).body) == 67108864
+        await client.close()
+
+
+async def test_an_upload_is_read_no_faster_than_the_upstream_takes_it() -> None:
+    go = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await go.wait()
+        left = 67108864
+        while left:
+            left -= len(await reader.read(1 << 20))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with upstream_of(slow) as port, proxy_to(port) as rig:
+        client = await Client.open(rig.port)
+        client.send(b"PUT /x HTTP/1.1\r\nHost: h\r\nContent-Length: 67108864\r\n\r\n")
+        written = 0
+
+        async def upload() -> None:
+            nonlocal written
+            for _ in range(1024):
+                client.send(b"x" * 65536)
+                await client.writer.drain()
+                written += 65536
+
+        uploading = asyncio.create_task(upload())
+        await until(lambda: written > 0)
+        before = -1
+        while before != written:
+            before = written
+            await asyncio.sleep(0.1)
+        assert written < 40_000_000
+        go.set()
+        await uploading
+        assert (await client.answer()).status == 200
+        await client.close()
+
+
+async def test_a_client_that_takes_nothing_is_cut_off() -> None:
+    server = await start_echo(EchoSettings())
+    async with proxy_to(server.sockets[0].getsockname()[1], settings=QUICK) as rig:
+        client = await Client.open(rig.port)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.send(b"GET /big/100000000 HTTP/1.1\r\nHost: h\r\n\r\n")
+        await until(lambda: rig.factory.in_flight == 1)
+        await until(lambda: rig.factory.connections == 0)
+        await rig.settled()
+        client.writer.transport.abort()
+    server.close()
+
+
+async def test_pipelined_requests_wait_in_a_bounded_buffer() -> None:
+    go = asyncio.Event()
+    served = 0
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            await go.wait()
+            served += 1
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with upstream_of(slow) as port, proxy_to(port) as rig:
+        client = await Client.open(rig.port)
+        client.send(GET * 2000)
+        await until(lambda: rig.factory.in_flight == 1)
+        await asyncio.sleep(0.05)
+        assert rig.factory.in_flight == 1
+        go.set()
+        for _ in range(2000):
+            assert (await client.answer()).status == 200
+        assert served == 2000
+        await client.close()
+
+
+async def test_a_swap_touches_no_request_under_way() -> None:
+    settings = [EchoSettings(colour=colour) for colour in ("blue", "green")]
+    servers = [await start_echo(one) for one in settings]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
+    async with proxy_to(ports[0]) as rig:
+        green = HandBalancer([endpoint_at(ports[1])])
+        first, second = [await Client.open(rig.port) for _ in range(2)]
+        first.send(b"GET /sleep/0.2 HTTP/1.1\r\nHost: h\r\n\r\n" + GET)
+        await until(lambda: settings[0].requests == 1)
+        runtime = ServiceRuntime(ServiceConfig(id="s"), green)
+        rig.active.tables = Tables(8, router_of([route_to_first()]), {"s": runtime})
+        second.send(GET)
+        assert (await second.answer()).field("X-Colour") == "green"
+        assert (await first.answer()).field("X-Colour") == "blue"
+        assert (await first.answer()).field("X-Colour") == "green"
+        await rig.settled()
+        assert green.in_flight == 0
+        for client in (first, second):
+            await client.close()
+    for server in servers:
+        server.close()
+
+
+async def test_draining_finishes_what_is_under_way_and_closes_the_rest() -> None:
+    server = await start_echo(EchoSettings())
+    async with proxy_to(server.sockets[0].getsockname()[1]) as rig:
+        busy, idle, late = [await Client.open(rig.port) for _ in range(3)]
+        for client in (idle, late):
+            client.send(GET)
+            assert (await client.answer()).field("Connection") == "keep-alive"
+        busy.send(b"GET /sleep/0.3 HTTP/1.1\r\nHost: h\r\n\r\n")
+        await until(lambda: rig.factory.in_flight == 1)
+        rig.factory.begin_drain()
+        late.send(GET)
+        answer = await late.answer()
+        assert answer.status == 200
+        assert answer.field("Connection") == "close"
+        assert await late.to_end() == b""
+        answer = await busy.answer()
+        assert answer.status == 200
+        assert answer.field("Connection") == "close"
+        assert await busy.to_end() == b""
+        assert await idle.to_end() == b""
+        assert rig.factory.connections == 0
+        for client in (busy, idle, late):
+            await client.close()
+    server.close()
+
+
+async def test_cut_ends_everything() -> None:
+    server = await start_echo(EchoSettings())
+    async with proxy_to(server.sockets[0].getsockname()[1]) as rig:
+        client = await Client.open(rig.port)
+        client.send(b"GET /sleep/30 HTTP/1.1\r\nHost: h\r\n\r\n")
+        await until(lambda: rig.factory.in_flight == 1)
+        rig.factory.cut()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await client.answer()
+        await rig.settled()
+        await client.close()
+    server.close()
+
+
+async def test_one_connection_serves_a_limited_number_of_requests() -> None:
+    async with proxy_to(routes=[], settings=ProxySettings(keepalive_requests_max=2)) as rig:
+        client = await Client.open(rig.port)
+        client.send(GET)
+        assert (await client.answer()).field("Connection") == "keep-alive"
+        client.send(GET)
+        assert (await client.answer()).field("Connection") == "close"
+        assert await client.to_end() == b""
+        await client.close()
+
+
+async def test_bodies_beyond_the_limit_are_413() -> None:
+    server = await start_echo(EchoSettings())
+    settings = ProxySettings(body_bytes_max=1000)
+    async with proxy_to(server.sockets[0].getsockname()[1], settings=settings) as rig:
+        for body in (
+            b"Content-Length: 1001\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001 + b"\r\n0\r\n\r\n",
+        ):
+            answer = await rig.ask(b"POST /x HTTP/1.1\r\nHost: h\r\n" + body, close=True)
+            assert answer.startswith(b"HTTP/1.1 413 ")
+        assert json.loads((await rig.ask(GET)).partition(b"\r\n\r\n")[2])["path"] == "/x"
+    server.close()

@@ -1,0 +1,231 @@
+"""Goal: any history of offers, cuts, refusals and restarts ends with the node on the latest good version, or with the
+control plane knowing why not; what a node refused is never pulled again. Method: both pure sessions joined by an
+unreliable conversation, driven by random histories.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from typing_extensions import override
+
+from control_plane.fleet.session import Ahead, Idle, Parked, Rejection, Waiting
+from control_plane.fleet.session import Fault as PlaneFault
+from control_plane.fleet.session import Session as PlaneSession
+from control_plane.fleet.session import SnapshotRef as PlaneRef
+from control_plane.fleet.session import Stage as PlaneStage
+from data_plane.node import session as node
+from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.snapshot import Offer, SnapshotRef
+
+
+def epoch(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def content(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def to_plane(ref: SnapshotRef) -> PlaneRef:
+    return PlaneRef(ref.epoch, ref.version, ref.snapshot_hash)
+
+
+def to_offer(ref: PlaneRef) -> Offer:
+    return Offer(SnapshotRef(ref.epoch, ref.version, ref.snapshot_hash), 1, 1, bytes(32), 1, 1)
+
+
+class Conversation(RuleBasedStateMachine):
+    """One node process at a time, one control plane; both may restart, the link may break at any step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch = 1
+        self.head = PlaneRef(b"", 0, b"")
+        self.bad: set[bytes] = set()  # contents that this node's software can't apply
+        self.node = node.Session()
+        self.disk = SnapshotRef(b"", 0, b"")
+        self.plane: PlaneSession | None = None
+        self.parked: Rejection | None = None  # what the registry keeps of the node between streams
+        self.to_node: deque[PlaneRef] = deque(maxlen=1)  # the send slot: latest wins
+        self.to_plane: deque[node.TellApplied | node.TellRejected] = deque()
+        self.pulls: list[SnapshotRef] = []
+        self.refused: set[SnapshotRef] = set()
+        self.work: node.StartPull | node.ApplyPulled | node.Adopt | None = None
+
+    # --- what the link does with the session's actions ---
+
+    def perform(self, actions: tuple[node.Action, ...]) -> None:
+        for action in actions:
+            match action:
+                case node.StartPull():
+                    assert self.work is None, "two pieces of work at once"
+                    assert action.offer.ref not in self.refused, "a refused snapshot was pulled again"
+                    self.pulls.append(action.offer.ref)
+                    self.work = action
+                case node.ApplyPulled() | node.Adopt():
+                    assert self.work is None, "two pieces of work at once"
+                    if isinstance(action, node.Adopt):
+                        assert action.ref.snapshot_hash == self.node.running.snapshot_hash
+                    self.work = action
+                case node.StopPull():
+                    assert isinstance(self.work, node.StartPull)
+                    self.work = None
+                case node.TellApplied() | node.TellRejected():
+                    assert self.plane is not None, "told over no conversation"
+                    self.to_plane.append(action)
+
+    def offer(self, wanted: bool) -> None:
+        if wanted:
+            self.to_node.append(self.head)
+
+    # --- events ---
+
+    @rule(new_content=st.integers(0, 5), breaks=st.booleans())
+    def write(self, new_content: int, breaks: bool) -> None:
+        number = new_content * 2 + breaks
+        if breaks:
+            self.bad.add(content(number))
+        self.head = PlaneRef(epoch(self.epoch), self.head.version + 1, content(number))
+        if self.plane is not None:
+            self.offer(self.plane.head_moved(self.head))
+
+    @precondition(lambda self: self.plane is None)
+    @rule()
+    def connect(self) -> None:
+        self.plane = PlaneSession(running=to_plane(self.node.running), head=self.head, rejection=self.parked)
+        self.node.connected()
+        self.offer(isinstance(self.plane.phase, Waiting))
+
+    @rule(kind=st.sampled_from(["cut", "cut", "plane", "node", "store"]), back=st.integers(0, 3))
+    def disturb(self, kind: str, back: int) -> None:
+        """One rule for all of them, so that quiet stretches are long enough for things to pile up."""
+        if kind == "store":
+            self.restore_store(back)
+        elif kind == "plane":
+            self.restart_plane()
+        elif kind == "node":
+            self.restart_node()
+        else:
+            self.cut()
+
+    def cut(self) -> None:
+        if self.plane is None:
+            return
+        self.parked = self.plane.rejection
+        self.plane = None
+        self.to_node.clear()
+        self.to_plane.clear()
+        self.perform(self.node.disconnected())
+
+    def restart_plane(self) -> None:
+        self.cut()
+        self.parked = None
+
+    def restore_store(self, back: int) -> None:
+        """An old copy of the store is put back, and a new history begins."""
+        if self.head.version == 0:
+            return
+        self.epoch += 1
+        self.head = PlaneRef(epoch(self.epoch), max(1, self.head.version - back), self.head.snapshot_hash)
+        self.restart_plane()
+
+    def restart_node(self) -> None:
+        self.cut()
+        self.node = node.Session(self.disk)
+        self.work = None
+        self.parked = None
+        self.refused.clear()
+
+    @precondition(lambda self: bool(self.to_node))
+    @rule()
+    def deliver_offer(self) -> None:
+        self.perform(self.node.offered(to_offer(self.to_node.popleft())))
+
+    @precondition(lambda self: bool(self.to_plane))
+    @rule()
+    def deliver_report(self) -> None:
+        assert self.plane is not None
+        report = self.to_plane.popleft()
+        if isinstance(report, node.TellApplied):
+            self.offer(self.plane.applied(to_plane(report.ref)))
+        else:
+            faults = tuple(PlaneFault(fault.code, message=fault.message) for fault in report.refused.faults)
+            rejection = Rejection(to_plane(report.ref), PlaneStage(report.refused.stage.value), faults)
+            self.offer(self.plane.rejected(rejection, running=to_plane(report.running)))
+
+    @precondition(lambda self: self.plane is not None and not self.to_plane)
+    @rule()
+    def beat(self) -> None:
+        assert self.plane is not None
+        self.offer(self.plane.applied(to_plane(self.node.running)))
+
+    @precondition(lambda self: isinstance(self.work, node.StartPull))
+    @rule(gone=st.booleans())
+    def finish_pull(self, gone: bool) -> None:
+        work, self.work = self.work, None
+        assert isinstance(work, node.StartPull)
+        # The control plane drops a snapshot only after it published, and offered, a newer one.
+        if gone and to_plane(work.offer.ref) != self.head:
+            self.perform(self.node.pull_gone())
+        else:
+            self.perform(self.node.pulled())
+
+    @precondition(lambda self: isinstance(self.work, node.ApplyPulled | node.Adopt))
+    @rule()
+    def finish_apply(self) -> None:
+        work, self.work = self.work, None
+        assert isinstance(work, node.ApplyPulled | node.Adopt)
+        if work.ref.snapshot_hash in self.bad:
+            self.refused.add(work.ref)
+            self.perform(self.node.refused(Refused(Stage.BUILD, (Fault("BAD_REGEX", message="no"),))))
+        else:
+            self.disk = work.ref
+            self.perform(self.node.applied(0.001))
+
+    # --- what must hold ---
+
+    @invariant()
+    def one_work_at_a_time(self) -> None:
+        assert (self.work is None) == (self.node.work is None)
+
+    @invariant()
+    def nothing_bad_runs(self) -> None:
+        assert self.node.running.snapshot_hash not in self.bad
+
+    @override
+    def teardown(self) -> None:
+        """The world calms down: whatever happened, both ends agree in the end."""
+        if self.plane is None:
+            self.connect()
+        for _ in range(50):
+            if self.work is not None:
+                if isinstance(self.work, node.StartPull):
+                    self.finish_pull(False)
+                else:
+                    self.finish_apply()
+            elif self.to_node:
+                self.deliver_offer()
+            elif self.to_plane:
+                self.deliver_report()
+            else:
+                break
+        else:
+            raise AssertionError("the conversation does not come to rest")
+        assert self.plane is not None
+        assert self.plane.running == to_plane(self.node.running), "the control plane knows what runs"
+        match self.plane.phase:
+            case Idle():
+                assert self.head.version == 0 or self.plane.running == self.head
+            case Parked():
+                assert self.head.snapshot_hash in self.bad, "parked without a reason"
+                assert self.plane.phase.rejection.faults, "the control plane knows why not"
+            case Ahead() | Waiting():
+                raise AssertionError(f"never at rest: {self.plane.phase}")
+
+
+Conversation.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestConversation = Conversation.TestCase

@@ -1,0 +1,43 @@
+"""Complete entities, as the schemas make them."""
+
+from __future__ import annotations
+
+import uuid
+
+from control_plane.entities.registry import SCHEMAS
+from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.store.contract import Change, Operation, Origin, Version
+
+NOW = 1_700_000_000.0
+
+
+def entity(collection: str, number: int = 1, /, **fields: JsonValue) -> EntityBody:
+    """An entity of the collection whose id ends in `number`; the least it needs is filled in."""
+    needed: dict[str, EntityBody] = {
+        "services": {"host": "x.example"},
+        "routes": {"paths": ["/"]},
+        "upstreams": {"name": f"u{number}"},
+        "targets": {"target": "x.example:80", "upstream": {"id": identity("upstreams", 1)}},
+    }
+    body: EntityBody = {"id": identity(collection, number), **needed[collection], **fields}
+    return SCHEMAS[collection].on_insert(body, now=NOW, resolve=lambda *_: None)
+
+
+def identity(collection: str, number: int) -> str:
+    return str(uuid.UUID(int=(sorted(SCHEMAS).index(collection) + 1 << 64) + number))
+
+
+def version_of(number: int, *changes: Change) -> Version:
+    return Version(number, NOW, Origin(), len(changes), changes)
+
+
+def created(collection: str, body: EntityBody) -> Change:
+    return Change(Operation.CREATE, collection, str(body["id"]), None, body)
+
+
+def updated(collection: str, before: EntityBody, after: EntityBody) -> Change:
+    return Change(Operation.UPDATE, collection, str(after["id"]), before, after)
+
+
+def deleted(collection: str, body: EntityBody) -> Change:
+    return Change(Operation.DELETE, collection, str(body["id"]), body, None)

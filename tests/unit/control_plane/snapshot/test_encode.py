@@ -1,0 +1,174 @@
+"""Every field of an entity reaches the wire, and null is what Kong takes it for at run time."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.message import Message
+
+from control_plane.entities.registry import SCHEMAS
+from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.snapshot.encode import ENCODERS, Unencodable, encode
+from pointsman.wire.v1 import config_pb2 as wire
+from tests.unit.control_plane.snapshot.bodies import entity, identity
+
+SINGULAR = {"services": "service", "routes": "route", "upstreams": "upstream", "targets": "target"}
+NOT_FOR_NODES = {"tags", "updated_at", "enabled"}
+
+
+def decoded(collection: str, body: EntityBody) -> Message:
+    message = wire.Entity.FromString(encode(collection, body))
+    assert message.WhichOneof("kind") == SINGULAR[collection]
+    inner = getattr(message, SINGULAR[collection])
+    assert isinstance(inner, Message)
+    return inner
+
+
+def test_every_collection_is_encoded() -> None:
+    """A collection that joins later is encoded, or left out on purpose here."""
+    assert set(ENCODERS) == set(SCHEMAS)
+
+
+@pytest.mark.parametrize("collection", sorted(SCHEMAS))
+def test_every_field_has_its_place_on_the_wire(collection: str) -> None:
+    fields = set(decoded(collection, entity(collection)).DESCRIPTOR.fields_by_name)
+    expected = set(SCHEMAS[collection].fields) - NOT_FOR_NODES
+    if collection != "routes":
+        expected -= {"created_at"}
+    assert fields == expected
+
+
+def test_a_service() -> None:
+    service = decoded(
+        "services",
+        entity(
+            "services", name="s", protocol="https", host="blue", port=8443, path="/a%20b", retries=3,
+            connect_timeout=1, write_timeout=1500, read_timeout=2147483646, tls_verify=False, tls_verify_depth=0,
+            ca_certificates=[identity("services", 9)], client_certificate={"id": identity("services", 8)},
+        ),
+    )  # fmt: skip
+    assert isinstance(service, wire.Service)
+    assert (service.id, service.name, service.protocol, service.host) == (identity("services", 1), "s", "https", "blue")
+    assert (service.port, service.path, service.retries) == (8443, "/a%20b", 3)
+    assert (service.connect_timeout.seconds, service.connect_timeout.nanos) == (0, 1_000_000)
+    assert (service.write_timeout.seconds, service.write_timeout.nanos) == (1, 500_000_000)
+    assert (service.read_timeout.seconds, service.read_timeout.nanos) == (2147483, 646_000_000)
+    assert service.HasField("tls_verify")
+    assert not service.tls_verify
+    assert service.HasField("tls_verify_depth")
+    assert service.tls_verify_depth == 0
+    assert list(service.ca_certificates) == [identity("services", 9)]
+    assert service.client_certificate == identity("services", 8)
+
+
+def test_null_travels_as_what_it_means() -> None:
+    service = decoded(
+        "services",
+        entity("services", name=None, retries=None, connect_timeout=None, write_timeout=None, read_timeout=None),
+    )
+    assert isinstance(service, wire.Service)
+    assert (service.name, service.path, service.retries) == ("", "", 5)
+    assert (service.connect_timeout.seconds, service.write_timeout.seconds, service.read_timeout.seconds) == (60,) * 3
+    assert not service.HasField("tls_verify")
+    assert not service.HasField("tls_verify_depth")
+    upstream = decoded("upstreams", entity("upstreams", slots=None))
+    assert isinstance(upstream, wire.Upstream)
+    assert upstream.slots == 10000
+    target = decoded("targets", entity("targets", weight=None))
+    assert isinstance(target, wire.Target)
+    assert target.weight == 100
+
+
+def test_zero_is_not_null() -> None:
+    service, target = (
+        decoded("services", entity("services", retries=0)),
+        decoded("targets", entity("targets", weight=0)),
+    )
+    assert isinstance(service, wire.Service)
+    assert isinstance(target, wire.Target)
+    assert (service.retries, target.weight) == (0, 0)
+
+
+def test_a_route() -> None:
+    route = decoded(
+        "routes",
+        entity(
+            "routes", name="r", protocols=["https"], methods=["GET"], hosts=["*.x", "y"], paths=["/a", "~/b$"],
+            headers={"x-b": ["2", "1"], "X-A": ["~*v"]}, snis=["z"], https_redirect_status_code=301,
+            regex_priority=-5, strip_path=False, path_handling="v1", preserve_host=True, request_buffering=False,
+            response_buffering=False, service={"id": identity("services", 1)}, created_at=77, tags=["t"],
+        ),
+    )  # fmt: skip
+    assert isinstance(route, wire.Route)
+    assert (list(route.protocols), list(route.methods), list(route.hosts)) == (["https"], ["GET"], ["*.x", "y"])
+    assert (list(route.paths), list(route.snis)) == (["/a", "~/b$"], ["z"])
+    assert [(header.name, list(header.values)) for header in route.headers] == [("X-A", ["~*v"]), ("x-b", ["2", "1"])]
+    assert (route.https_redirect_status_code, route.regex_priority, route.path_handling) == (301, -5, "v1")
+    assert (route.strip_path, route.preserve_host, route.request_buffering, route.response_buffering) == (
+        False,
+        True,
+        False,
+        False,
+    )
+    assert (route.service, route.created_at) == (identity("services", 1), 77)
+
+
+def test_a_stream_routes_peers() -> None:
+    sources: JsonValue = [{"ip": "10.0.0.0/8"}, {"port": 0}, {"ip": "::1", "port": 9}]
+    route = decoded("routes", entity("routes", paths=None, protocols=["tcp"], sources=sources))
+    assert isinstance(route, wire.Route)
+    assert [(peer.ip, peer.port if peer.HasField("port") else None) for peer in route.sources] == [
+        ("10.0.0.0/8", None),
+        ("", 0),
+        ("::1", 9),
+    ]
+
+
+def test_an_upstreams_health_checks() -> None:
+    checks: JsonValue = {
+        "threshold": 12.5,
+        "active": {
+            "type": "https",
+            "timeout": 0.25,
+            "headers": {"x": ["y"]},
+            "https_sni": "s",
+            "healthy": {"interval": 1.5, "successes": 2, "http_statuses": [204]},
+        },
+        "passive": {"unhealthy": {"tcp_failures": 3, "timeouts": 4, "http_failures": 5}},
+    }
+    upstream = decoded("upstreams", entity("upstreams", healthchecks=checks, use_srv_name=True, host_header="h"))
+    assert isinstance(upstream, wire.Upstream)
+    active, passive = upstream.healthchecks.active, upstream.healthchecks.passive
+    assert (upstream.healthchecks.threshold, upstream.use_srv_name, upstream.host_header) == (12.5, True, "h")
+    assert (active.type, active.timeout.nanos, active.concurrency, active.https_sni) == ("https", 250_000_000, 10, "s")
+    assert active.https_verify_certificate
+    assert [(header.name, list(header.values)) for header in active.headers] == [("x", ["y"])]
+    assert (active.healthy.interval.seconds, active.healthy.interval.nanos) == (1, 500_000_000)
+    assert (active.healthy.successes, list(active.healthy.http_statuses)) == (2, [204])
+    assert list(active.unhealthy.http_statuses) == [429, 404, 500, 501, 502, 503, 504, 505]
+    assert (passive.unhealthy.tcp_failures, passive.unhealthy.timeouts, passive.unhealthy.http_failures) == (3, 4, 5)
+    assert len(passive.healthy.http_statuses) == 19
+
+
+def test_an_empty_list_of_statuses_stays_empty() -> None:
+    checks: JsonValue = {"passive": {"unhealthy": {"http_statuses": []}}}
+    upstream = decoded("upstreams", entity("upstreams", healthchecks=checks))
+    assert isinstance(upstream, wire.Upstream)
+    assert list(upstream.healthchecks.passive.unhealthy.http_statuses) == []
+
+
+def test_equal_content_gives_equal_bytes() -> None:
+    body = entity("routes", headers={"b": ["1"], "a": ["2"]}, tags=["x"])
+    turned = dict(reversed(body.items()))
+    turned["headers"] = {"a": ["2"], "b": ["1"]}
+    assert encode("routes", turned) == encode("routes", body)
+    assert encode("routes", {**body, "tags": None, "updated_at": 9}) == encode("routes", body)
+
+
+@pytest.mark.parametrize(
+    ("collection", "field", "value"),
+    [("routes", "regex_priority", 2**63), ("services", "path", "/\ud800"), ("services", "retries", -1)],
+)
+def test_what_does_not_fit_names_its_field(collection: str, field: str, value: JsonValue) -> None:
+    with pytest.raises(Unencodable) as caught:
+        encode(collection, {**entity(collection), field: value})
+    assert caught.value.field == field

@@ -1,0 +1,169 @@
+"""Goal: a node never starts from anything but a whole snapshot that was active. Method: real files, each way to spoil
+them, and a crash at each step of writing one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+from pathlib import Path
+
+import pytest
+
+from data_plane.node.last_good import Generation, LastGood
+from data_plane.node.snapshot import NodeSnapshot
+from tests.support.fleet import OTHER_EPOCH, Snap, entities
+
+CURRENT = Generation.CURRENT
+PREVIOUS = Generation.PREVIOUS
+
+
+def snapshot(version: int, *, weight: int = 100) -> NodeSnapshot:
+    return Snap(version, entities(3, weight=weight)).as_node_has_it()
+
+
+def test_nothing_was_saved_yet(tmp_path: Path) -> None:
+    store = LastGood(tmp_path / "state")
+    assert store.load(CURRENT).snapshot is None
+    assert store.load(CURRENT).problems == ()
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    store = LastGood(tmp_path / "state")
+    store.save(snapshot(7))
+    assert store.load(CURRENT).snapshot == snapshot(7)
+
+
+def test_the_one_before_is_kept(tmp_path: Path) -> None:
+    store = LastGood(tmp_path)
+    store.save(snapshot(1, weight=1))
+    store.save(snapshot(2, weight=2))
+    store.save(snapshot(3, weight=3))
+    assert store.load(CURRENT).snapshot == snapshot(3, weight=3)
+    assert store.load(PREVIOUS).snapshot == snapshot(2, weight=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CURRENT.value, PREVIOUS.value]
+
+
+def test_the_same_content_under_a_new_version_does_not_push_out_the_way_back(tmp_path: Path) -> None:
+    store = LastGood(tmp_path)
+    store.save(snapshot(1, weight=1))
+    store.save(snapshot(2, weight=2))
+    store.save(snapshot(3, weight=2))
+    assert store.load(CURRENT).snapshot == snapshot(3, weight=2)
+    assert store.load(PREVIOUS).snapshot == snapshot(1, weight=1)
+
+
+def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
+    LastGood(tmp_path / "state").save(snapshot(1))
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "state" / CURRENT.value).stat().st_mode) == 0o600
+
+
+def test_an_epoch_survives(tmp_path: Path) -> None:
+    store = LastGood(tmp_path)
+    store.save(Snap(1, entities(1), epoch=OTHER_EPOCH).as_node_has_it())
+    loaded = store.load(CURRENT).snapshot
+    assert loaded is not None
+    assert loaded.epoch == OTHER_EPOCH
+
+
+def spoiled(tmp_path: Path, content: bytes) -> LastGood:
+    store = LastGood(tmp_path)
+    (tmp_path / CURRENT.value).write_bytes(content)
+    return store
+
+
+def good_bytes(tmp_path: Path) -> bytes:
+    LastGood(tmp_path).save(snapshot(2))
+    return (tmp_path / CURRENT.value).read_bytes()
+
+
+def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
+    good = good_bytes(tmp_path)
+    rng = random.Random(1)
+    for at in rng.sample(range(len(good) * 8), min(1000, len(good) * 8)):
+        bad = bytearray(good)
+        bad[at // 8] ^= 1 << at % 8
+        loaded = spoiled(tmp_path, bytes(bad)).load(CURRENT)
+        assert loaded.snapshot is None, f"bit {at}"
+        assert "moved to current.bad" in loaded.problems[0]
+
+
+def test_any_cut_is_found(tmp_path: Path) -> None:
+    good = good_bytes(tmp_path)
+    for length in range(0, len(good), 7):
+        loaded = spoiled(tmp_path, good[:length]).load(CURRENT)
+        assert loaded.snapshot is None, f"cut to {length}"
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"pointsman last good 2\n" + b"\0" * 100, b"x" * 5000])
+def test_another_file_is_not_one(tmp_path: Path, content: bytes) -> None:
+    loaded = spoiled(tmp_path, content).load(CURRENT)
+    assert loaded.snapshot is None
+    assert (tmp_path / "current.bad").read_bytes() == content
+
+
+def test_bytes_behind_the_end_are_found(tmp_path: Path) -> None:
+    loaded = spoiled(tmp_path, good_bytes(tmp_path) + b"x").load(CURRENT)
+    assert loaded.snapshot is None
+
+
+def test_a_bad_current_leaves_the_previous(tmp_path: Path) -> None:
+    store = LastGood(tmp_path)
+    store.save(snapshot(1, weight=1))
+    store.save(snapshot(2, weight=2))
+    (tmp_path / CURRENT.value).write_bytes(b"rubbish")
+    assert store.load(CURRENT).snapshot is None
+    assert store.load(PREVIOUS).snapshot == snapshot(1, weight=1)
+    store.save(snapshot(3, weight=3))
+    assert store.load(PREVIOUS).snapshot == snapshot(1, weight=1)
+
+
+def test_a_larger_snapshot_than_this_node_takes_is_not_unpacked(tmp_path: Path) -> None:
+    LastGood(tmp_path).save(snapshot(1))
+    loaded = LastGood(tmp_path, raw_bytes_max=10).load(CURRENT)
+    assert loaded.snapshot is None
+    assert "raise its snapshot limit" in loaded.problems[0]
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "first rename", "second rename"])
+def test_a_crash_while_saving_leaves_a_whole_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Crash(BaseException):
+        pass
+
+    store = LastGood(tmp_path)
+    store.save(snapshot(1, weight=1))
+    store.save(snapshot(2, weight=2))
+    renames: list[Path] = []
+    rename = os.replace
+
+    def replace(source: Path, destination: Path) -> None:
+        renames.append(destination)
+        if len(renames) == {"first rename": 1, "second rename": 2}.get(step):
+            raise Crash
+        rename(source, destination)
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    monkeypatch.setattr(os, "replace", replace)
+    if step == "fsync":
+        monkeypatch.setattr(os, "fsync", crash)
+    if step == "write":
+        monkeypatch.setattr(os, "fdopen", crash)
+    with pytest.raises(Crash):
+        store.save(snapshot(3, weight=3))
+    monkeypatch.undo()
+    found = store.load(CURRENT).snapshot or store.load(PREVIOUS).snapshot
+    assert found == snapshot(2, weight=2)
+    store.save(snapshot(4, weight=4))
+    assert store.load(CURRENT).snapshot == snapshot(4, weight=4)
+
+
+def test_a_folder_that_can_not_be_written_is_the_caller_s_to_report(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file in the way")
+    with pytest.raises(OSError, match="state"):
+        LastGood(tmp_path / "state").save(snapshot(1))
