@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import Answer, Call, Handler, json_answer, message_answer, not_found
-from control_plane.admin.paging import decode_offset, encode_offset, page, page_size, tag_filter
+from control_plane.admin.paging import decode_id, encode_offset, page, page_size, tag_filter
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.schema import ForeignField, Schema
@@ -62,9 +62,9 @@ class FlatEntity:
 
     async def list_page(self, call: Call, _: tuple[str, ...]) -> Answer:
         """A page by ascending id."""
-        size, after, tags = page_size(call), decode_offset(call), tag_filter(call)
+        size, after, tags = page_size(call), decode_id(call), tag_filter(call)
         rows = await self.writes.store.read(
-            lambda tx: tx.page(self.schema.collection, size=size + 1, after=after[0] if after else "", tags=tags)
+            lambda tx: tx.page(self.schema.collection, size=size + 1, after=after, tags=tags)
         )
         return keyset_page(call, list(rows), size, keep=("tags", "size"))
 
@@ -117,7 +117,7 @@ class NestedEntity:
     async def list_page(self, call: Call, path: tuple[str, ...]) -> Answer:
         """A page of the parent's children. As in Kong the tag filter is accepted and has no effect here."""
         (parent_key,) = path
-        size, after = page_size(call), decode_offset(call)
+        size, after = page_size(call), decode_id(call)
 
         def work(tx: Transaction) -> list[EntityBody]:
             parent = self._parent(tx, parent_key)
@@ -125,7 +125,7 @@ class NestedEntity:
                 tx.page(
                     self.schema.collection,
                     size=size + 1,
-                    after=after[0] if after else "",
+                    after=after,
                     parent=(parent.field, parent.id),
                 )
             )

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from control_plane.admin.messages import Call, Refused, entity_page
 from control_plane.entities.errors import InvalidOffset, InvalidOptions, InvalidSize
+from control_plane.entities.fields import is_uuid
 from control_plane.entities.typedefs import check_tag
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.contract import TagFilter
@@ -59,6 +60,16 @@ def decode_offset(call: Call, *, parts: int = 1) -> tuple[str, ...] | None:
     if not isinstance(key, list) or len(key) != parts or not all(isinstance(part, str) for part in key):
         raise InvalidOffset(shown, "bad json encoding")
     return tuple(key)
+
+
+def decode_id(call: Call) -> str:
+    """The id behind which the page begins; empty = from the start. Raises InvalidOffset."""
+    key = decode_offset(call)
+    if key is None:
+        return ""
+    if not is_uuid(key[0]):
+        raise InvalidOffset(str(call.argument("offset")), "bad json encoding")
+    return key[0]
 
 
 def tag_filter(call: Call) -> TagFilter | None:

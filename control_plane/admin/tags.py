@@ -43,7 +43,7 @@ class _Tags:
         rows = await self.writes.store.read(lambda tx: list(tx.tagged(tag=tag, size=size + 1, after=after)))
         offset = encode_offset(*rows[size - 1]) if len(rows) > size else None
         shown: list[JsonValue] = [_row(*row) for row in rows[:size]]
-        return json_answer(200, page(call, shown, offset=offset))
+        return json_answer(200, page(call, shown, offset=offset, keep=("size",) if tag is None else ()))
 
 
 def _row(entity_id: str, tag: str, collection: str) -> EntityBody:

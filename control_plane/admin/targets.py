@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.collections import found, keyset_page
 from control_plane.admin.messages import Answer, Call, json_answer, not_found
-from control_plane.admin.paging import SIZE_DEFAULT, SIZE_MAX, decode_offset, page, page_size
+from control_plane.admin.paging import SIZE_DEFAULT, SIZE_MAX, decode_id, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.errors import InvalidOffset, InvalidSize
@@ -52,11 +52,11 @@ class Targets:
 
     async def list_all(self, call: Call, path: tuple[str, ...]) -> Answer:
         """All rows by id with normal paging."""
-        size, after = page_size(call), decode_offset(call)
+        size, after = page_size(call), decode_id(call)
 
         def work(tx: Transaction) -> list[EntityBody]:
             parent = (PARENT, _upstream(tx, path[0]).id)
-            return list(tx.page(TARGETS, size=size + 1, after=after[0] if after else "", parent=parent))
+            return list(tx.page(TARGETS, size=size + 1, after=after, parent=parent))
 
         return keyset_page(call, await self.writes.store.read(work), size, keep=())
 

@@ -83,6 +83,7 @@ class Accepted:
     method: str = ""
     path: str = ""
     request_body: str = ""
+    request_headers: str = ""  # pattern over the headers' JSON
     recorded_status: int | None = None
     recorded_body: str = ""
 
@@ -92,9 +93,10 @@ class Accepted:
             return step.number == self.step
         return (
             self.recorded_status in (None, step.answer.status)
-            and self.method in ("", step.method)
+            and re.fullmatch(self.method or ".*", step.method) is not None
             and re.search(self.path, step.path) is not None
             and re.search(self.request_body, step.body or "") is not None
+            and re.search(self.request_headers, json.dumps(step.headers)) is not None
             and re.search(self.recorded_body, step.answer.text) is not None
         )
 
@@ -170,11 +172,11 @@ class Replay:
         missing = [name for name in _NAME.findall(step.path + (step.body or "")) if name not in self._captured]
         ours = self._send(step)
         self._capture(step, ours)
-        for accepted in self._accepted:
+        found = differences(step.answer, ours, self._ids, ordered=_ordered(step), ignored=_ignored(step))
+        for accepted in self._accepted if found else ():
             if accepted.covers(step) and accepted.fits(ours):
                 self._forget_created(step, ours)
                 return accepted
-        found = differences(step.answer, ours, self._ids, ordered=_ordered(step), ignored=_ignored(step))
         if found and missing:
             found.append(f"(no earlier step of the file gave {', '.join(missing)})")
         return found

@@ -68,9 +68,9 @@ async def test_the_packing_changed_between_two_halves_of_a_pull(tmp_path: Path) 
     async with plane(beat_interval_s=0.5) as control, FaultProxy(control.server.port) as proxy:
         control.publish(big(1))
         async with node(proxy.address, tmp_path) as one:
+            proxy.refuse_after_cut = True
             proxy.cut_after_bytes = 700_000
-            await until(lambda: proxy.cut_after_bytes is None)
-            proxy.refuse = True
+            await until(lambda: proxy.refuse)
             async with plane(beat_interval_s=0.5) as upgraded:
                 upgraded.publish(
                     Snap(1, dict(reversed(entities(100, padding=40_000).items())), piece_bytes=PIECE_BYTES)

@@ -24,6 +24,8 @@ from control_plane.store.contract import Operation, Origin, Store, Transaction, 
 from control_plane.store.sqlite import open_sqlite
 
 NAMES = st.sampled_from(["a", "b", "c"])
+BY_NAME: st.SearchStrategy[JsonValue] = NAMES.map(lambda name: {"name": name})
+"""A reference, which may lead nowhere."""
 TAGS: st.SearchStrategy[JsonValue] = st.none() | st.lists(st.sampled_from(["x", "y"]), max_size=2)
 Write = tuple[str, str, str, EntityBody]
 """(verb, collection, key, body)."""
@@ -33,11 +35,6 @@ def text(*choices: JsonValue) -> st.SearchStrategy[JsonValue]:
     return st.sampled_from(choices)
 
 
-def named(_parents: str) -> st.SearchStrategy[JsonValue]:
-    """A reference by name, which may lead nowhere."""
-    return NAMES.map(lambda name: {"name": name})
-
-
 def writes() -> st.SearchStrategy[Write]:
     bodies: dict[str, st.SearchStrategy[EntityBody]] = {
         "services": st.fixed_dictionaries(
@@ -45,12 +42,12 @@ def writes() -> st.SearchStrategy[Write]:
         ),
         "routes": st.fixed_dictionaries(
             {"paths": st.just(["/"])},
-            optional={"service": st.none() | named("services"), "name": NAMES, "tags": TAGS},
+            optional={"service": st.none() | BY_NAME, "name": NAMES, "tags": TAGS},
         ),
         "upstreams": st.fixed_dictionaries({}, optional={"name": NAMES, "slots": st.integers(5, 20)}),
     }
     target: st.SearchStrategy[EntityBody] = st.fixed_dictionaries(
-        {"target": text("p:1", "q:1", "r:0"), "upstream": named("upstreams")}
+        {"target": text("p:1", "q:1", "r:0"), "upstream": BY_NAME}
     )
     on_most = st.sampled_from(sorted(bodies)).flatmap(
         lambda collection: st.tuples(

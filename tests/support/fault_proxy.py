@@ -24,6 +24,8 @@ class FaultProxy:
         """Cuts all connections once this many more bytes went to the dialling side; then forgets about it."""
         self.bytes_per_s: float | None = None
         self.refuse = False
+        self.refuse_after_cut = False
+        """Whether the cut of `cut_after_bytes` begins a time of refusing, so that nobody slips in between."""
         self.accepted = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -107,6 +109,7 @@ class FaultProxy:
                         self.cut_after_bytes -= len(data)
                         if self.cut_after_bytes < 0:
                             self.cut_after_bytes = None
+                            self.refuse = self.refuse or self.refuse_after_cut
                             self.cut()
                             return
                 writer.write(data)

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -9,17 +10,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ProbeSampling(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROBE_SAMPLING_AUTO: _ClassVar[ProbeSampling]
+    PROBE_SAMPLING_ON: _ClassVar[ProbeSampling]
+    PROBE_SAMPLING_OFF: _ClassVar[ProbeSampling]
+PROBE_SAMPLING_AUTO: ProbeSampling
+PROBE_SAMPLING_ON: ProbeSampling
+PROBE_SAMPLING_OFF: ProbeSampling
+
 class Entity(_message.Message):
-    __slots__ = ("service", "route", "upstream", "target")
+    __slots__ = ("service", "route", "upstream", "target", "upstream_settings")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_SETTINGS_FIELD_NUMBER: _ClassVar[int]
     service: Service
     route: Route
     upstream: Upstream
     target: Target
-    def __init__(self, service: _Optional[_Union[Service, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., upstream: _Optional[_Union[Upstream, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ...) -> None: ...
+    upstream_settings: UpstreamSettings
+    def __init__(self, service: _Optional[_Union[Service, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., upstream: _Optional[_Union[Upstream, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., upstream_settings: _Optional[_Union[UpstreamSettings, _Mapping]] = ...) -> None: ...
 
 class Service(_message.Message):
     __slots__ = ("id", "name", "protocol", "host", "port", "path", "retries", "connect_timeout", "write_timeout", "read_timeout", "tls_verify", "tls_verify_depth", "ca_certificates", "client_certificate")
@@ -112,7 +124,7 @@ class Peer(_message.Message):
     def __init__(self, ip: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
 
 class Upstream(_message.Message):
-    __slots__ = ("id", "name", "algorithm", "hash_on", "hash_fallback", "hash_on_header", "hash_fallback_header", "hash_on_cookie", "hash_on_cookie_path", "hash_on_query_arg", "hash_fallback_query_arg", "hash_on_uri_capture", "hash_fallback_uri_capture", "slots", "host_header", "client_certificate", "use_srv_name", "healthchecks")
+    __slots__ = ("id", "name", "algorithm", "hash_on", "hash_fallback", "hash_on_header", "hash_fallback_header", "hash_on_cookie", "hash_on_cookie_path", "hash_on_query_arg", "hash_fallback_query_arg", "hash_on_uri_capture", "hash_fallback_uri_capture", "slots", "host_header", "client_certificate", "use_srv_name", "healthchecks", "sticky_sessions_cookie", "sticky_sessions_cookie_path")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ALGORITHM_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +143,8 @@ class Upstream(_message.Message):
     CLIENT_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     USE_SRV_NAME_FIELD_NUMBER: _ClassVar[int]
     HEALTHCHECKS_FIELD_NUMBER: _ClassVar[int]
+    STICKY_SESSIONS_COOKIE_FIELD_NUMBER: _ClassVar[int]
+    STICKY_SESSIONS_COOKIE_PATH_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     algorithm: str
@@ -149,7 +163,9 @@ class Upstream(_message.Message):
     client_certificate: str
     use_srv_name: bool
     healthchecks: Healthchecks
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., algorithm: _Optional[str] = ..., hash_on: _Optional[str] = ..., hash_fallback: _Optional[str] = ..., hash_on_header: _Optional[str] = ..., hash_fallback_header: _Optional[str] = ..., hash_on_cookie: _Optional[str] = ..., hash_on_cookie_path: _Optional[str] = ..., hash_on_query_arg: _Optional[str] = ..., hash_fallback_query_arg: _Optional[str] = ..., hash_on_uri_capture: _Optional[str] = ..., hash_fallback_uri_capture: _Optional[str] = ..., slots: _Optional[int] = ..., host_header: _Optional[str] = ..., client_certificate: _Optional[str] = ..., use_srv_name: _Optional[bool] = ..., healthchecks: _Optional[_Union[Healthchecks, _Mapping]] = ...) -> None: ...
+    sticky_sessions_cookie: str
+    sticky_sessions_cookie_path: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., algorithm: _Optional[str] = ..., hash_on: _Optional[str] = ..., hash_fallback: _Optional[str] = ..., hash_on_header: _Optional[str] = ..., hash_fallback_header: _Optional[str] = ..., hash_on_cookie: _Optional[str] = ..., hash_on_cookie_path: _Optional[str] = ..., hash_on_query_arg: _Optional[str] = ..., hash_fallback_query_arg: _Optional[str] = ..., hash_on_uri_capture: _Optional[str] = ..., hash_fallback_uri_capture: _Optional[str] = ..., slots: _Optional[int] = ..., host_header: _Optional[str] = ..., client_certificate: _Optional[str] = ..., use_srv_name: _Optional[bool] = ..., healthchecks: _Optional[_Union[Healthchecks, _Mapping]] = ..., sticky_sessions_cookie: _Optional[str] = ..., sticky_sessions_cookie_path: _Optional[str] = ...) -> None: ...
 
 class Healthchecks(_message.Message):
     __slots__ = ("threshold", "active", "passive")
@@ -210,13 +226,41 @@ class Thresholds(_message.Message):
     def __init__(self, interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., http_statuses: _Optional[_Iterable[int]] = ..., successes: _Optional[int] = ..., tcp_failures: _Optional[int] = ..., timeouts: _Optional[int] = ..., http_failures: _Optional[int] = ...) -> None: ...
 
 class Target(_message.Message):
-    __slots__ = ("id", "upstream", "target", "weight")
+    __slots__ = ("id", "upstream", "target", "weight", "failover")
     ID_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FAILOVER_FIELD_NUMBER: _ClassVar[int]
     id: str
     upstream: str
     target: str
     weight: int
-    def __init__(self, id: _Optional[str] = ..., upstream: _Optional[str] = ..., target: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
+    failover: bool
+    def __init__(self, id: _Optional[str] = ..., upstream: _Optional[str] = ..., target: _Optional[str] = ..., weight: _Optional[int] = ..., failover: _Optional[bool] = ...) -> None: ...
+
+class UpstreamSettings(_message.Message):
+    __slots__ = ("id", "slow_start", "probe_sampling", "manual_health")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SLOW_START_FIELD_NUMBER: _ClassVar[int]
+    PROBE_SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    MANUAL_HEALTH_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    slow_start: _duration_pb2.Duration
+    probe_sampling: ProbeSampling
+    manual_health: _containers.RepeatedCompositeFieldContainer[ManualHealth]
+    def __init__(self, id: _Optional[str] = ..., slow_start: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., probe_sampling: _Optional[_Union[ProbeSampling, str]] = ..., manual_health: _Optional[_Iterable[_Union[ManualHealth, _Mapping]]] = ...) -> None: ...
+
+class ManualHealth(_message.Message):
+    __slots__ = ("target", "ip", "port", "healthy", "until")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    IP_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    ip: str
+    port: int
+    healthy: bool
+    until: int
+    def __init__(self, target: _Optional[str] = ..., ip: _Optional[str] = ..., port: _Optional[int] = ..., healthy: _Optional[bool] = ..., until: _Optional[int] = ...) -> None: ...

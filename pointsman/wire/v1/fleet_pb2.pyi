@@ -10,6 +10,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class HealthState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HEALTH_STATE_UNSPECIFIED: _ClassVar[HealthState]
+    HEALTH_STATE_HEALTHY: _ClassVar[HealthState]
+    HEALTH_STATE_UNHEALTHY: _ClassVar[HealthState]
+    HEALTH_STATE_OFF: _ClassVar[HealthState]
+
 class Origin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ORIGIN_UNSPECIFIED: _ClassVar[Origin]
@@ -24,6 +31,10 @@ class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STAGE_DECODE: _ClassVar[Stage]
     STAGE_BUILD: _ClassVar[Stage]
     STAGE_ACTIVATE: _ClassVar[Stage]
+HEALTH_STATE_UNSPECIFIED: HealthState
+HEALTH_STATE_HEALTHY: HealthState
+HEALTH_STATE_UNHEALTHY: HealthState
+HEALTH_STATE_OFF: HealthState
 ORIGIN_UNSPECIFIED: Origin
 ORIGIN_STREAM: Origin
 ORIGIN_DISK: Origin
@@ -45,30 +56,36 @@ class SnapshotRef(_message.Message):
     def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., snapshot_hash: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "beat", "applied", "rejected", "leaving")
+    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     beat: Beat
     applied: Applied
     rejected: Rejected
     leaving: Leaving
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ...) -> None: ...
+    health: HealthReport
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ...) -> None: ...
 
 class PlaneMessage(_message.Message):
-    __slots__ = ("welcome", "offer", "beat_ack", "goodbye")
+    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    FLEET_HEALTH_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     beat_ack: BeatAck
     goodbye: Goodbye
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    health_request: HealthRequest
+    fleet_health: FleetHealth
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("node_id", "hostname", "software", "protocol_min", "protocol_max", "schema_level", "labels", "running", "boot_id", "snapshot_bytes_max", "workers", "proxy_addresses", "status_address")
@@ -122,14 +139,82 @@ class Welcome(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., schema_level: _Optional[int] = ..., plane_id: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ...) -> None: ...
 
 class Beat(_message.Message):
-    __slots__ = ("sequence", "running", "in_flight")
+    __slots__ = ("sequence", "running", "in_flight", "health_digest", "loads")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    LOADS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     running: SnapshotRef
     in_flight: int
-    def __init__(self, sequence: _Optional[int] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., in_flight: _Optional[int] = ...) -> None: ...
+    health_digest: int
+    loads: _containers.RepeatedCompositeFieldContainer[UpstreamLoad]
+    def __init__(self, sequence: _Optional[int] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., in_flight: _Optional[int] = ..., health_digest: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[UpstreamLoad, _Mapping]]] = ...) -> None: ...
+
+class UpstreamLoad(_message.Message):
+    __slots__ = ("upstream", "target", "in_flight")
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    upstream: str
+    target: str
+    in_flight: int
+    def __init__(self, upstream: _Optional[str] = ..., target: _Optional[str] = ..., in_flight: _Optional[int] = ...) -> None: ...
+
+class HealthReport(_message.Message):
+    __slots__ = ("full", "targets", "digest")
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    full: bool
+    targets: _containers.RepeatedCompositeFieldContainer[TargetHealth]
+    digest: int
+    def __init__(self, full: _Optional[bool] = ..., targets: _Optional[_Iterable[_Union[TargetHealth, _Mapping]]] = ..., digest: _Optional[int] = ...) -> None: ...
+
+class TargetHealth(_message.Message):
+    __slots__ = ("upstream", "target", "removed", "error", "record_type", "addresses")
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    RECORD_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    upstream: str
+    target: str
+    removed: bool
+    error: str
+    record_type: str
+    addresses: _containers.RepeatedCompositeFieldContainer[AddressHealth]
+    def __init__(self, upstream: _Optional[str] = ..., target: _Optional[str] = ..., removed: _Optional[bool] = ..., error: _Optional[str] = ..., record_type: _Optional[str] = ..., addresses: _Optional[_Iterable[_Union[AddressHealth, _Mapping]]] = ...) -> None: ...
+
+class AddressHealth(_message.Message):
+    __slots__ = ("ip", "port", "weight", "state", "since", "reason")
+    IP_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ip: str
+    port: int
+    weight: int
+    state: HealthState
+    since: int
+    reason: str
+    def __init__(self, ip: _Optional[str] = ..., port: _Optional[int] = ..., weight: _Optional[int] = ..., state: _Optional[_Union[HealthState, str]] = ..., since: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class HealthRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FleetHealth(_message.Message):
+    __slots__ = ("targets", "probers")
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    PROBERS_FIELD_NUMBER: _ClassVar[int]
+    targets: _containers.RepeatedCompositeFieldContainer[TargetHealth]
+    probers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, targets: _Optional[_Iterable[_Union[TargetHealth, _Mapping]]] = ..., probers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BeatAck(_message.Message):
     __slots__ = ("sequence", "head")

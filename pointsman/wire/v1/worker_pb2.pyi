@@ -1,5 +1,6 @@
 from pointsman.wire.v1 import fleet_pb2 as _fleet_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -7,8 +8,19 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ObservationKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OBSERVATION_UNSPECIFIED: _ClassVar[ObservationKind]
+    OBSERVATION_STATUS: _ClassVar[ObservationKind]
+    OBSERVATION_TCP_FAILURE: _ClassVar[ObservationKind]
+    OBSERVATION_TIMEOUT: _ClassVar[ObservationKind]
+OBSERVATION_UNSPECIFIED: ObservationKind
+OBSERVATION_STATUS: ObservationKind
+OBSERVATION_TCP_FAILURE: ObservationKind
+OBSERVATION_TIMEOUT: ObservationKind
+
 class ToWorker(_message.Message):
-    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request")
+    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request", "availability")
     STAGE_BEGIN_FIELD_NUMBER: _ClassVar[int]
     STAGE_PART_FIELD_NUMBER: _ClassVar[int]
     STAGE_END_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +29,7 @@ class ToWorker(_message.Message):
     NAMES_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    AVAILABILITY_FIELD_NUMBER: _ClassVar[int]
     stage_begin: StageBegin
     stage_part: StagePart
     stage_end: StageEnd
@@ -25,7 +38,8 @@ class ToWorker(_message.Message):
     names: Names
     drain: Drain
     counters_request: CountersRequest
-    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ...) -> None: ...
+    availability: Availability
+    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ..., availability: _Optional[_Union[Availability, _Mapping]] = ...) -> None: ...
 
 class StageBegin(_message.Message):
     __slots__ = ("snapshot", "base_version")
@@ -110,20 +124,68 @@ class CountersRequest(_message.Message):
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class FromWorker(_message.Message):
-    __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained")
+    __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained", "observations")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     ACTIVATED_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     DRAINED_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
     started: Started
     prepared: Prepared
     refused: Refused
     activated: Activated
     counters: Counters
     drained: Drained
-    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ...) -> None: ...
+    observations: Observations
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., observations: _Optional[_Union[Observations, _Mapping]] = ...) -> None: ...
+
+class Availability(_message.Message):
+    __slots__ = ("verdicts", "whole")
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    verdicts: _containers.RepeatedCompositeFieldContainer[EndpointVerdict]
+    whole: bool
+    def __init__(self, verdicts: _Optional[_Iterable[_Union[EndpointVerdict, _Mapping]]] = ..., whole: _Optional[bool] = ...) -> None: ...
+
+class EndpointVerdict(_message.Message):
+    __slots__ = ("endpoint", "available")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    endpoint: EndpointId
+    available: bool
+    def __init__(self, endpoint: _Optional[_Union[EndpointId, _Mapping]] = ..., available: _Optional[bool] = ...) -> None: ...
+
+class EndpointId(_message.Message):
+    __slots__ = ("upstream", "ip", "port", "host")
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    IP_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    upstream: str
+    ip: str
+    port: int
+    host: str
+    def __init__(self, upstream: _Optional[str] = ..., ip: _Optional[str] = ..., port: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
+
+class Observations(_message.Message):
+    __slots__ = ("observations",)
+    OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    observations: _containers.RepeatedCompositeFieldContainer[Observation]
+    def __init__(self, observations: _Optional[_Iterable[_Union[Observation, _Mapping]]] = ...) -> None: ...
+
+class Observation(_message.Message):
+    __slots__ = ("endpoint", "kind", "status", "count")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    endpoint: EndpointId
+    kind: ObservationKind
+    status: int
+    count: int
+    def __init__(self, endpoint: _Optional[_Union[EndpointId, _Mapping]] = ..., kind: _Optional[_Union[ObservationKind, str]] = ..., status: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ("pid",)
@@ -158,7 +220,7 @@ class Activated(_message.Message):
     def __init__(self, version: _Optional[int] = ..., at_monotonic_ns: _Optional[int] = ..., late_us: _Optional[int] = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes")
+    __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes", "loads")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +228,7 @@ class Counters(_message.Message):
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOADS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     requests: int
     connections_accepted: int
@@ -173,7 +236,16 @@ class Counters(_message.Message):
     in_flight: int
     version: int
     rss_bytes: int
-    def __init__(self, sequence: _Optional[int] = ..., requests: _Optional[int] = ..., connections_accepted: _Optional[int] = ..., connections_active: _Optional[int] = ..., in_flight: _Optional[int] = ..., version: _Optional[int] = ..., rss_bytes: _Optional[int] = ...) -> None: ...
+    loads: _containers.RepeatedCompositeFieldContainer[EndpointLoad]
+    def __init__(self, sequence: _Optional[int] = ..., requests: _Optional[int] = ..., connections_accepted: _Optional[int] = ..., connections_active: _Optional[int] = ..., in_flight: _Optional[int] = ..., version: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ...) -> None: ...
+
+class EndpointLoad(_message.Message):
+    __slots__ = ("endpoint", "in_flight")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    endpoint: EndpointId
+    in_flight: int
+    def __init__(self, endpoint: _Optional[_Union[EndpointId, _Mapping]] = ..., in_flight: _Optional[int] = ...) -> None: ...
 
 class Drained(_message.Message):
     __slots__ = ("cut",)

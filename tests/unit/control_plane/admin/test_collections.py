@@ -159,7 +159,8 @@ async def test_pages(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "code"), [("size=x", 9), ("size=0", 9), ("offset=!", 7), ("tags=", 11), ("tags=a,b/c", 11)]
+    ("query", "code"),
+    [("size=x", 9), ("size=0", 9), ("offset=!", 7), ("offset=WyJ4Il0", 7), ("tags=", 11), ("tags=a,b/c", 11)],
 )
 async def test_bad_page_arguments(client: Client, query: str, code: int) -> None:
     assert (await client.tree("GET", f"/services?{query}", status=400))["code"] == code
