@@ -1,7 +1,5 @@
 """What an operator may set about a control plane. Read once, at start, by `pointsman.settings`."""
 
-# ruff: noqa: RUF009 - `setting()` makes a dataclass field, which is made once by design
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -3,7 +3,6 @@
 Kong's name of a setting is in brackets where Kong has it. Sizes are bytes and times are seconds.
 """
 
-# ruff: noqa: RUF009 - `setting` makes a dataclass field; its defaults are immutable
 from __future__ import annotations
 
 import importlib.metadata

@@ -69,7 +69,7 @@ def decode_id(call: Call) -> str:
         return ""
     if not is_uuid(key[0]):
         raise InvalidOffset(str(call.argument("offset")), "bad json encoding")
-    return key[0]
+    return key[0].lower()
 
 
 def tag_filter(call: Call) -> TagFilter | None:

@@ -428,7 +428,6 @@ class Link:
             self._perform(await work)
         except Exception:  # the owner of this task has nobody to raise to; serving goes on and the log says why
             log.exception("the fleet link's work ended by a mistake of ours")
-            raise
 
     async def _end_work(self) -> None:
         if self._work is not None:
@@ -446,6 +445,9 @@ class Link:
         except SnapshotGone as error:
             log.warning("%s can't be pulled any longer: %s", offer.ref, error)
             return self._session.pull_gone()
+        except Exception as error:  # as in _hand_over
+            log.exception("pulling %s failed", offer.ref)
+            return self._session.pull_refused(_internal(Stage.PULL, error))
         self._pulled = snapshot
         return self._session.pulled()
 
@@ -463,7 +465,7 @@ class Link:
             return await self._sink.apply(snapshot)
         except Exception as error:  # a mistake of ours must show as a refusal, not as a node that never answers
             log.exception("applying %s failed", snapshot.ref)
-            return Refused(Stage.ACTIVATE, (Fault("INTERNAL", message=f"{type(error).__name__}: {error}"),))
+            return _internal(Stage.ACTIVATE, error)
 
     # --- the last good file -----------------------------------------------------------------------------------------
 
@@ -495,6 +497,10 @@ async def _next(call: _Call) -> messages.PlaneMessage | None:
     if not isinstance(message, fleet_pb2.PlaneMessage):
         raise _Over("the control plane closed the stream")
     return messages.decode(message)
+
+
+def _internal(stage: Stage, error: Exception) -> Refused:
+    return Refused(stage, (Fault("INTERNAL", message=f"{type(error).__name__}: {error}"),))
 
 
 def _first(refused: Refused) -> str:

@@ -2,11 +2,11 @@
 
 An exchange belongs to a client connection and is used again for each of its requests. It picks endpoints, repeats what
 may be repeated (spec/retries-timeouts.md §2-§4), and composes both heads; `upstream.py` moves the answer's bytes,
-`client.py` the request's. The endpoint picked is held from `take` to exactly one `release`, whatever happens: only `_release`
-and `finished` end that, and every way out goes through one of them.
+`client.py` the request's. The endpoint picked is held from `take` to exactly one `release`, whatever happens: only
+`_release` and `finished` end that, and every way out goes through one of them.
 
-What may be repeated: an attempt of which nothing was sent, always; after that only if the method is not POST, LOCK or PATCH, and
-only while the body is all here (none, or gathered). An answer begun is never repeated.
+What may be repeated: an attempt of which nothing was sent, always; after that only if the method is not POST, LOCK or
+PATCH, and only while the body is all here (none, or gathered). An answer begun is never repeated.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which header fields the proxy treats specially, and the patterns that find them.
 
-A request's head is scanned by one search over its raw block: from each line end, either the name is one of ours, or it must be a
-field name at all. So lines that only pass through cost nothing in Python, a missing colon, a space before the colon and a folded
-line are all the same fault, and nothing is lower-cased, split or put in a dictionary. Splitting the block into lines and
-asking a dictionary for each name was measured at twice the time.
+A request's head is scanned by one search over its raw block: from each line end, either the name is one of ours, or it
+must be a field name at all. So lines that only pass through cost nothing in Python, a missing colon, a space before the
+colon and a folded line are all the same fault, and nothing is lower-cased, split or put in a dictionary. Splitting the
+block into lines and asking a dictionary for each name was measured at twice the time.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ FIELD_OCTETS = bytes(octet for octet in range(256) if octet == 9 or (octet >= 32
 def special_fields(names: Iterable[bytes], *, twins: bool) -> re.Pattern[bytes]:
     """Return the pattern that finds, from a line end on, a field of that name (groups: name, value) or a bad line.
 
-    A match without a name is a line that is no field line. With `twins` an underscore counts as the dash of a name. Spelled
-    out as sets of octets, grouped by first letter: `re.IGNORECASE` was measured at half as much again.
+    A match without a name is a line that is no field line. With `twins` an underscore counts as the dash of a name.
+    Spelled out as sets of octets, grouped by first letter: `re.IGNORECASE` was measured at half as much again.
     """
     by_first: dict[str, list[str]] = {}
     for name in sorted(names, reverse=True):  # longer names before their beginnings
@@ -83,7 +83,8 @@ def _either_case(letter: str, *, twins: bool) -> str:
 
 
 def field_values(block: bytes, name: bytes) -> list[bytes]:
-    """Return the values of a field by lower-case name, in order: for what is asked rarely, it walks through the lines."""
+    """Return the values of a field by lower-case name, in order: for what is asked rarely, it walks through the
+    lines."""
     size = len(name)
     return [
         line[size + 1 :].strip(b" \t")
@@ -95,10 +96,7 @@ def field_values(block: bytes, name: bytes) -> list[bytes]:
 def without_fields(segments: list[bytes], named: set[bytes]) -> list[bytes]:
     """Return segments of lines without the fields named, in lower case, by a `Connection` list."""
     return [
-        line
-        for segment in segments
-        for line in segment.split(b"\r\n")
-        if line[: line.find(b":")].lower() not in named
+        line for segment in segments for line in segment.split(b"\r\n") if line[: line.find(b":")].lower() not in named
     ]
 
 

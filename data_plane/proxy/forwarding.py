@@ -1,8 +1,8 @@
 """From a scanned request to the lines that go upstream: the plan of a path, and what each request adds.
 
 `make_plan` asks the router and prepares everything that depends only on method, host and path. `forward_lines` joins to
-it what depends on the client and the request. Neither touches a socket. What the fields must say is spec/proxy.md §2 and
-§3; the client's own spellings of the fields we write have been taken out by the scan, so nothing can be said twice.
+it what depends on the client and the request. Neither touches a socket. What the fields must say is spec/proxy.md §2
+and §3; the client's own spellings of the fields we write have been taken out by the scan, so nothing can be said twice.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ ONCE_ONLY = frozenset({b"POST", b"LOCK", b"PATCH"})
 def make_plan(tables: Tables, head: RequestHead, *, scheme: str, proto: bytes, port: int) -> Plan:
     """Match the request and prepare what can be said about it before an endpoint is known.
 
-    `scheme` is the listener's; `proto` what the protocol checks of a route go by: the scheme, unless a trusted peer said
-    otherwise. Raises `BadRequest` when method or path are none.
+    `scheme` is the listener's; `proto` what the protocol checks of a route go by: the scheme, unless a trusted peer
+    said otherwise. Raises `BadRequest` when method or path are none.
     """
     check_target(head.method, head.path)
 
@@ -45,9 +45,7 @@ def make_plan(tables: Tables, head: RequestHead, *, scheme: str, proto: bytes, p
         return _answer(None, 404, NO_ROUTE)
     route = match.route
     kinds = head.values(b"content-type")
-    refusal = protocol_answer(
-        route, proto, http2=False, content_type=kinds[0] if kinds else None, host=b"", target=b""
-    )
+    refusal = protocol_answer(route, proto, http2=False, content_type=kinds[0] if kinds else None, host=b"", target=b"")
     if refusal is not None:
         plan = _answer(route, refusal.status, refusal.message or "")
         # The location of a redirect differs by query and by what a trusted peer says: `redirect_location`.

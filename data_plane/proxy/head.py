@@ -2,9 +2,9 @@
 
 Called by `client.py` with a complete head, and with incomplete ones to find out early that they can't become good.
 Everything is judged on the bytes as they came, and fields that pass are passed on as they came, so the scan returns
-runs of lines, not names and values. The rules are RFC 9112's, read strictly where it leaves a choice (spec/reliability.md
-§3), because whatever two parsers may read differently is how requests are smuggled. Limits and texts are Kong's.
-Nothing here decodes or normalises; that is the router's.
+runs of lines, not names and values. The rules are RFC 9112's, read strictly where it leaves a choice
+(spec/reliability.md §3), because whatever two parsers may read differently is how requests are smuggled. Limits and
+texts are Kong's. Nothing here decodes or normalises; that is the router's.
 
 One pass finds forbidden octets and lone CR or LF: deleting all octets a field may hold must leave exactly one CR LF a
 line. A second pass finds the fields that are ours to judge (`fields.py`).
@@ -80,7 +80,8 @@ class RequestHead:
     """One request head, scanned. Reused for all requests of a connection: clients repeat their fields.
 
     `block` is all field lines as they came, `segments` the runs of them that go upstream. `length` is -1 without
-    Content-Length. `forwarded_for`, `via` and `trusted` hold what the client sent of the fields that we write ourselves.
+    Content-Length. `forwarded_for`, `via` and `trusted` hold what the client sent of the fields that we write
+    ourselves.
     """
 
     __slots__ = (
@@ -153,8 +154,8 @@ class RequestScanner:
     def scan(self, data: bytes, end: int, head: RequestHead) -> None:
         """Scan a complete head, whose empty line begins at `end`, into `head`; raises `BadRequest`.
 
-        Method and path are not judged here: `check_target` does that when there is no plan for them yet. A plan found for
-        them proves that they were good.
+        Method and path are not judged here: `check_target` does that when there is no plan for them yet. A plan found
+        for them proves that they were good.
         """
         line_end = data.find(b"\r\n", 0, end)
         if line_end < 0:

@@ -1,8 +1,8 @@
 """Connections to endpoints: reuse of idle ones, making of new ones.
 
 The idle connections live in the endpoint (`Endpoint.idle`), because it outlives swaps and goes away with its target: a
-repointed service finds its connections warm, and a removed target leaves nothing behind. The newest is taken first, so that the
-surplus of a busy minute grows old and is closed.
+repointed service finds its connections warm, and a removed target leaves nothing behind. The newest is taken first, so
+that the surplus of a busy minute grows old and is closed.
 """
 
 from __future__ import annotations

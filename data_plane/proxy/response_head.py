@@ -88,9 +88,9 @@ class ResponseHead:
 class ResponseScanner:
     """The scan, with its limit and the memories of status lines and field lines already judged. One a worker.
 
-    Answers repeat most of their field lines octet for octet (`Server`, `Content-Type`, `Connection`, within a second even
-    `Date`), so each line is looked up whole, and only a line not seen before is judged by the grammar. The memory is
-    bounded by two generations, as the plan cache is; long lines and cookies are never kept.
+    Answers repeat most of their field lines octet for octet (`Server`, `Content-Type`, `Connection`, within a second
+    even `Date`), so each line is looked up whole, and only a line not seen before is judged by the grammar. The memory
+    is bounded by two generations, as the plan cache is; long lines and cookies are never kept.
     """
 
     __slots__ = ("_head_max", "_lines", "_lines_before", "_status_lines")
@@ -123,7 +123,8 @@ class ResponseScanner:
         first = self._status_lines.get(status_line)
         if first is None:
             first = self._status_line(status_line)
-        head.status, lines[0], head.keep_alive = first
+        head.status, status_line, head.keep_alive = first
+        del lines[0]
         head.chunked = False
         head.length = -1
         head.has_server = False
@@ -133,14 +134,12 @@ class ResponseScanner:
         head.trailer = None
         recall = self._lines.get
         special: list[bytes] | None = None
-        segments: list[bytes] = []
+        segments = [status_line]
         append = segments.append
-        code: int | None = _PASS
         for line in lines:
-            if segments:
-                code = recall(line)
-                if code is None:
-                    code = self._judge(line)
+            code = recall(line)
+            if code is None:
+                code = self._judge(line)
             if code == _PASS:
                 append(line)
             elif code >= 0:

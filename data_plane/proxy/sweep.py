@@ -1,9 +1,9 @@
 """All time limits of a worker's connections, looked after by one timer.
 
 A timer object for each attempt and each head would cost more than the rest of a request's bookkeeping. Instead
-connections note the coarse time of their last activity, and a tick looks at those that are busy ten times a second, at all
-others once a second. So a limit strikes late by up to two ticks, never early; and a tick that comes late itself strikes nothing,
-because what it missed may be waiting in the sockets.
+connections note the coarse time of their last activity, and a tick looks at those that are busy ten times a second, at
+all others once a second. So a limit strikes late by up to two ticks, never early; and a tick that comes late itself
+strikes nothing, because what it missed may be waiting in the sockets.
 """
 
 from __future__ import annotations

@@ -88,10 +88,10 @@ class ServiceRuntime:
 class Plan:
     """What to do with one method, host and path under one set of tables: the router's answer, made ready to send.
 
-    With `status` 0 the request is proxied, and its head is `start`, the query, ` HTTP/1.1`, the Host line (`host_line`, or
-    the service's for the chosen endpoint when that is empty), `forwarded`, then what belongs to the connection and the
-    request. Otherwise the gateway answers by itself, with `status`, `message` and the additional `fields`. No piece has a
-    line end at its end. A plan that depends on more than its key is not `remembered`.
+    With `status` 0 the request is proxied, and its head is `start`, the query, ` HTTP/1.1`, the Host line (`host_line`,
+    or the service's for the chosen endpoint when that is empty), `forwarded`, then what belongs to the connection and
+    the request. Otherwise the gateway answers by itself, with `status`, `message` and the additional `fields`. No piece
+    has a line end at its end. A plan that depends on more than its key is not `remembered`.
     """
 
     __slots__ = (

@@ -3,9 +3,9 @@
     IDLE --send--> HEAD --head--> FIXED | CHUNKED | UNTIL_CLOSE --end--> IDLE or closed
                      `--101--> TUNNEL
 
-The connection knows one `Exchange` at a time and writes the answer straight to the exchange's client, one write for what
-one read brought. It is used again only after an answer that ended exactly where its framing said, and after a request
-that went out completely; anything else, a single octet too many included, ends it. Timeouts are the sweep's.
+The connection knows one `Exchange` at a time and writes the answer straight to the exchange's client, one write for
+what one read brought. It is used again only after an answer that ended exactly where its framing said, and after a
+request that went out completely; anything else, a single octet too many included, ends it. Timeouts are the sweep's.
 """
 
 from __future__ import annotations

@@ -110,3 +110,17 @@ async def test_a_mistake_of_ours_in_applying_is_a_refusal_and_not_silence(tmp_pa
         control.publish(Snap(1, entities(1)))
         await until(lambda: bool(control.nodes.views() and control.nodes.views()[0].faults))
         assert control.nodes.views()[0].faults[0].message == "ZeroDivisionError: boom"
+
+
+async def test_a_mistake_of_ours_in_unpacking_is_a_refusal_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object, **__: object) -> NodeSnapshot:
+        raise MemoryError
+
+    async with plane() as control, node(control.address, tmp_path) as one:
+        with monkeypatch.context() as broken:
+            broken.setattr("data_plane.node.pull.unpack", crash)
+            control.publish(Snap(1, entities(1)))
+            await until(lambda: bool(control.nodes.views() and control.nodes.views()[0].faults))
+            assert control.nodes.views()[0].faults[0].code == "INTERNAL"
+        control.publish(Snap(2, entities(2)))
+        await until(lambda: one.sink.running is not None)

@@ -9,10 +9,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
 import pytest
+import uvloop
 
 from data_plane.model import ServiceConfig
 from data_plane.proxy.settings import ProxySettings
 from tests.support.proxying import Client, Handler, Rig, proxy_to, route_to_first, until, upstream_of
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop of the product: what it does about half-closes, aborts and buffers is part of what is tested."""
+    return uvloop.EventLoopPolicy()
+
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab"
@@ -81,9 +89,7 @@ async def scripted(
 ) -> AsyncIterator[Rig]:
     async with (
         upstream_of(script) as port,
-        proxy_to(
-            port, service=config, settings=settings, routes=[route_to_first(request_buffering=buffered)]
-        ) as rig,
+        proxy_to(port, service=config, settings=settings, routes=[route_to_first(request_buffering=buffered)]) as rig,
     ):
         yield rig
 
@@ -203,7 +209,8 @@ async def test_an_upstream_that_takes_nothing_is_504_after_the_write_timeout() -
 
 
 async def test_a_connection_closed_while_idle_costs_the_next_request_nothing() -> None:
-    """The upstream closes after each answer without saying so; the next request must not notice, whatever its method."""
+    """The upstream closes after each answer without saying so; the next request must not notice, whatever its
+    method."""
     script = Script(say(OK, then=lambda writer: writer.close()))
     async with scripted(script) as rig:
         client = await Client.open(rig.port)
@@ -234,7 +241,9 @@ async def test_the_stale_race_grants_one_attempt_more() -> None:
 
 
 async def test_an_answer_that_breaks_off_is_cut_for_the_client_too() -> None:
-    async with scripted(Script(say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", then=lambda w: w.close()))) as rig:
+    async with scripted(
+        Script(say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", then=lambda w: w.close()))
+    ) as rig:
         answer = await rig.ask(GET, close=True)
         assert answer.endswith(b"\r\n\r\nabc")
     broken = Script(say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", then=lambda w: w.close()))
@@ -282,7 +291,8 @@ async def test_unasked_answers_end_an_idle_connection() -> None:
 
 async def test_an_early_answer_ends_the_upload_but_is_passed_on() -> None:
     script = Script(
-        say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", then=lambda w: w.close()), serve
+        say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", then=lambda w: w.close()),
+        serve,
     )
     async with scripted(script) as rig:
         client = await Client.open(rig.port)

@@ -9,11 +9,18 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from data_plane.model import HeaderCondition, ServiceConfig
 from data_plane.proxy.settings import ProxySettings
 from tests.support.echo_upstream import EchoSettings, start_echo
 from tests.support.proxying import Client, Rig, proxy_to, route_to_first, until, upstream_of
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop of the product: what it does about half-closes, aborts and buffers is part of what is tested."""
+    return uvloop.EventLoopPolicy()
 
 
 @pytest.fixture
@@ -199,7 +206,7 @@ async def test_continue_is_sent_when_the_body_is_wanted_and_only_then(rig: Rig) 
         assert b"Connection: close" in answer
 
 
-async def test_bodies_are_gathered_when_the_route_buffers_and_streamed_otherwise(echo: tuple[int, EchoSettings]) -> None:
+async def test_bodies_are_gathered_when_the_route_buffers_else_streamed(echo: tuple[int, EchoSettings]) -> None:
     head = b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with proxy_to(echo[0]) as rig:
         client = await Client.open(rig.port)
@@ -376,7 +383,9 @@ async def test_websocket_becomes_a_tunnel_and_other_upgrades_do_not() -> None:
 
     async with upstream_of(handler) as port, proxy_to(port) as rig:
         client = await Client.open(rig.port)
-        client.send(b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n")
+        client.send(
+            b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
+        )
         answer = await client.answer()
         assert answer.status == 101
         assert answer.field("Upgrade") == "websocket"

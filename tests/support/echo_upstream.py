@@ -1,8 +1,8 @@
 """A fast real upstream that answers what it got, and does on request what upstreams do in the wild.
 
 Raw asyncio protocols, because it stands beside the proxy in measurements. The answer to an ordinary request is JSON:
-`port`, `method`, `path`, `requestline`, `headers` (pairs, in order), `body` (the first 2,000 octets), `bodylen`; with the
-echo fields `X-Colour`, `X-Instance` and, if the request has one, `X-Id`. Words in the path change that:
+`port`, `method`, `path`, `requestline`, `headers` (pairs, in order), `body` (the first 2,000 octets), `bodylen`; with
+the echo fields `X-Colour`, `X-Instance` and, if the request has one, `X-Id`. Words in the path change that:
 
     /status/N     the status                     /sleep/S      S seconds (a fraction) before the answer
     /closeme      close without an answer        /chunked      a chunked answer
@@ -247,9 +247,7 @@ async def _main() -> None:
     parser.add_argument("--colour", default="")
     parser.add_argument("--instance", default="")
     arguments = parser.parse_args()
-    server = await start_echo(
-        EchoSettings(colour=arguments.colour, instance=arguments.instance), port=arguments.port
-    )
+    server = await start_echo(EchoSettings(colour=arguments.colour, instance=arguments.instance), port=arguments.port)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -93,7 +93,8 @@ class Rig:
     servers: list[asyncio.Server] = field(default_factory=list)
 
     async def ask(self, data: bytes, *, answers: int = 1, close: bool = False) -> bytes:
-        """Send octets on a connection of their own and return what comes back, to the end of the stream or of N answers."""
+        """Send octets on a connection of their own and return what comes back, to the end of the stream or of N
+        answers."""
         client = await Client.open(self.port)
         try:
             client.send(data)

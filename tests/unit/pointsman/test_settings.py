@@ -1,7 +1,5 @@
 """Settings: precedence flag > variable > file > default, types, and errors that name the setting and the remedy."""
 
-# ruff: noqa: RUF009 - `setting()` makes a dataclass field, which is made once by design
-
 from __future__ import annotations
 
 import enum

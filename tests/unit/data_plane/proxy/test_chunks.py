@@ -108,9 +108,9 @@ def test_limits() -> None:
         decoder(extensions=10).feed(b"5;aaaaaaaaaaaaaaaa\r\n")
     assert caught.value.status == 413
     subject = decoder(extensions=10)
+    subject.feed(b"1;abc\r\nx\r\n1;abc\r\nx\r\n")
     with pytest.raises(BadChunk):
-        for _ in range(4):
-            subject.feed(b"1;abc\r\nx\r\n")
+        subject.feed(b"1;abc\r\nx\r\n")
     with pytest.raises(BadChunk) as caught:
         decoder(trailers=10).feed(b"0\r\nX-A: 123456789\r\n")
     assert caught.value.status == 431

@@ -33,14 +33,17 @@ class Reading:
         self.complete = True
 
 
+LINES = """
+GET|POST|FROB| |  |/|/a?b=c|*|http://h/x| HTTP/1.1| HTTP/1.0|Host: h|Host:h|Host : h|Content-Length: 3
+Content-Length: 3, 3|X-A: 1|X-B:|Transfer-Encoding: chunked|Transfer-Encoding: gzip, chunked|Connection: close
+Connection: x, y| folded|:|Expect: 100-continue|Upgrade: websocket|X_Y: 2
+"""
 FRAGMENTS = st.sampled_from(
     [
-        b"GET", b"POST", b"FROB", b" ", b"  ", b"/", b"/a?b=c", b"*", b"http://h/x", b" HTTP/1.1", b" HTTP/1.0", b"\r\n",
-        b"\n", b"\r", b"Host: h", b"Host:h", b"Host : h", b"Content-Length: 3", b"Content-Length: 3, 3", b"X-A: 1", b"X-B:",
-        b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked", b"Connection: close", b"Connection: x, y",
-        b" folded", b"\t", b":", b"\x00", b"\xe9", b"Expect: 100-continue", b"Upgrade: websocket", b"X_Y: 2",
+        *(text.encode() for line in LINES.strip("\n").split("\n") for text in line.split("|")),
+        *(b"\r\n", b"\n", b"\r", b"\t", b"\x00", b"\xe9"),
     ]
-)  # fmt: skip
+)
 
 
 def ours(block: bytes) -> RequestHead | None:
