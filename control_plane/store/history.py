@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from control_plane.store.contract import Change, Operation, Origin, Version
 from control_plane.store.tables import CHANGE, HEAD, VERSION
 from control_plane.store.transaction import Touched, decode
 
-_NEXT = update(HEAD).where(HEAD.c.one == 1).values(version=HEAD.c.version + 1).returning(HEAD.c.version)
+_NEXT = (
+    update(HEAD).where(HEAD.c.one == 1).values(version=HEAD.c.version + bindparam("count")).returning(HEAD.c.version)
+)
 _HEAD = select(HEAD.c.version).where(HEAD.c.one == 1)
 _ADD_VERSION = insert(VERSION)
 _ADD_CHANGE = insert(CHANGE)
@@ -29,40 +32,54 @@ def epoch(connection: Connection) -> bytes:
     return name
 
 
-def take_version(
-    connection: Connection, origin: Origin, changes: Sequence[tuple[Change, Touched]], *, committed_at: float
-) -> int:
-    """Take the next version and keep what it changed. Must be the last thing a unit of work does.
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What one unit of work did, before it has a version."""
 
-    The update locks the head row until the commit, so no other writer can take a later version and commit before.
+    origin: Origin
+    committed_at: float
+    changes: Sequence[tuple[Change, Touched]]
+
+
+def take_versions(connection: Connection, batch: Sequence[Pending]) -> int:
+    """Give each unit the next version, in order, and keep what it did; return the number of the first.
+
+    Must be the last thing a transaction does: the update locks the head row until the commit, so that no other writer
+    can take a later version and commit before.
     """
-    number: int = connection.scalars(_NEXT).one()
+    first: int = connection.scalars(_NEXT, {"count": len(batch)}).one() - len(batch) + 1
     connection.execute(
         _ADD_VERSION,
-        {
-            "number": number,
-            "committed_at": committed_at,
-            "author": origin.author,
-            "source": origin.source,
-            "address": origin.address,
-            "reason": origin.reason,
-            "change_count": len(changes),
-        },
+        [
+            {
+                "number": number,
+                "committed_at": pending.committed_at,
+                "author": pending.origin.author,
+                "source": pending.origin.source,
+                "address": pending.origin.address,
+                "reason": pending.origin.reason,
+                "change_count": len(pending.changes),
+            }
+            for number, pending in enumerate(batch, first)
+        ],
     )
-    rows = [
-        {
-            "version": number,
-            "position": position,
-            "operation": change.operation.value,
-            "collection": change.collection,
-            "id": change.id,
-            "before": None if touched.before is None else touched.before.text,
-            "after": None if touched.after is None else touched.after.text,
-        }
-        for position, (change, touched) in enumerate(changes)
-    ]
-    connection.execute(_ADD_CHANGE, rows[0] if len(rows) == 1 else rows)
-    return number
+    connection.execute(
+        _ADD_CHANGE,
+        [
+            {
+                "version": number,
+                "position": position,
+                "operation": change.operation.value,
+                "collection": change.collection,
+                "id": change.id,
+                "before": None if touched.before is None else touched.before.text,
+                "after": None if touched.after is None else touched.after.text,
+            }
+            for number, pending in enumerate(batch, first)
+            for position, (change, touched) in enumerate(pending.changes)
+        ],
+    )
+    return first
 
 
 def versions(connection: Connection, *, size: int, before: int | None) -> Sequence[Version]:

@@ -1,9 +1,9 @@
 """The embedded store: SQLite in WAL mode, one writer thread, readers beside it.
 
-All writes of the process go through one thread (`writer.py`). It runs each unit of work of a batch in a savepoint with
-a version of its own and commits them together: one fsync may carry several versions, and none is acknowledged before
-it. A unit that fails rolls back to its savepoint and costs the others nothing. A commit that fails fails them all, with
-nothing written. synchronous=FULL makes a commit survive the loss of power.
+All writes of the process go through one thread (`writer.py`). It runs the units of work of a batch one after the other,
+gives each a version of its own and commits them together: one fsync may carry several versions, and none is
+acknowledged before it. A unit that fails leaves nothing behind and costs the others nothing. A commit that fails fails
+them all, with nothing written. synchronous=FULL makes a commit survive the loss of power.
 
 One process at a time has the file open, by a lock beside it: a second control plane over the same file would never hear
 of the first one's versions. Several control planes share a PostgreSQL database instead.
@@ -42,6 +42,7 @@ from control_plane.store.contract import (
     Written,
 )
 from control_plane.store.filelock import FileLock
+from control_plane.store.history import Pending
 from control_plane.store.migrating import migrate
 from control_plane.store.transaction import SqlTransaction
 from control_plane.store.writer import Awaited, Job, Writer
@@ -117,23 +118,9 @@ class SqliteStore(Store):
 
     @override
     async def write(self, work: Callable[[Transaction], T], origin: Origin) -> Written[T]:
-        def unit(connection: Connection) -> Written[T]:
-            transaction = SqlTransaction(connection)
-            result = work(transaction)
-            changed = transaction.changes()
-            if not changed:
-                return Written(result, transaction.head(), ())
-            changes = tuple(change for change, _ in changed)
-            if self._before_commit is not None:
-                self._before_commit(transaction, changes)
-            number = history.take_version(connection, origin, changed, committed_at=self._clock())
-            return Written(result, number, changes)
-
-        def announce(written: Written[T]) -> None:
-            if written.changes:
-                self._committed(written.version)
-
-        return await self._write(unit, announce)
+        future: asyncio.Future[Written[T]] = asyncio.get_running_loop().create_future()
+        self._writer.submit(_Unit(self, work, origin, future))
+        return await future
 
     @override
     async def read(self, work: Callable[[Transaction], T]) -> T:
@@ -163,7 +150,7 @@ class SqliteStore(Store):
     @override
     async def save_nodes(self, records: Sequence[NodeRecord]) -> None:
         if records:
-            await self._write(lambda connection: node_records.save(connection, records))
+            await self._note(lambda connection: node_records.save(connection, records))
 
     @override
     async def nodes(self) -> Sequence[NodeRecord]:
@@ -171,7 +158,7 @@ class SqliteStore(Store):
 
     @override
     async def forget_nodes(self, *, last_seen_before: float) -> None:
-        await self._write(lambda connection: node_records.forget(connection, last_seen_before=last_seen_before))
+        await self._note(lambda connection: node_records.forget(connection, last_seen_before=last_seen_before))
 
     @override
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -188,10 +175,11 @@ class SqliteStore(Store):
         await asyncio.to_thread(_dispose, self._reading, self._writing)
         self._lock.release()
 
-    async def _write(self, work: Callable[[Connection], T], announce: Callable[[T], None] | None = None) -> T:
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._writer.submit(Awaited(work, future, announce))
-        return await future
+    async def _note(self, work: Callable[[Connection], None]) -> None:
+        """Writes something that takes no version."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._writer.submit(_Note(work, future))
+        await future
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         if self._closed:
@@ -209,24 +197,135 @@ class SqliteStore(Store):
         finally:
             self._reads -= 1
 
-    def _commit(self, jobs: Sequence[Job]) -> None:
-        """One transaction for all jobs. Runs on the writer's thread."""
-        try:
-            with _translated(self._path), _begun(self._writing, _BEGIN_WRITING) as connection:
-                for job in jobs:
-                    _run_in_savepoint(job, connection)
-        except StoreUnavailable as error:
-            log.error("%d writes failed and changed nothing: %s", len(jobs), error)
-            self._writing.dispose()  # the next batch tries a fresh connection
-            raise
+    def settle(self, tx: SqlTransaction, origin: Origin) -> Pending | None:
+        """Ends a unit of work: has its changes checked and says what needs a version."""
+        changes = tx.changes()
+        if not changes:
+            return None
+        if self._before_commit is not None:
+            self._before_commit(tx, [change for change, _ in changes])
+        return Pending(origin, self._clock(), changes)
 
-    def _committed(self, version: int) -> None:
+    def committed(self, version: int) -> None:
+        """Tells of a version. Runs on the loop."""
         self._head = version
         for listener in tuple(self._listeners):
             try:
                 listener(version)
             except Exception:
                 log.exception("a listener failed at version %d; the version stands", version)
+
+    def _commit(self, jobs: Sequence[Job]) -> None:
+        """One transaction for all jobs. Runs on the writer's thread.
+
+        First without savepoints, which cost as much as the writes themselves. A job that fails before it has written
+        anything, as most do, leaves nothing to undo. One that fails later makes all of them start over, with
+        savepoints; that is why a unit of work may have no effects but those on its transaction.
+        """
+        try:
+            with _translated(self._path):
+                try:
+                    with _begun(self._writing, _BEGIN_WRITING) as connection:
+                        _run(jobs, connection)
+                except _StartOver:
+                    with _begun(self._writing, _BEGIN_WRITING) as connection:
+                        _run(jobs, connection, savepoints=True)
+        except StoreUnavailable as error:
+            log.error("%d writes failed and changed nothing: %s", len(jobs), error)
+            self._writing.dispose()  # the next batch tries a fresh connection
+            raise
+
+
+class _Unit(Awaited[Written[T]]):
+    """A unit of work."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        work: Callable[[Transaction], T],
+        origin: Origin,
+        future: asyncio.Future[Written[T]],
+    ) -> None:
+        super().__init__(future)
+        self._store = store
+        self._work = work
+        self._origin = origin
+        self._done: Callable[[int], Written[T]] | None = None
+
+    @override
+    def run(self, connection: Connection) -> Pending | None:
+        tx = SqlTransaction(connection)
+        result = self._work(tx)
+        pending = self._store.settle(tx, self._origin)
+        changes = () if pending is None else tuple(change for change, _ in pending.changes)
+        self._done = lambda version: Written(result, version, changes)
+        return pending
+
+    @override
+    def outcome(self, version: int) -> Written[T]:
+        assert self._done is not None, "it has run"
+        return self._done(version)
+
+    @override
+    def announce(self, outcome: Written[T]) -> None:
+        if outcome.changes:
+            self._store.committed(outcome.version)
+
+
+class _Note(Awaited[bool]):
+    """A write that is no configuration."""
+
+    def __init__(self, work: Callable[[Connection], None], future: asyncio.Future[bool]) -> None:
+        super().__init__(future)
+        self._work = work
+
+    @override
+    def run(self, connection: Connection) -> None:
+        self._work(connection)
+
+    @override
+    def outcome(self, version: int) -> bool:
+        return True
+
+
+class _StartOver(Exception):
+    """A job failed after it had written something, and there was no savepoint to go back to."""
+
+
+def _run(jobs: Sequence[Job], connection: Connection, *, savepoints: bool = False) -> None:
+    """Runs the jobs; one that fails leaves nothing behind and costs the others nothing."""
+    pending: list[Pending] = []
+    done: list[tuple[Job, int]] = []  # with the number of versions up to it
+    for job in jobs:
+        written_before = _rows_written(connection)
+        if savepoints:
+            connection.exec_driver_sql("SAVEPOINT job")
+        try:
+            new = job.run(connection)
+        except Exception as error:  # the caller's, delivered to it, unless the database itself failed
+            if isinstance(error, DatabaseError) and _code(error) not in _ONE_JOBS_FAULT:
+                raise
+            if savepoints:
+                connection.exec_driver_sql("ROLLBACK TO job")
+            elif _rows_written(connection) != written_before:
+                raise _StartOver from error
+            job.fail(error)
+        else:
+            if new is not None:
+                pending.append(new)
+            done.append((job, len(pending)))
+        if savepoints:
+            connection.exec_driver_sql("RELEASE job")
+    before = history.take_versions(connection, pending) - 1 if pending else history.head(connection)
+    for job, versions in done:
+        job.succeed(before + versions)
+
+
+def _rows_written(connection: Connection) -> int:
+    """By this connection, ever."""
+    driver = connection.connection.dbapi_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver.total_changes
 
 
 async def open_sqlite(
@@ -280,19 +379,6 @@ def _make_private_file(path: Path) -> None:
         raise StoreUnusable(
             f"the database {path} cannot be used: {error.strerror}; correct its path or mode"
         ) from error
-
-
-def _run_in_savepoint(job: Job, connection: Connection) -> None:
-    """A job's own error undoes this job; an error of the database goes up, because it takes the others along."""
-    connection.exec_driver_sql("SAVEPOINT job")
-    try:
-        job.run(connection)
-    except Exception as error:  # the caller's, delivered to it
-        if isinstance(error, DatabaseError) and _code(error) not in _ONE_JOBS_FAULT:
-            raise
-        connection.exec_driver_sql("ROLLBACK TO job")
-        job.fail(error)
-    connection.exec_driver_sql("RELEASE job")
 
 
 def _code(error: BaseException | None) -> int:

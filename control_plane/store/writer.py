@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from typing_extensions import override
 
 from control_plane.store.contract import StoreBusy, StoreError, StoreUnavailable
+from control_plane.store.history import Pending
 
 log = logging.getLogger(__name__)
 
@@ -30,58 +31,59 @@ class Job(ABC):
     """Something to be done on the writer's thread, and somebody on the loop who waits for it."""
 
     @abstractmethod
-    def run(self, connection: Connection) -> None:
-        """Does it and keeps the result. What it raises undoes this job alone."""
+    def run(self, connection: Connection) -> Pending | None:
+        """Does it, keeps the result, and returns what needs a version. What it raises undoes this job alone.
+
+        May be run again from its start, after all it did was rolled back.
+        """
+
+    @abstractmethod
+    def succeed(self, version: int) -> None:
+        """Tells at which version it is done. It is not yet on disk."""
 
     @abstractmethod
     def fail(self, error: Exception) -> None:
-        """Keeps the error in the place of a result."""
+        """Puts an error in the place of any result."""
 
     @abstractmethod
     def deliver(self) -> None:
-        """Hands over what was kept. Runs on the loop."""
+        """Hands over the outcome, which is on disk now. Runs on the loop."""
 
 
 class Awaited(Job, Generic[T]):
-    """A job whose result a coroutine awaits.
+    """A job whose outcome a coroutine awaits. Subclasses do the work and say what the outcome is."""
 
-    `announce` is called with the result before the coroutine goes on, also when it has been cancelled meanwhile:
-    what is committed is committed, whether or not somebody still listens.
-    """
-
-    def __init__(
-        self, work: Callable[[Connection], T], future: asyncio.Future[T], announce: Callable[[T], None] | None = None
-    ) -> None:
-        self._work = work
+    def __init__(self, future: asyncio.Future[T]) -> None:
         self._future = future
-        self._announce = announce
-        self._outcome: Callable[[], T] | None = None
+        self._outcome: T | None = None
+        self._error: Exception | None = None
+
+    @abstractmethod
+    def outcome(self, version: int) -> T:
+        """What the coroutine gets."""
+
+    def announce(self, outcome: T) -> None:
+        """Tells others, before the coroutine goes on, and also when it was cancelled: what is done is done."""
 
     @override
-    def run(self, connection: Connection) -> None:
-        result = self._work(connection)
-        self._outcome = lambda: result
+    def succeed(self, version: int) -> None:
+        self._outcome = self.outcome(version)
+        self._error = None
 
     @override
     def fail(self, error: Exception) -> None:
-        def raise_it() -> T:
-            raise error
-
-        self._outcome = raise_it
+        self._error = error
 
     @override
     def deliver(self) -> None:
-        assert self._outcome is not None, "a job is run or failed before it is delivered"
-        try:
-            result = self._outcome()
-        except Exception as error:  # the caller's: whatever its unit of work raised
+        if self._error is not None:
             if not self._future.done():
-                self._future.set_exception(error)
+                self._future.set_exception(self._error)
             return
-        if self._announce is not None:
-            self._announce(result)
+        assert self._outcome is not None, "a job succeeds or fails before it is delivered"
+        self.announce(self._outcome)
         if not self._future.done():
-            self._future.set_result(result)
+            self._future.set_result(self._outcome)
 
 
 class Writer:

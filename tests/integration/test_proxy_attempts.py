@@ -9,18 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 
 import pytest
-import uvloop
 
 from data_plane.model import ServiceConfig
 from data_plane.proxy.settings import ProxySettings
 from tests.support.proxying import Client, Handler, Rig, proxy_to, route_to_first, until, upstream_of
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop of the product: what it does about half-closes, aborts and buffers is part of what is tested."""
-    return uvloop.EventLoopPolicy()
-
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab"

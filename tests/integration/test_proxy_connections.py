@@ -6,7 +6,6 @@ import asyncio
 import json
 
 import pytest
-import uvloop
 
 from data_plane.model import ServiceConfig
 from data_plane.proxy.settings import ProxySettings
@@ -22,13 +21,6 @@ from tests.support.proxying import (
     until,
     upstream_of,
 )
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop of the product: what it does about half-closes, aborts and buffers is part of what is tested."""
-    return uvloop.EventLoopPolicy()
-
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 QUICK = ProxySettings(head_timeout_s=0.2, body_idle_timeout_s=0.2, keepalive_timeout_s=0.2, send_timeout_s=0.3)

@@ -9,18 +9,11 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-import uvloop
 
 from data_plane.model import HeaderCondition, ServiceConfig
 from data_plane.proxy.settings import ProxySettings
 from tests.support.echo_upstream import EchoSettings, start_echo
 from tests.support.proxying import Client, Rig, proxy_to, route_to_first, until, upstream_of
-
-
-@pytest.fixture(scope="module")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop of the product: what it does about half-closes, aborts and buffers is part of what is tested."""
-    return uvloop.EventLoopPolicy()
 
 
 @pytest.fixture

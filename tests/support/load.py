@@ -194,7 +194,7 @@ class OpenLoop:
         sent = 0
         while self._running:
             now = time.monotonic()
-            due = int((now - start) * self._rate)
+            due = int((now - start) * self._rate) + 1  # the first one is due at the start itself
             while sent < due:
                 lane_index = sent % len(self._lanes)
                 record = Record(id=len(self.records), node=lane_index, due=start + sent / self._rate)
@@ -204,7 +204,7 @@ class OpenLoop:
                 lane.waiting.append(record)
                 self.pump(lane)
                 sent += 1
-            await asyncio.sleep(max(0.0005, start + (sent + 1) / self._rate - time.monotonic()))
+            await asyncio.sleep(max(0.0005, start + sent / self._rate - time.monotonic()))
 
     def pump(self, lane: _Lane) -> None:
         """Gives waiting requests to idle connections, and dials where there are too few."""

@@ -20,18 +20,24 @@ PROBE_SAMPLING_ON: ProbeSampling
 PROBE_SAMPLING_OFF: ProbeSampling
 
 class Entity(_message.Message):
-    __slots__ = ("service", "route", "upstream", "target", "upstream_settings")
+    __slots__ = ("service", "route", "upstream", "target", "certificate", "sni", "ca_certificate", "upstream_settings")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    SNI_FIELD_NUMBER: _ClassVar[int]
+    CA_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_SETTINGS_FIELD_NUMBER: _ClassVar[int]
     service: Service
     route: Route
     upstream: Upstream
     target: Target
+    certificate: Certificate
+    sni: Sni
+    ca_certificate: CaCertificate
     upstream_settings: UpstreamSettings
-    def __init__(self, service: _Optional[_Union[Service, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., upstream: _Optional[_Union[Upstream, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., upstream_settings: _Optional[_Union[UpstreamSettings, _Mapping]] = ...) -> None: ...
+    def __init__(self, service: _Optional[_Union[Service, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., upstream: _Optional[_Union[Upstream, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., sni: _Optional[_Union[Sni, _Mapping]] = ..., ca_certificate: _Optional[_Union[CaCertificate, _Mapping]] = ..., upstream_settings: _Optional[_Union[UpstreamSettings, _Mapping]] = ...) -> None: ...
 
 class Service(_message.Message):
     __slots__ = ("id", "name", "protocol", "host", "port", "path", "retries", "connect_timeout", "write_timeout", "read_timeout", "tls_verify", "tls_verify_depth", "ca_certificates", "client_certificate")
@@ -238,6 +244,38 @@ class Target(_message.Message):
     weight: int
     failover: bool
     def __init__(self, id: _Optional[str] = ..., upstream: _Optional[str] = ..., target: _Optional[str] = ..., weight: _Optional[int] = ..., failover: _Optional[bool] = ...) -> None: ...
+
+class Certificate(_message.Message):
+    __slots__ = ("id", "cert", "key", "cert_alt", "key_alt")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CERT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CERT_ALT_FIELD_NUMBER: _ClassVar[int]
+    KEY_ALT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    cert: str
+    key: str
+    cert_alt: str
+    key_alt: str
+    def __init__(self, id: _Optional[str] = ..., cert: _Optional[str] = ..., key: _Optional[str] = ..., cert_alt: _Optional[str] = ..., key_alt: _Optional[str] = ...) -> None: ...
+
+class Sni(_message.Message):
+    __slots__ = ("id", "name", "certificate")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    certificate: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., certificate: _Optional[str] = ...) -> None: ...
+
+class CaCertificate(_message.Message):
+    __slots__ = ("id", "cert")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CERT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    cert: str
+    def __init__(self, id: _Optional[str] = ..., cert: _Optional[str] = ...) -> None: ...
 
 class UpstreamSettings(_message.Message):
     __slots__ = ("id", "slow_start", "probe_sampling", "manual_health")
