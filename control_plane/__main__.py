@@ -17,7 +17,7 @@ import uvloop
 from control_plane.admin.information import own_version
 from control_plane.settings import Settings
 from control_plane.wiring import ControlPlane, StartError
-from pointsman import logs
+from pointsman import heap, logs
 from pointsman.settings import SettingsError, load
 
 EXIT_FAILED = 1
@@ -59,6 +59,7 @@ async def _run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with ControlPlane(settings):
+        heap.settle()
         await stop.wait()
         _log.info("stopping")
     _log.info("stopped")

@@ -7,6 +7,7 @@ lives in objects keyed by the ids found here. Texts that meet request bytes are 
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
 
@@ -138,14 +139,51 @@ class UpstreamConfig:
     client_certificate: str = ""
     use_srv_name: bool = False
     healthchecks: Healthchecks = field(default_factory=Healthchecks)
+    sticky_sessions_cookie: str = ""
+    sticky_sessions_cookie_path: str = "/"
+    slow_start_s: float = 0.0
+    """From the upstream's settings: how long a new or recovered endpoint takes to its full share; 0 = at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetConfig:
-    """`host` without brackets, `port`, and the weight as written; 0 = kept but given nothing."""
+    """`host` without brackets, `port`, and the weight as written; 0 = kept but given nothing.
+
+    A `failover` target is used only while no regular target of the upstream is available.
+    """
 
     id: str
     upstream: str
     host: str
     port: int
     weight: int = 100
+    failover: bool = False
+
+
+class ProbeSampling(enum.Enum):
+    """Who probes the targets of an upstream: `AUTO` leaves it to the control plane, by the size of the fleet."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class ManualHealth:
+    """An operator's word on a target (`ip` empty) or one of its addresses; `until` in seconds since 1970, 0 = always."""
+
+    target: str
+    ip: str
+    port: int
+    healthy: bool
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """Our own settings of an upstream, beyond Kong's entity; `id` is the upstream's."""
+
+    id: str
+    slow_start_s: float = 0.0
+    probe_sampling: ProbeSampling = ProbeSampling.AUTO
+    manual_health: tuple[ManualHealth, ...] = ()

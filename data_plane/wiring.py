@@ -30,6 +30,7 @@ from data_plane.resolve.client import Client
 from data_plane.resolve.resolver import Resolver
 from data_plane.resolve.system import Nameserver, ResolvConf, parse_hosts, parse_resolv_conf
 from data_plane.settings import NodeSettings, software_version
+from pointsman import heap
 from pointsman.settings import SettingsError, SocketAddress
 
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -67,6 +68,7 @@ async def run(settings: NodeSettings) -> None:
 async def _live(node: Node, settings: NodeSettings) -> None:
     """Start and go on until a part fails that nothing works without."""
     await node.start(ports_file=Path(settings.ports_file) if settings.ports_file else None)
+    heap.settle()
     await node.failed()
 
 

@@ -7,7 +7,7 @@ names everything that is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from control_plane.entities.errors import ENTITY
 from control_plane.entities.fields import REQUIRED, Field, empty
@@ -97,3 +97,8 @@ def distinct(*names: str) -> Check:
             problems.entity.append(f"values of these fields must be distinct: {quoted}")
 
     return Check(run, {"distinct": list(names)})
+
+
+def unlisted(check: Check) -> Check:
+    """The same rule, not shown in `/schemas/...`: it is about fields that are not shown there either."""
+    return replace(check, facts={})

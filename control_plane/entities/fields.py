@@ -75,19 +75,26 @@ def between(low: int, high: int) -> Rule:
     return Rule(problem, {"between": [low, high]}, {"minimum": low, "maximum": high})
 
 
-def one_of(*choices: str | int) -> Rule:
-    """Make the rule that a value is one of the choices, listed in this order."""
+def one_of(*choices: str | int, unlisted: tuple[str, ...] = ()) -> Rule:
+    """Make the rule that a value is one of the choices, listed in this order.
+
+    `unlisted` ones are taken too; the text and the schema, which clients compare with Kong's, do not name them.
+    """
     text = "expected one of: " + ", ".join(str(choice) for choice in choices)
 
     def problem(value: JsonValue) -> JsonValue:
-        return None if value in choices else text
+        return None if value in choices or value in unlisted else text
 
-    return Rule(problem, {"one_of": list(choices)}, {"enum": list(choices)})
+    return Rule(problem, {"one_of": list(choices)}, {"enum": [*choices, *unlisted]})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field(ABC):
-    """What all fields have. `required` means that null is refused, `default` fills what is missing."""
+    """What all fields have. `required` means that null is refused, `default` fills what is missing.
+
+    `only_when_set` is for fields of Kong Enterprise: null is left out of the entity, and the field out of
+    `/schemas/...`, so that clients of the open-source Kong see the entities that they know.
+    """
 
     kind: ClassVar[str]
     default: JsonValue = None
@@ -95,6 +102,7 @@ class Field(ABC):
     required: bool = False
     unique: bool = False
     auto: bool = False
+    only_when_set: bool = False
     description: str = ""
     rules: tuple[Rule, ...] = ()
 

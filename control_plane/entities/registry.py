@@ -9,5 +9,10 @@ from control_plane.entities.schema import Schema
 from control_plane.entities.service import SERVICE
 from control_plane.entities.target import TARGET
 from control_plane.entities.upstream import UPSTREAM
+from control_plane.entities.upstream_settings import UPSTREAM_SETTINGS
 
 SCHEMAS: Mapping[str, Schema] = {schema.collection: schema for schema in (SERVICE, ROUTE, UPSTREAM, TARGET)}
+"""Kong's collections: those with paths of their own, with `/schemas/...` and with a place in decK's files."""
+
+STORED: Mapping[str, Schema] = {**SCHEMAS, UPSTREAM_SETTINGS.collection: UPSTREAM_SETTINGS}
+"""All collections that the store keeps: Kong's and our own settings, which live under our own paths."""

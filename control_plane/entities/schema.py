@@ -84,6 +84,7 @@ class Schema:
             for name, definition in fields.items()
             if isinstance(definition, Foreign)
         }
+        self._only_when_set = tuple(name for name, definition in fields.items() if definition.only_when_set)
         self._checks = tuple(checks)
         self._prepare = prepare
         self._settle = settle
@@ -110,7 +111,7 @@ class Schema:
         self._refuse_problems(filled)
         if entity_id is not None:
             filled["id"] = entity_id
-        return filled
+        return self._without_unset(filled)
 
     def on_upsert(self, body: EntityBody, *, now: float, resolve: Resolve, entity_id: str) -> EntityBody:
         """Return the entity that takes the place of the one with `entity_id`: nothing of that one is kept."""
@@ -135,7 +136,7 @@ class Schema:
             self._settle(filled, frozenset(filled))
         self._refuse_problems(filled)
         filled["id"] = current["id"]
-        return filled
+        return self._without_unset(filled)
 
     def validate(self, body: EntityBody, *, now: float) -> None:
         """Raise what an insert of `body` would, but for all that needs the store."""
@@ -158,7 +159,11 @@ class Schema:
     def document(self) -> EntityBody:
         """Return the body of `GET /schemas/{collection}`."""
         return {
-            "fields": [{name: definition.document()} for name, definition in self.fields.items()],
+            "fields": [
+                {name: definition.document()}
+                for name, definition in self.fields.items()
+                if not definition.only_when_set
+            ],
             "entity_checks": [dict(check.facts) for check in self._checks if check.facts],
         }
 
@@ -193,6 +198,12 @@ class Schema:
                     break
         if unresolved:
             raise ForeignKeysUnresolved(unresolved)
+
+    def _without_unset(self, entity: EntityBody) -> EntityBody:
+        for name in self._only_when_set:
+            if entity[name] is None:
+                del entity[name]
+        return entity
 
     def _refuse_problems(self, entity: EntityBody) -> None:
         problems = Problems()

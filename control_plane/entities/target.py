@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from control_plane.entities import typedefs
 from control_plane.entities.errors import SchemaViolation
-from control_plane.entities.fields import Foreign, Integer, Number, String, between, text_rule
+from control_plane.entities.fields import Boolean, Foreign, Integer, Number, String, between, text_rule
 from control_plane.entities.schema import Schema
 from control_plane.entities.types import EntityBody
 from pointsman.rules.addresses import BadAddress, parse_target
@@ -49,6 +49,9 @@ TARGET = Schema(
             default=100, has_default=True, rules=(between(0, 65535),), description="Share of the requests; 0 = none."
         ),
         "tags": typedefs.tags(),
+        "failover": Boolean(
+            only_when_set=True, description="Used only while no regular target of the upstream is available."
+        ),
     },
     prepare=_normalise,
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from control_plane.entities import typedefs
-from control_plane.entities.checks import distinct, must_be_one_of, must_be_set
+from control_plane.entities.checks import distinct, must_be_one_of, must_be_set, unlisted
 from control_plane.entities.fields import (
     Boolean,
     Field,
@@ -23,6 +25,8 @@ from pointsman.rules.addresses import AddressKind, BadAddress, parse_host_port
 _HASHES = ("none", "consumer", "ip", "header", "cookie", "path", "query_arg", "uri_capture")
 _ALGORITHMS = ("consistent-hashing", "least-connections", "round-robin", "latency")
 _CHECK_TYPES = ("tcp", "http", "https", "grpc", "grpcs")
+# Kong Enterprise's. Taken like the others, and not named where the open-source Kong does not name it.
+_STICKY = "sticky-sessions"
 # Algorithms that use no hash, so that hash_on means nothing with them.
 _HASHLESS = ("least-connections", "latency")
 
@@ -34,8 +38,13 @@ def _couple(body: EntityBody) -> EntityBody:
     """Keep `algorithm` and `hash_on` in step, as Kong does on every write.
 
     What clients see in the end: least-connections and latency have no hash; otherwise no hash means round-robin and any
-    hash means consistent-hashing.
+    hash means consistent-hashing. Sticky sessions have no hash either, but there a hash that is given is a mistake to
+    be told, as Kong Enterprise does.
     """
+    if body.get("algorithm") == _STICKY:
+        if body.get("hash_on") is None:
+            body["hash_on"] = "none"
+        return body
     if body.get("algorithm") in _HASHLESS:
         body["hash_on"] = None
     if "hash_on" in body:
@@ -51,7 +60,7 @@ def _couple(body: EntityBody) -> EntityBody:
 
 def _settle(entity: EntityBody, _given: frozenset[str]) -> None:
     # An algorithm that is none of them is left to be refused; none at all becomes what the hash asks for.
-    if entity.get("algorithm") in (None, *_ALGORITHMS):
+    if entity.get("algorithm") in (None, _STICKY, *_ALGORITHMS):
         _couple(entity)
 
 
@@ -142,7 +151,7 @@ _FIELDS: dict[str, Field] = {
     "algorithm": String(
         default="round-robin",
         has_default=True,
-        rules=(one_of(*_ALGORITHMS),),
+        rules=(one_of(*_ALGORITHMS, unlisted=(_STICKY,)),),
         description="How a target is chosen.",
     ),
     "hash_on": _hash("What consistent-hashing hashes."),
@@ -165,6 +174,16 @@ _FIELDS: dict[str, Field] = {
     ),
     "client_certificate": Foreign(collection="certificates", description="Shown to the targets."),
     "use_srv_name": Boolean(default=False, has_default=True, description="Send the SRV record's name as Host."),
+    "sticky_sessions_cookie": String(
+        only_when_set=True,
+        rules=(text_rule(typedefs.check_cookie_name),),
+        description="Name of the cookie that binds a client to a target; with sticky-sessions only.",
+    ),
+    # Without a default, other than in Kong Enterprise: decK would find "/" on the server and nothing in its file, and
+    # would show that difference for ever. Nodes take a missing path as "/".
+    "sticky_sessions_cookie_path": replace(
+        typedefs.path(), only_when_set=True, description="Path of that cookie; / if there is none."
+    ),
 }
 
 
@@ -200,6 +219,9 @@ UPSTREAM = Schema(
         must_be_set("hash_on", "uri_capture", "hash_on_uri_capture", _FIELDS["hash_on_uri_capture"]),
         must_be_set("hash_fallback", "uri_capture", "hash_fallback_uri_capture", _FIELDS["hash_fallback_uri_capture"]),
         distinct("hash_on_uri_capture", "hash_fallback_uri_capture"),
+        unlisted(must_be_set("algorithm", _STICKY, "sticky_sessions_cookie", _FIELDS["sticky_sessions_cookie"])),
+        unlisted(must_be_one_of("algorithm", _STICKY, "hash_on", ("none",))),
+        unlisted(must_be_one_of("algorithm", _STICKY, "hash_fallback", ("none",))),
     ),
     prepare=_couple,
     settle=_settle,

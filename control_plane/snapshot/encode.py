@@ -14,6 +14,8 @@ from types import MappingProxyType
 from google.protobuf.duration_pb2 import Duration
 
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.entities.upstream_settings import COLLECTION as UPSTREAM_SETTINGS
+from control_plane.entities.upstream_settings import ManualHealth, manual_health, split_address
 from pointsman.wire.v1 import config_pb2 as wire
 
 
@@ -118,6 +120,8 @@ def _upstream(body: EntityBody) -> wire.Entity:
             client_certificate=_foreign(body, "client_certificate"),
             use_srv_name=_flag(body, "use_srv_name"),
             healthchecks=_healthchecks(_record(body.get("healthchecks"))),
+            sticky_sessions_cookie=_text(body, "sticky_sessions_cookie"),
+            sticky_sessions_cookie_path=_text(body, "sticky_sessions_cookie_path"),
         )
     )
 
@@ -129,12 +133,40 @@ def _target(body: EntityBody) -> wire.Entity:
             upstream=_foreign(body, "upstream"),
             target=_text(body, "target"),
             weight=_whole(body, "weight", 100),
+            failover=_flag(body, "failover"),
         )
     )
 
 
+_SAMPLING = MappingProxyType(
+    {"auto": wire.PROBE_SAMPLING_AUTO, "on": wire.PROBE_SAMPLING_ON, "off": wire.PROBE_SAMPLING_OFF}
+)
+
+
+def _upstream_settings(body: EntityBody) -> wire.Entity:
+    return wire.Entity(
+        upstream_settings=wire.UpstreamSettings(
+            id=_text(body, "id"),
+            slow_start=_seconds(body, "slow_start", 0.0),
+            probe_sampling=_SAMPLING.get(_text(body, "probe_sampling"), wire.PROBE_SAMPLING_AUTO),
+            manual_health=[_manual(word) for word in manual_health(body)],
+        )
+    )
+
+
+def _manual(word: ManualHealth) -> wire.ManualHealth:
+    ip, port = split_address(word.address)
+    return wire.ManualHealth(target=word.target, ip=ip, port=port, healthy=word.healthy, until=word.until)
+
+
 ENCODERS: Mapping[str, Callable[[EntityBody], wire.Entity]] = MappingProxyType(
-    {"services": _service, "routes": _route, "upstreams": _upstream, "targets": _target}
+    {
+        "services": _service,
+        "routes": _route,
+        "upstreams": _upstream,
+        "targets": _target,
+        UPSTREAM_SETTINGS: _upstream_settings,
+    }
 )
 """The collections that nodes are sent."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from control_plane.entities.errors import InvalidPrimaryKey, NotFound
 from control_plane.entities.fields import is_uuid
-from control_plane.entities.registry import SCHEMAS
+from control_plane.entities.registry import STORED
 from control_plane.entities.schema import Resolve, Schema, foreign_id
 from control_plane.entities.types import EntityBody
 from control_plane.store.contract import Transaction
@@ -32,7 +32,7 @@ def lookup(tx: Transaction, collection: str, key: str, parent: Parent | None = N
     Raises InvalidPrimaryKey for a key that is no UUID where there is no other key, InvalidUnique for one that could
     never be one.
     """
-    found = tx.get(collection, key.lower()) if is_uuid(key) else _by_endpoint_key(tx, SCHEMAS[collection], key, parent)
+    found = tx.get(collection, key.lower()) if is_uuid(key) else _by_endpoint_key(tx, STORED[collection], key, parent)
     if found is not None and parent is not None and foreign_id(found.get(parent.field)) != parent.id:
         return None
     return found
@@ -42,7 +42,7 @@ def create(
     tx: Transaction, collection: str, body: EntityBody, *, now: float, parent: Parent | None = None
 ) -> EntityBody:
     """Insert a new entity and return it."""
-    made = SCHEMAS[collection].on_insert(_bound(body, parent), now=now, resolve=resolver(tx))
+    made = STORED[collection].on_insert(_bound(body, parent), now=now, resolve=resolver(tx))
     tx.insert(collection, made)
     return made
 
@@ -56,7 +56,7 @@ def upsert(
     `parent`. Where a key is unique below its parent only, as with targets, this is `update`, as in Kong, and raises
     NotFound where there is none.
     """
-    schema = SCHEMAS[collection]
+    schema = STORED[collection]
     if _unique_below_parent(schema):
         return update(tx, collection, key, body, now=now, parent=parent)
     bound = _bound(body, parent)
@@ -84,7 +84,7 @@ def update(
 
     A foreign value in the patch may move the child to another parent.
     """
-    schema = SCHEMAS[collection]
+    schema = STORED[collection]
     current = lookup(tx, collection, key, parent)
     if current is None:
         raise NotFound({"id": key.lower()} if is_uuid(key) else {str(schema.endpoint_key): key})
@@ -103,7 +103,7 @@ def resolver(tx: Transaction) -> Resolve:
     """Return how schemas find a foreign entity that is named by a unique key."""
 
     def resolve(collection: str, field: str, value: str) -> str | None:
-        if collection not in SCHEMAS:
+        if collection not in STORED:
             return None
         found = tx.find(collection, {field: value})
         return None if found is None else str(found["id"])

@@ -219,7 +219,7 @@ class SqliteStore(Store):
         """One transaction for all jobs. Runs on the writer's thread.
 
         First without savepoints, which cost as much as the writes themselves. A job that fails before it has written
-        anything, as most do, leaves nothing to undo. One that fails later makes all of them start over, with
+        anything, as most do, leaves nothing to undo. One that fails later makes all of them start over with
         savepoints; that is why a unit of work may have no effects but those on its transaction.
         """
         try:
@@ -227,7 +227,10 @@ class SqliteStore(Store):
                 try:
                     with _begun(self._writing, _BEGIN_WRITING) as connection:
                         _run(jobs, connection)
-                except _StartOver:
+                except _StartOver as over:
+                    if len(jobs) == 1:
+                        jobs[0].fail(over.error)
+                        return
                     with _begun(self._writing, _BEGIN_WRITING) as connection:
                         _run(jobs, connection, savepoints=True)
         except StoreUnavailable as error:
@@ -291,6 +294,10 @@ class _Note(Awaited[bool]):
 class _StartOver(Exception):
     """A job failed after it had written something, and there was no savepoint to go back to."""
 
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
 
 def _run(jobs: Sequence[Job], connection: Connection, *, savepoints: bool = False) -> None:
     """Runs the jobs; one that fails leaves nothing behind and costs the others nothing."""
@@ -308,7 +315,7 @@ def _run(jobs: Sequence[Job], connection: Connection, *, savepoints: bool = Fals
             if savepoints:
                 connection.exec_driver_sql("ROLLBACK TO job")
             elif _rows_written(connection) != written_before:
-                raise _StartOver from error
+                raise _StartOver(error) from error
             job.fail(error)
         else:
             if new is not None:

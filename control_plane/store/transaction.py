@@ -23,7 +23,7 @@ from control_plane.entities.errors import (
     ReferencedByOthers,
     UniqueViolation,
 )
-from control_plane.entities.registry import SCHEMAS
+from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, Schema, foreign_id
 from control_plane.entities.types import EntityBody
 from control_plane.store.contract import Change, Operation, TagFilter, Transaction
@@ -185,7 +185,7 @@ class SqlTransaction(Transaction):
 
     @override
     def find(self, collection: str, values: Mapping[str, str]) -> EntityBody | None:
-        for parts in SCHEMAS[collection].unique_keys:
+        for parts in STORED[collection].unique_keys:
             if values.keys() == set(parts):
                 wanted = _key_value([values[part] for part in parts])
                 text = self._connection.scalar(_FIND, {"of": collection, "by": ",".join(parts), "wanted": wanted})
@@ -237,7 +237,7 @@ class SqlTransaction(Transaction):
         row = {"collection": collection, "id": entity_id, "body": text}
         if self._connection.execute(_ADD_ENTITY, row).rowcount != 1:
             raise PrimaryKeyViolation(entity_id)
-        self._put_aside(collection, entity_id, body, _NO_SIDE, _Side.of(SCHEMAS[collection], body))
+        self._put_aside(collection, entity_id, body, _NO_SIDE, _Side.of(STORED[collection], body))
         self._remember(collection, entity_id, None, Stored(body, text))
 
     @override
@@ -247,7 +247,7 @@ class SqlTransaction(Transaction):
         assert before is not None, f"{collection} {entity_id} is replaced but does not exist"
         text = encode(body)
         self._connection.execute(_UPDATE, {"of": collection, "with_id": entity_id, "new_body": text})
-        schema = SCHEMAS[collection]
+        schema = STORED[collection]
         self._put_aside(collection, entity_id, body, _Side.of(schema, before.body), _Side.of(schema, body))
         self._remember(collection, entity_id, before, Stored(body, text))
 
@@ -258,11 +258,11 @@ class SqlTransaction(Transaction):
             return False
         children = self._connection.execute(_CHILDREN, {"of": collection, "with_id": entity_id}).all()
         for child in children:
-            if SCHEMAS[child.collection].foreign_fields[child.field].on_delete is OnDelete.RESTRICT:
+            if STORED[child.collection].foreign_fields[child.field].on_delete is OnDelete.RESTRICT:
                 raise ReferencedByOthers(collection, child.collection)
         for child in children:
             self.delete(child.collection, child.id)
-        self._put_aside(collection, entity_id, before.body, _Side.of(SCHEMAS[collection], before.body), _NO_SIDE)
+        self._put_aside(collection, entity_id, before.body, _Side.of(STORED[collection], before.body), _NO_SIDE)
         self._connection.execute(_DELETE, {"of": collection, "with_id": entity_id})
         self._remember(collection, entity_id, before, None)
         return True
@@ -313,7 +313,7 @@ def _filtered(collection: str, after: str, tags: TagFilter | None, parent: tuple
             select(ENTITY.c.body)
             .join(REFERENCE, (REFERENCE.c.collection == ENTITY.c.collection) & (REFERENCE.c.id == ENTITY.c.id))
             .where(
-                REFERENCE.c.parent_collection == SCHEMAS[collection].foreign_fields[field].collection,
+                REFERENCE.c.parent_collection == STORED[collection].foreign_fields[field].collection,
                 REFERENCE.c.parent_id == parent_id,
                 REFERENCE.c.collection == collection,
                 REFERENCE.c.field == field,

@@ -198,6 +198,8 @@ def _key(body: bytes) -> tuple[str, str]:
             key = ("upstreams", entity.upstream.id)
         case "target":
             key = ("targets", entity.target.id)
+        case "upstream_settings":
+            key = ("upstream_settings", entity.upstream_settings.id)
         case _:
             message = "an entity is of a kind that this node does not know; upgrade the node"
             raise SnapshotRefused(Stage.DECODE, "UNKNOWN_ENTITY", message)

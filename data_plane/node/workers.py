@@ -186,7 +186,7 @@ class WorkerProcess:
             for answer in answers[start : start + NAMES_PER_MESSAGE]:
                 told = message.names.answers.add(name=answer.name, error=answer.error)
                 for record in answer.records:
-                    told.records.add(ip=record.ip, port=record.port, weight=record.weight)
+                    told.records.add(ip=record.ip, port=record.port, weight=record.weight, name=record.name)
             self._tell(message.SerializeToString())
 
     async def drain(self, *, accept_for_s: float, finish_within_s: float) -> int:

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One address of a name; `port` 0 = use the configured port, `weight` 0 = use the target's."""
+    """One address of a name; `port` 0 = use the configured port, `weight` 0 = use the target's.
+
+    `name` is that of the host an SRV record points to, else empty.
+    """
 
     ip: str
     port: int = 0
     weight: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ class Resolver:
             if addresses is None:
                 continue
             weight = max(max(entry.weight, 1) * scale // len(addresses.ips), 1)
-            records.extend(Record(ip, entry.port, weight) for ip in addresses.ips)
+            records.extend(Record(ip, entry.port, weight, entry.target) for ip in addresses.ips)
         return Found(tuple(records[:RECORDS_MAX]), ttl_s)
 
     async def _srv_target(self, target: str) -> _Addresses | _Failure:

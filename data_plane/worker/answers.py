@@ -13,7 +13,7 @@ def decode_answers(names: wire.Names) -> list[Answer]:
     return [
         Answer(
             told.name,
-            tuple(Record(record.ip, record.port, record.weight) for record in told.records),
+            tuple(Record(record.ip, record.port, record.weight, record.name) for record in told.records),
             told.error,
         )
         for told in names.answers

@@ -138,8 +138,7 @@ class Staging:
     def _plan_upstreams(self, plan: BalancerPlan, balancers: Balancers, answers: Answers) -> Work:
         catalogue = self.catalogue
         for upstream_id in catalogue.changed_upstreams():
-            config = catalogue.upstreams.get(upstream_id)
-            assert config is not None, "changed upstreams are those of the next version"
+            config = catalogue.upstream_config(upstream_id)
             balancers.plan_upstream(plan, config, catalogue.targets_of(upstream_id), answers)
             yield
         for upstream_id in catalogue.upstreams.deletes:

@@ -8,9 +8,10 @@ values are let go of: a few at a time, never all at once.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Generic, TypeVar
 
-from data_plane.model import RouteConfig, ServiceConfig, TargetConfig, UpstreamConfig
+from data_plane.model import RouteConfig, ServiceConfig, TargetConfig, UpstreamConfig, UpstreamSettings
 from data_plane.worker.decode import EntityConfig
 
 V = TypeVar("V", bound=EntityConfig)
@@ -72,6 +73,7 @@ class Catalogue:
         self.routes: dict[str, RouteConfig] = {}
         self.upstreams: dict[str, UpstreamConfig] = {}
         self.targets: dict[str, TargetConfig] = {}
+        self.upstream_settings: dict[str, UpstreamSettings] = {}
         self.targets_of: dict[str, dict[str, TargetConfig]] = {}
         self.upstream_ids: dict[str, str] = {}
 
@@ -85,6 +87,7 @@ class StagedCatalogue:
         self.routes = Layer(base.routes)
         self.upstreams = Layer(base.upstreams)
         self.targets = Layer(base.targets)
+        self.upstream_settings = Layer(base.upstream_settings)
         self._targets_of: dict[str, dict[str, TargetConfig]] = {}  # only upstreams whose set changed
         self._changed_names: dict[str, str] = {}
 
@@ -104,6 +107,8 @@ class StagedCatalogue:
             case UpstreamConfig():
                 self.upstreams.put(value)
                 self._changed_names[value.name] = value.id
+            case UpstreamSettings():
+                self.upstream_settings.put(value)
 
     def delete(self, collection: str, entity_id: str) -> bool:
         """Take one entity out; False when this worker knows no such collection."""
@@ -118,6 +123,8 @@ class StagedCatalogue:
             self.targets.delete(entity_id)
         elif collection == "upstreams":
             self.upstreams.delete(entity_id)
+        elif collection == "upstream_settings":
+            self.upstream_settings.delete(entity_id)
         else:
             return False
         return True
@@ -129,7 +136,7 @@ class StagedCatalogue:
                 self._own_targets(target.upstream).pop(target_id, None)
                 self.targets.deletes.add(target_id)
             yield
-        for layer in (self.routes, self.services, self.upstreams):
+        for layer in (self.routes, self.services, self.upstreams, self.upstream_settings):
             for entity_id in layer.base:
                 if entity_id not in layer.upserts:
                     layer.deletes.add(entity_id)
@@ -143,10 +150,20 @@ class StagedCatalogue:
         return tuple(sorted(own.values(), key=lambda target: (target.host, target.port, target.id)))
 
     def changed_upstreams(self) -> list[str]:
-        """Ids of the upstreams that the next version has and that differ in themselves or in their targets."""
+        """Ids of the upstreams that the next version has and that differ in themselves, their targets or settings."""
         changed = dict.fromkeys(self.upstreams.upserts)
+        changed.update(dict.fromkeys(of for of in self.upstream_settings.changed_ids() if of in self.upstreams))
         changed.update(dict.fromkeys(upstream_id for upstream_id in self._targets_of if upstream_id in self.upstreams))
         return list(changed)
+
+    def upstream_config(self, upstream_id: str) -> UpstreamConfig:
+        """An upstream of the next version with what its settings say about balancing."""
+        config = self.upstreams.get(upstream_id)
+        assert config is not None, "only asked of upstreams that are there"
+        settings = self.upstream_settings.get(upstream_id)
+        if settings is None or not settings.slow_start_s:
+            return config
+        return replace(config, slow_start_s=settings.slow_start_s)
 
     def upstream_named(self, name: str) -> UpstreamConfig | None:
         """The upstream that carries `name` in the next version."""
@@ -166,6 +183,7 @@ class StagedCatalogue:
         yield from _merge(self.services)
         yield from _merge(self.upstreams)
         yield from _merge(self.targets)
+        yield from _merge(self.upstream_settings)
         while self._targets_of:
             upstream_id, targets = self._targets_of.popitem()
             if targets:

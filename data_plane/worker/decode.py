@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from data_plane.model import (
-    ActiveCheck,
     HeaderCondition,
-    Healthchecks,
-    PassiveCheck,
     PeerCondition,
     RouteConfig,
     ServiceConfig,
     TargetConfig,
-    Thresholds,
     UpstreamConfig,
+    UpstreamSettings,
 )
+from data_plane.pools import seconds, target_config, upstream_config, upstream_settings
 from data_plane.worker.faults import BAD_VALUE, UNDECODABLE, UNKNOWN_ENTITY, BuildFault
 from pointsman.wire.v1 import config_pb2 as wire
 
-EntityConfig = ServiceConfig | RouteConfig | UpstreamConfig | TargetConfig
+EntityConfig = ServiceConfig | RouteConfig | UpstreamConfig | TargetConfig | UpstreamSettings
 
 
 class Undecodable(Exception):
@@ -51,7 +48,9 @@ def decode(data: bytes) -> EntityConfig:
     elif kind == "target":
         config = _target(entity.target)
     elif kind == "upstream":
-        config = _upstream(entity.upstream)
+        config = upstream_config(entity.upstream)
+    elif kind == "upstream_settings":
+        config = upstream_settings(entity.upstream_settings)
     else:
         raise Undecodable(
             BuildFault(
@@ -67,10 +66,6 @@ def decode(data: bytes) -> EntityConfig:
 def _shared(values: tuple[str, ...]) -> tuple[str, ...]:
     """One tuple for all routes that say the same: most say `http, https`."""
     return values
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9
 
 
 def _route(route: wire.Route) -> RouteConfig:
@@ -112,9 +107,9 @@ def _service(service: wire.Service) -> ServiceConfig:
         port=service.port or 80,
         path=service.path,
         retries=service.retries,
-        connect_timeout_s=_seconds(service.connect_timeout),
-        write_timeout_s=_seconds(service.write_timeout),
-        read_timeout_s=_seconds(service.read_timeout),
+        connect_timeout_s=seconds(service.connect_timeout),
+        write_timeout_s=seconds(service.write_timeout),
+        read_timeout_s=seconds(service.read_timeout),
         tls_verify=service.tls_verify if service.HasField("tls_verify") else None,
         tls_verify_depth=service.tls_verify_depth if service.HasField("tls_verify_depth") else None,
         ca_certificates=tuple(service.ca_certificates),
@@ -123,75 +118,16 @@ def _service(service: wire.Service) -> ServiceConfig:
 
 
 def _target(target: wire.Target) -> TargetConfig:
-    host, colon, port = target.target.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) <= 65535:
+    try:
+        return target_config(target)
+    except ValueError as error:
         raise Undecodable(
             BuildFault(
                 BAD_VALUE,
-                f"{target.target!r} is not of the form host:port",
+                str(error),
                 collection="targets",
                 entity_id=target.id,
                 entity_name=target.target,
                 field="target",
             )
-        )
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    return TargetConfig(id=target.id, upstream=target.upstream, host=host, port=int(port), weight=target.weight)
-
-
-def _upstream(upstream: wire.Upstream) -> UpstreamConfig:
-    return UpstreamConfig(
-        id=upstream.id,
-        name=upstream.name,
-        algorithm=upstream.algorithm or "round-robin",
-        hash_on=upstream.hash_on or "none",
-        hash_fallback=upstream.hash_fallback or "none",
-        hash_on_header=upstream.hash_on_header,
-        hash_fallback_header=upstream.hash_fallback_header,
-        hash_on_cookie=upstream.hash_on_cookie,
-        hash_on_cookie_path=upstream.hash_on_cookie_path or "/",
-        hash_on_query_arg=upstream.hash_on_query_arg,
-        hash_fallback_query_arg=upstream.hash_fallback_query_arg,
-        hash_on_uri_capture=upstream.hash_on_uri_capture,
-        hash_fallback_uri_capture=upstream.hash_fallback_uri_capture,
-        slots=upstream.slots or 10000,
-        host_header=upstream.host_header,
-        client_certificate=upstream.client_certificate,
-        use_srv_name=upstream.use_srv_name,
-        healthchecks=_healthchecks(upstream.healthchecks),
-    )
-
-
-def _healthchecks(checks: wire.Healthchecks) -> Healthchecks:
-    active, passive = checks.active, checks.passive
-    return Healthchecks(
-        threshold=checks.threshold,
-        active=ActiveCheck(
-            type=active.type or "http",
-            timeout_s=_seconds(active.timeout),
-            concurrency=active.concurrency,
-            http_path=active.http_path or "/",
-            https_sni=active.https_sni,
-            https_verify_certificate=active.https_verify_certificate,
-            headers=tuple(HeaderCondition(header.name, tuple(header.values)) for header in active.headers),
-            healthy=_thresholds(active.healthy),
-            unhealthy=_thresholds(active.unhealthy),
-        ),
-        passive=PassiveCheck(
-            type=passive.type or "http",
-            healthy=_thresholds(passive.healthy),
-            unhealthy=_thresholds(passive.unhealthy),
-        ),
-    )
-
-
-def _thresholds(thresholds: wire.Thresholds) -> Thresholds:
-    return Thresholds(
-        interval_s=_seconds(thresholds.interval),
-        http_statuses=frozenset(thresholds.http_statuses),
-        successes=thresholds.successes,
-        tcp_failures=thresholds.tcp_failures,
-        timeouts=thresholds.timeouts,
-        http_failures=thresholds.http_failures,
-    )
+        ) from None

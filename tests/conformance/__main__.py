@@ -16,6 +16,8 @@ EXIT_USAGE = 64
 RUNNERS: Mapping[str, str] = MappingProxyType(
     {
         "admin": "tests.conformance.admin:main",
+        "balancer": "tests.conformance.balancer:main",
+        "proxy": "tests.conformance.proxy:main",
         "router": "tests.conformance.router:main",
     }
 )

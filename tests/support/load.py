@@ -35,6 +35,7 @@ class Record:
     colour: str = ""
     instance: str = ""
     problem: str = ""
+    moves: int = 0  # how often a refused connection sent it on to the next node
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,9 @@ class OpenLoop:
     """Sends `rate` requests a second to `destinations` in turn until stopped.
 
     `body_every` = each n-th request is a POST with a body; 0 = GET only. Read `records` after `stop()`.
+
+    `failover` = a request whose connection is refused goes to the next destination, as a load balancer in front of the
+    nodes does: nothing of it was sent, so nothing can be done twice. Without it a refusal loses the request.
     """
 
     def __init__(
@@ -148,6 +152,7 @@ class OpenLoop:
         path: str = "/orders",
         body_every: int = 10,
         patience_s: float = 30.0,
+        failover: bool = False,
     ) -> None:
         self._lanes = [_Lane(destination) for destination in destinations]
         self._rate = rate
@@ -155,6 +160,7 @@ class OpenLoop:
         self._path = path
         self._body_every = body_every
         self._patience_s = patience_s
+        self._failover = failover
         self._running = False
         self._task: asyncio.Task[None] | None = None
         self._dials: set[asyncio.Task[None]] = set()
@@ -233,11 +239,24 @@ class OpenLoop:
         except OSError as error:
             lane.open -= 1
             if lane.waiting:
-                record = lane.waiting.popleft()
-                record.problem = f"cannot connect: {error}"
-                self.finished()
+                self._not_connected(lane.waiting.popleft(), error)
             return
         self.free(lane, connection)
+
+    def _not_connected(self, record: Record, error: OSError) -> None:
+        if self._failover and isinstance(error, ConnectionRefusedError) and record.moves + 1 < len(self._lanes):
+            record.moves += 1
+            record.node = (record.node + 1) % len(self._lanes)
+            lane = self._lanes[record.node]
+            lane.waiting.append(record)
+            self.pump(lane)
+            return
+        record.problem = f"cannot connect: {error}"
+        self.finished()
+
+    def open_connections(self, node: int) -> int:
+        """Connections to a node now, those being dialled included: at most so many requests can be in flight to it."""
+        return self._lanes[node].open
 
     def free(self, lane: _Lane, connection: _Connection) -> None:
         lane.idle.append(connection)

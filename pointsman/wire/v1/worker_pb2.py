@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from pointsman.wire.v1 import fleet_pb2 as pointsman_dot_wire_dot_v1_dot_fleet__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epointsman/wire/v1/worker.proto\x12\x11pointsman.wire.v1\x1a\x1dpointsman/wire/v1/fleet.proto\"\xe3\x03\n\x08ToWorker\x12\x34\n\x0bstage_begin\x18\x01 \x01(\x0b\x32\x1d.pointsman.wire.v1.StageBeginH\x00\x12\x32\n\nstage_part\x18\x02 \x01(\x0b\x32\x1c.pointsman.wire.v1.StagePartH\x00\x12\x30\n\tstage_end\x18\x03 \x01(\x0b\x32\x1b.pointsman.wire.v1.StageEndH\x00\x12/\n\x08\x61\x63tivate\x18\x04 \x01(\x0b\x32\x1b.pointsman.wire.v1.ActivateH\x00\x12-\n\x07\x64iscard\x18\x05 \x01(\x0b\x32\x1a.pointsman.wire.v1.DiscardH\x00\x12)\n\x05names\x18\x06 \x01(\x0b\x32\x18.pointsman.wire.v1.NamesH\x00\x12)\n\x05\x64rain\x18\x07 \x01(\x0b\x32\x18.pointsman.wire.v1.DrainH\x00\x12>\n\x10\x63ounters_request\x18\x08 \x01(\x0b\x32\".pointsman.wire.v1.CountersRequestH\x00\x12\x37\n\x0c\x61vailability\x18\t \x01(\x0b\x32\x1f.pointsman.wire.v1.AvailabilityH\x00\x42\x06\n\x04kindJ\x04\x08\n\x10\x15\"T\n\nStageBegin\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.pointsman.wire.v1.SnapshotRef\x12\x14\n\x0c\x62\x61se_version\x18\x02 \x01(\x04\"K\n\tStagePart\x12\x0f\n\x07upserts\x18\x01 \x03(\x0c\x12-\n\x07\x64\x65letes\x18\x02 \x03(\x0b\x32\x1c.pointsman.wire.v1.EntityKey\"+\n\tEntityKey\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\n\n\x08StageEnd\"4\n\x08\x41\x63tivate\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x17\n\x0f\x61t_monotonic_ns\x18\x02 \x01(\x03\"\x1a\n\x07\x44iscard\x12\x0f\n\x07version\x18\x01 \x01(\x04\"7\n\x05Names\x12.\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1d.pointsman.wire.v1.NameAnswer\"Y\n\nNameAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x07records\x18\x02 \x03(\x0b\x32\x1d.pointsman.wire.v1.NameRecord\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"6\n\nNameRecord\x12\n\n\x02ip\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\r\"8\n\x05\x44rain\x12\x15\n\raccept_for_ms\x18\x01 \x01(\r\x12\x18\n\x10\x66inish_within_ms\x18\x02 \x01(\r\"#\n\x0f\x43ountersRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xf5\x02\n\nFromWorker\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1a.pointsman.wire.v1.StartedH\x00\x12/\n\x08prepared\x18\x02 \x01(\x0b\x32\x1b.pointsman.wire.v1.PreparedH\x00\x12-\n\x07refused\x18\x03 \x01(\x0b\x32\x1a.pointsman.wire.v1.RefusedH\x00\x12\x31\n\tactivated\x18\x04 \x01(\x0b\x32\x1c.pointsman.wire.v1.ActivatedH\x00\x12/\n\x08\x63ounters\x18\x05 \x01(\x0b\x32\x1b.pointsman.wire.v1.CountersH\x00\x12-\n\x07\x64rained\x18\x06 \x01(\x0b\x32\x1a.pointsman.wire.v1.DrainedH\x00\x12\x37\n\x0cobservations\x18\x07 \x01(\x0b\x32\x1f.pointsman.wire.v1.ObservationsH\x00\x42\x06\n\x04kindJ\x04\x08\x08\x10\x15\"S\n\x0c\x41vailability\x12\x34\n\x08verdicts\x18\x01 \x03(\x0b\x32\".pointsman.wire.v1.EndpointVerdict\x12\r\n\x05whole\x18\x02 \x01(\x08\"U\n\x0f\x45ndpointVerdict\x12/\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1d.pointsman.wire.v1.EndpointId\x12\x11\n\tavailable\x18\x02 \x01(\x08\"F\n\nEndpointId\x12\x10\n\x08upstream\x18\x01 \x01(\t\x12\n\n\x02ip\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\x12\x0c\n\x04host\x18\x04 \x01(\t\"D\n\x0cObservations\x12\x34\n\x0cobservations\x18\x01 \x03(\x0b\x32\x1e.pointsman.wire.v1.Observation\"\x8f\x01\n\x0bObservation\x12/\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1d.pointsman.wire.v1.EndpointId\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".pointsman.wire.v1.ObservationKind\x12\x0e\n\x06status\x18\x03 \x01(\r\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"\x16\n\x07Started\x12\x0b\n\x03pid\x18\x01 \x01(\r\",\n\x08Prepared\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07took_ms\x18\x02 \x01(\r\"D\n\x07Refused\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12(\n\x06\x66\x61ults\x18\x02 \x03(\x0b\x32\x18.pointsman.wire.v1.Fault\"F\n\tActivated\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x17\n\x0f\x61t_monotonic_ns\x18\x02 \x01(\x03\x12\x0f\n\x07late_us\x18\x03 \x01(\x05\"\xcf\x01\n\x08\x43ounters\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x1c\n\x14\x63onnections_accepted\x18\x03 \x01(\x04\x12\x1a\n\x12\x63onnections_active\x18\x04 \x01(\r\x12\x11\n\tin_flight\x18\x05 \x01(\r\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12\x11\n\trss_bytes\x18\x07 \x01(\x04\x12.\n\x05loads\x18\x08 \x03(\x0b\x32\x1f.pointsman.wire.v1.EndpointLoad\"R\n\x0c\x45ndpointLoad\x12/\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1d.pointsman.wire.v1.EndpointId\x12\x11\n\tin_flight\x18\x02 \x01(\r\"\x16\n\x07\x44rained\x12\x0b\n\x03\x63ut\x18\x01 \x01(\r*|\n\x0fObservationKind\x12\x1b\n\x17OBSERVATION_UNSPECIFIED\x10\x00\x12\x16\n\x12OBSERVATION_STATUS\x10\x01\x12\x1b\n\x17OBSERVATION_TCP_FAILURE\x10\x02\x12\x17\n\x13OBSERVATION_TIMEOUT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epointsman/wire/v1/worker.proto\x12\x11pointsman.wire.v1\x1a\x1dpointsman/wire/v1/fleet.proto\"\xe3\x03\n\x08ToWorker\x12\x34\n\x0bstage_begin\x18\x01 \x01(\x0b\x32\x1d.pointsman.wire.v1.StageBeginH\x00\x12\x32\n\nstage_part\x18\x02 \x01(\x0b\x32\x1c.pointsman.wire.v1.StagePartH\x00\x12\x30\n\tstage_end\x18\x03 \x01(\x0b\x32\x1b.pointsman.wire.v1.StageEndH\x00\x12/\n\x08\x61\x63tivate\x18\x04 \x01(\x0b\x32\x1b.pointsman.wire.v1.ActivateH\x00\x12-\n\x07\x64iscard\x18\x05 \x01(\x0b\x32\x1a.pointsman.wire.v1.DiscardH\x00\x12)\n\x05names\x18\x06 \x01(\x0b\x32\x18.pointsman.wire.v1.NamesH\x00\x12)\n\x05\x64rain\x18\x07 \x01(\x0b\x32\x18.pointsman.wire.v1.DrainH\x00\x12>\n\x10\x63ounters_request\x18\x08 \x01(\x0b\x32\".pointsman.wire.v1.CountersRequestH\x00\x12\x37\n\x0c\x61vailability\x18\t \x01(\x0b\x32\x1f.pointsman.wire.v1.AvailabilityH\x00\x42\x06\n\x04kindJ\x04\x08\n\x10\x15\"T\n\nStageBegin\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.pointsman.wire.v1.SnapshotRef\x12\x14\n\x0c\x62\x61se_version\x18\x02 \x01(\x04\"K\n\tStagePart\x12\x0f\n\x07upserts\x18\x01 \x03(\x0c\x12-\n\x07\x64\x65letes\x18\x02 \x03(\x0b\x32\x1c.pointsman.wire.v1.EntityKey\"+\n\tEntityKey\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"\n\n\x08StageEnd\"4\n\x08\x41\x63tivate\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x17\n\x0f\x61t_monotonic_ns\x18\x02 \x01(\x03\"\x1a\n\x07\x44iscard\x12\x0f\n\x07version\x18\x01 \x01(\x04\"7\n\x05Names\x12.\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1d.pointsman.wire.v1.NameAnswer\"Y\n\nNameAnswer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x07records\x18\x02 \x03(\x0b\x32\x1d.pointsman.wire.v1.NameRecord\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"D\n\nNameRecord\x12\n\n\x02ip\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\"8\n\x05\x44rain\x12\x15\n\raccept_for_ms\x18\x01 \x01(\r\x12\x18\n\x10\x66inish_within_ms\x18\x02 \x01(\r\"#\n\x0f\x43ountersRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xf5\x02\n\nFromWorker\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1a.pointsman.wire.v1.StartedH\x00\x12/\n\x08prepared\x18\x02 \x01(\x0b\x32\x1b.pointsman.wire.v1.PreparedH\x00\x12-\n\x07refused\x18\x03 \x01(\x0b\x32\x1a.pointsman.wire.v1.RefusedH\x00\x12\x31\n\tactivated\x18\x04 \x01(\x0b\x32\x1c.pointsman.wire.v1.ActivatedH\x00\x12/\n\x08\x63ounters\x18\x05 \x01(\x0b\x32\x1b.pointsman.wire.v1.CountersH\x00\x12-\n\x07\x64rained\x18\x06 \x01(\x0b\x32\x1a.pointsman.wire.v1.DrainedH\x00\x12\x37\n\x0cobservations\x18\x07 \x01(\x0b\x32\x1f.pointsman.wire.v1.ObservationsH\x00\x42\x06\n\x04kindJ\x04\x08\x08\x10\x15\"S\n\x0c\x41vailability\x12\x34\n\x08verdicts\x18\x01 \x03(\x0b\x32\".pointsman.wire.v1.EndpointVerdict\x12\r\n\x05whole\x18\x02 \x01(\x08\"U\n\x0f\x45ndpointVerdict\x12/\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1d.pointsman.wire.v1.EndpointId\x12\x11\n\tavailable\x18\x02 \x01(\x08\"+\n\nEndpointId\x12\x10\n\x08upstream\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"D\n\x0cObservations\x12\x34\n\x0cobservations\x18\x01 \x03(\x0b\x32\x1e.pointsman.wire.v1.Observation\"\x8f\x01\n\x0bObservation\x12/\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1d.pointsman.wire.v1.EndpointId\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".pointsman.wire.v1.ObservationKind\x12\x0e\n\x06status\x18\x03 \x01(\r\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"\x16\n\x07Started\x12\x0b\n\x03pid\x18\x01 \x01(\r\",\n\x08Prepared\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07took_ms\x18\x02 \x01(\r\"D\n\x07Refused\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12(\n\x06\x66\x61ults\x18\x02 \x03(\x0b\x32\x18.pointsman.wire.v1.Fault\"F\n\tActivated\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x17\n\x0f\x61t_monotonic_ns\x18\x02 \x01(\x03\x12\x0f\n\x07late_us\x18\x03 \x01(\x05\"\xcf\x01\n\x08\x43ounters\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x1c\n\x14\x63onnections_accepted\x18\x03 \x01(\x04\x12\x1a\n\x12\x63onnections_active\x18\x04 \x01(\r\x12\x11\n\tin_flight\x18\x05 \x01(\r\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12\x11\n\trss_bytes\x18\x07 \x01(\x04\x12.\n\x05loads\x18\x08 \x03(\x0b\x32\x1f.pointsman.wire.v1.EndpointLoad\"R\n\x0c\x45ndpointLoad\x12/\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x1d.pointsman.wire.v1.EndpointId\x12\x11\n\tin_flight\x18\x02 \x01(\r\"\x16\n\x07\x44rained\x12\x0b\n\x03\x63ut\x18\x01 \x01(\r*|\n\x0fObservationKind\x12\x1b\n\x17OBSERVATION_UNSPECIFIED\x10\x00\x12\x16\n\x12OBSERVATION_STATUS\x10\x01\x12\x1b\n\x17OBSERVATION_TCP_FAILURE\x10\x02\x12\x17\n\x13OBSERVATION_TIMEOUT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pointsman.wire.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OBSERVATIONKIND']._serialized_start=2537
-  _globals['_OBSERVATIONKIND']._serialized_end=2661
+  _globals['_OBSERVATIONKIND']._serialized_start=2524
+  _globals['_OBSERVATIONKIND']._serialized_end=2648
   _globals['_TOWORKER']._serialized_start=85
   _globals['_TOWORKER']._serialized_end=568
   _globals['_STAGEBEGIN']._serialized_start=570
@@ -53,35 +53,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NAMEANSWER']._serialized_start=929
   _globals['_NAMEANSWER']._serialized_end=1018
   _globals['_NAMERECORD']._serialized_start=1020
-  _globals['_NAMERECORD']._serialized_end=1074
-  _globals['_DRAIN']._serialized_start=1076
-  _globals['_DRAIN']._serialized_end=1132
-  _globals['_COUNTERSREQUEST']._serialized_start=1134
-  _globals['_COUNTERSREQUEST']._serialized_end=1169
-  _globals['_FROMWORKER']._serialized_start=1172
-  _globals['_FROMWORKER']._serialized_end=1545
-  _globals['_AVAILABILITY']._serialized_start=1547
-  _globals['_AVAILABILITY']._serialized_end=1630
-  _globals['_ENDPOINTVERDICT']._serialized_start=1632
-  _globals['_ENDPOINTVERDICT']._serialized_end=1717
-  _globals['_ENDPOINTID']._serialized_start=1719
-  _globals['_ENDPOINTID']._serialized_end=1789
-  _globals['_OBSERVATIONS']._serialized_start=1791
-  _globals['_OBSERVATIONS']._serialized_end=1859
-  _globals['_OBSERVATION']._serialized_start=1862
-  _globals['_OBSERVATION']._serialized_end=2005
-  _globals['_STARTED']._serialized_start=2007
-  _globals['_STARTED']._serialized_end=2029
-  _globals['_PREPARED']._serialized_start=2031
-  _globals['_PREPARED']._serialized_end=2075
-  _globals['_REFUSED']._serialized_start=2077
-  _globals['_REFUSED']._serialized_end=2145
-  _globals['_ACTIVATED']._serialized_start=2147
-  _globals['_ACTIVATED']._serialized_end=2217
-  _globals['_COUNTERS']._serialized_start=2220
-  _globals['_COUNTERS']._serialized_end=2427
-  _globals['_ENDPOINTLOAD']._serialized_start=2429
-  _globals['_ENDPOINTLOAD']._serialized_end=2511
-  _globals['_DRAINED']._serialized_start=2513
-  _globals['_DRAINED']._serialized_end=2535
+  _globals['_NAMERECORD']._serialized_end=1088
+  _globals['_DRAIN']._serialized_start=1090
+  _globals['_DRAIN']._serialized_end=1146
+  _globals['_COUNTERSREQUEST']._serialized_start=1148
+  _globals['_COUNTERSREQUEST']._serialized_end=1183
+  _globals['_FROMWORKER']._serialized_start=1186
+  _globals['_FROMWORKER']._serialized_end=1559
+  _globals['_AVAILABILITY']._serialized_start=1561
+  _globals['_AVAILABILITY']._serialized_end=1644
+  _globals['_ENDPOINTVERDICT']._serialized_start=1646
+  _globals['_ENDPOINTVERDICT']._serialized_end=1731
+  _globals['_ENDPOINTID']._serialized_start=1733
+  _globals['_ENDPOINTID']._serialized_end=1776
+  _globals['_OBSERVATIONS']._serialized_start=1778
+  _globals['_OBSERVATIONS']._serialized_end=1846
+  _globals['_OBSERVATION']._serialized_start=1849
+  _globals['_OBSERVATION']._serialized_end=1992
+  _globals['_STARTED']._serialized_start=1994
+  _globals['_STARTED']._serialized_end=2016
+  _globals['_PREPARED']._serialized_start=2018
+  _globals['_PREPARED']._serialized_end=2062
+  _globals['_REFUSED']._serialized_start=2064
+  _globals['_REFUSED']._serialized_end=2132
+  _globals['_ACTIVATED']._serialized_start=2134
+  _globals['_ACTIVATED']._serialized_end=2204
+  _globals['_COUNTERS']._serialized_start=2207
+  _globals['_COUNTERS']._serialized_end=2414
+  _globals['_ENDPOINTLOAD']._serialized_start=2416
+  _globals['_ENDPOINTLOAD']._serialized_end=2498
+  _globals['_DRAINED']._serialized_start=2500
+  _globals['_DRAINED']._serialized_end=2522
 # @@protoc_insertion_point(module_scope)

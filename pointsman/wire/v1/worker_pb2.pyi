@@ -100,14 +100,16 @@ class NameAnswer(_message.Message):
     def __init__(self, name: _Optional[str] = ..., records: _Optional[_Iterable[_Union[NameRecord, _Mapping]]] = ..., error: _Optional[str] = ...) -> None: ...
 
 class NameRecord(_message.Message):
-    __slots__ = ("ip", "port", "weight")
+    __slots__ = ("ip", "port", "weight", "name")
     IP_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     ip: str
     port: int
     weight: int
-    def __init__(self, ip: _Optional[str] = ..., port: _Optional[int] = ..., weight: _Optional[int] = ...) -> None: ...
+    name: str
+    def __init__(self, ip: _Optional[str] = ..., port: _Optional[int] = ..., weight: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Drain(_message.Message):
     __slots__ = ("accept_for_ms", "finish_within_ms")
@@ -158,16 +160,12 @@ class EndpointVerdict(_message.Message):
     def __init__(self, endpoint: _Optional[_Union[EndpointId, _Mapping]] = ..., available: _Optional[bool] = ...) -> None: ...
 
 class EndpointId(_message.Message):
-    __slots__ = ("upstream", "ip", "port", "host")
+    __slots__ = ("upstream", "key")
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
-    IP_FIELD_NUMBER: _ClassVar[int]
-    PORT_FIELD_NUMBER: _ClassVar[int]
-    HOST_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
     upstream: str
-    ip: str
-    port: int
-    host: str
-    def __init__(self, upstream: _Optional[str] = ..., ip: _Optional[str] = ..., port: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
+    key: str
+    def __init__(self, upstream: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
 
 class Observations(_message.Message):
     __slots__ = ("observations",)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from control_plane.declarative.state import key_of, name_of
 from control_plane.entities.errors import ForeignKeyViolation, PrimaryKeyViolation, ReferencedByOthers, UniqueViolation
-from control_plane.entities.registry import SCHEMAS
+from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, foreign_id
 from control_plane.entities.types import EntityBody
 from control_plane.store.contract import TagFilter
@@ -19,19 +19,19 @@ class MemoryTransaction:
     """Implements `control_plane.store.contract.Transaction`."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, dict[str, EntityBody]] = {collection: {} for collection in SCHEMAS}
+        self.rows: dict[str, dict[str, EntityBody]] = {collection: {} for collection in STORED}
         self.writes: list[tuple[str, str, str]] = []  # (verb, collection, id)
         self.loads = 0
 
     def named(self, collection: str, name: str) -> EntityBody:
         """The entity of this name; it must be there."""
-        schema = SCHEMAS[collection]
+        schema = STORED[collection]
         (found,) = [body for body in self.rows[collection].values() if name_of(schema, body) == name]
         return found
 
     def names(self, collection: str) -> list[str]:
         """The names of a collection, in order."""
-        return sorted(name_of(SCHEMAS[collection], body) for body in self.rows[collection].values())
+        return sorted(name_of(STORED[collection], body) for body in self.rows[collection].values())
 
     def head(self) -> int:
         return len(self.writes)
@@ -41,7 +41,7 @@ class MemoryTransaction:
 
     def find(self, collection: str, values: Mapping[str, str]) -> EntityBody | None:
         fields = tuple(values)
-        assert any(set(fields) == set(key) for key in SCHEMAS[collection].unique_keys), f"{fields} is no unique key"
+        assert any(set(fields) == set(key) for key in STORED[collection].unique_keys), f"{fields} is no unique key"
         wanted = tuple(values.values())
         return next((body for body in self.rows[collection].values() if key_of(body, fields) == wanted), None)
 
@@ -83,7 +83,7 @@ class MemoryTransaction:
     def delete(self, collection: str, entity_id: str) -> bool:
         if entity_id not in self.rows[collection]:
             return False
-        for schema in SCHEMAS.values():
+        for schema in STORED.values():
             for field, foreign in schema.foreign_fields.items():
                 if foreign.collection != collection:
                     continue
@@ -101,7 +101,7 @@ class MemoryTransaction:
         return True
 
     def _check(self, collection: str, body: EntityBody) -> None:
-        schema = SCHEMAS[collection]
+        schema = STORED[collection]
         assert body.keys() == schema.fields.keys(), "an incomplete entity"
         for fields in schema.unique_keys:
             key = key_of(body, fields)
