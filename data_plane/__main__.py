@@ -18,12 +18,12 @@ from data_plane.settings import NodeSettings, software_version
 from pointsman import logs
 from pointsman.settings import SettingsError, load
 
-EXIT_USAGE = 2
+EXIT_USAGE = 64
 EXIT_FAILED = 1
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status: 0 after a good end, 2 for settings that can't be used, 1 for what else stops a start."""
+    """Returns the exit status: 0 after a good end, 64 for settings that can't be used, 1 for what else stops a start."""
     try:
         settings = load(
             NodeSettings,

@@ -66,6 +66,11 @@ class Channel(asyncio.Protocol):
         """Whether nothing can be sent any more."""
         return self._transport is None or self._transport.is_closing()
 
+    @property
+    def congested(self) -> bool:
+        """Whether the other end is behind with what it was sent."""
+        return self._writable is not None
+
     def send(self, message: bytes) -> None:
         """Queue one message; dropped when the other end is gone, which `on_lost` tells."""
         if len(message) > self._message_bytes_max:

@@ -9,10 +9,16 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from data_plane.observe.access_log import AccessLogFormat, AccessLogSettings
+from data_plane.observe.traffic import SERIES_MAX
 from data_plane.proxy.settings import ProxySettings
 from pointsman.logs import LogFormat, LogLevel
+
+PAIRS_BYTES_MAX = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +27,12 @@ class Handover:
 
     proxy: ProxySettings = field(default_factory=ProxySettings)
     backlogs: tuple[int, ...] = ()
+    tls: tuple[bool, ...] = ()  # whether each of the sockets begins with a handshake; empty = none does
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
+    node_id: str = ""
+    access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
+    series_max: int = SERIES_MAX
 
     def to_json(self) -> str:
         """The text for the command line; only what differs from the defaults."""
@@ -36,8 +46,12 @@ class Handover:
             {
                 "proxy": proxy,
                 "backlogs": self.backlogs,
+                "tls": self.tls,
                 "log_level": self.log_level.value,
                 "log_format": self.log_format.value,
+                "node_id": self.node_id,
+                "access_log": dataclasses.asdict(self.access_log),
+                "series_max": self.series_max,
             },
             separators=(",", ":"),
         )
@@ -52,6 +66,28 @@ class Handover:
         return cls(
             proxy=ProxySettings(**proxy),
             backlogs=tuple(given["backlogs"]),
+            tls=tuple(given["tls"]),
             log_level=LogLevel(given["log_level"]),
             log_format=LogFormat(given["log_format"]),
+            node_id=given["node_id"],
+            access_log=AccessLogSettings(
+                path=given["access_log"]["path"],
+                format=AccessLogFormat(given["access_log"]["format"]),
+                queue_max=given["access_log"]["queue_max"],
+            ),
+            series_max=given["series_max"],
         )
+
+
+Pair = tuple[str, str]
+"""A certificate with its chain, and its private key, as PEM texts."""
+
+
+def pairs_to_bytes(pairs: Sequence[Pair]) -> bytes:
+    """What the memory file of default pairs holds; it has a key in it and belongs nowhere else."""
+    return json.dumps(pairs).encode()
+
+
+def read_pairs(descriptor: int) -> list[Pair]:
+    """Read that file. Workers share its descriptor and with it its position, so each reads from the start."""
+    return [(certificate, key) for certificate, key in json.loads(os.pread(descriptor, PAIRS_BYTES_MAX, 0))]

@@ -170,7 +170,10 @@ class ProbeSampling(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ManualHealth:
-    """An operator's word on a target (`ip` empty) or one of its addresses; `until` in seconds since 1970, 0 = always."""
+    """An operator's word on a target (`ip` empty) or one of its addresses.
+
+    `until` is in seconds since 1970; 0 = until it is lifted.
+    """
 
     target: str
     ip: str
@@ -187,3 +190,34 @@ class UpstreamSettings:
     slow_start_s: float = 0.0
     probe_sampling: ProbeSampling = ProbeSampling.AUTO
     manual_health: tuple[ManualHealth, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateConfig:
+    """What is shown in a handshake, as PEM; the second pair has a key of another type. Empty = none.
+
+    Keys stay out of the representation, so that no log or traceback can hold one.
+    """
+
+    id: str
+    cert: str
+    key: str = field(repr=False)
+    cert_alt: str = ""
+    key_alt: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SniConfig:
+    """A name as configured (exact, `*.x`, `x.*` or `*`) and the id of the certificate that is shown for it."""
+
+    id: str
+    name: str
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaCertificateConfig:
+    """An authority whose signatures are believed, as PEM."""
+
+    id: str
+    cert: str

@@ -8,13 +8,20 @@ from __future__ import annotations
 import importlib.metadata
 import ipaddress
 import os
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_plane.handover import Pair
+from data_plane.node.default_pairs import BadDefaultPair, read_pairs, self_signed_pairs
 from data_plane.node.snapshot import RAW_BYTES_MAX
 from data_plane.node.sockets import ListenError, ListenSpec, parse_listen
+from data_plane.observe.access_log import OFF, QUEUE_MAX, AccessLogFormat, AccessLogSettings
+from data_plane.observe.traffic import SERIES_MAX
 from data_plane.proxy.settings import ProxySettings
+from data_plane.proxy.tls import CIPHER_SUITES, BadTlsSetting, server_context
 from pointsman.logs import LogFormat, LogLevel
+from pointsman.rules.pems import load_authorities
 from pointsman.settings import SettingsError, SocketAddress, setting
 
 WORKERS_MAX = 256
@@ -38,7 +45,7 @@ class NodeSettings:
     )
     state_dir: Path = setting(Path("pointsman-node"), help="where the node's id and its last good config are kept")
     proxy_listen: tuple[str, ...] = setting(
-        ("0.0.0.0:8000 reuseport backlog=16384",),
+        ("0.0.0.0:8000 reuseport backlog=16384", "0.0.0.0:8443 ssl reuseport backlog=16384"),
         help="where clients connect, each `address:port flag ...` [proxy_listen]",
     )
     status_listen: SocketAddress = setting(
@@ -116,6 +123,49 @@ class NodeSettings:
         10000, help="requests on one upstream connection, 0 = any [upstream_keepalive_max_requests]", minimum=0
     )
 
+    allow_debug_header: bool = setting(
+        False, help="tell requests with Kong-Debug which route and service they got [allow_debug_header]"
+    )
+    access_log: str = setting(
+        OFF, help="off, /dev/stdout, /dev/stderr or a file; reopened on SIGHUP [proxy_access_log]"
+    )
+    access_log_format: AccessLogFormat = setting(
+        AccessLogFormat.JSON,
+        help="json has the field names of Kong's file-log, combined is nginx's and Kong's request id",
+    )
+    access_log_queue_max: int = setting(
+        QUEUE_MAX, help="lines that may wait in a worker before more are dropped and counted", minimum=1
+    )
+    metrics_series_max: int = setting(
+        SERIES_MAX,
+        help="series of service, route, code and source; what is beyond them is counted in one more",
+        minimum=1,
+        maximum=1_000_000,
+    )
+
+    ssl_cert: tuple[str, ...] = setting(
+        (), help="PEM files shown for names without a certificate; without, a self-signed pair is made [ssl_cert]"
+    )
+    ssl_cert_key: tuple[str, ...] = setting((), help="their private keys, in the same order [ssl_cert_key]")
+    ssl_cipher_suite: str = setting(
+        "intermediate", help="modern, intermediate, old, or custom for ssl_ciphers [ssl_cipher_suite]"
+    )
+    ssl_ciphers: str = setting("", help="ciphers of TLS 1.2 in OpenSSL's syntax, with custom [ssl_ciphers]")
+    ssl_protocols: str = setting("TLSv1.2 TLSv1.3", help="TLS versions for clients [ssl_protocols]")
+    ssl_prefer_server_ciphers: bool = setting(
+        True, help="our order of ciphers goes before the client's [ssl_prefer_server_ciphers]"
+    )
+    ssl_session_tickets: bool = setting(True, help="clients keep their sessions themselves [ssl_session_tickets]")
+    upstream_tls_verify: bool = setting(
+        False, help="verify upstream servers of services that don't say [nginx_proxy_proxy_ssl_verify]"
+    )
+    upstream_tls_verify_depth: int = setting(
+        1, help="intermediate certificates allowed, where the service does not say", minimum=0, maximum=64
+    )
+    upstream_tls_trusted_certificate: str = setting(
+        "", help="PEM file of authorities for services that name none [nginx_proxy_proxy_ssl_trusted_certificate]"
+    )
+
     log_level: LogLevel = setting(LogLevel.INFO, help="least severity that is logged [log_level]")
     log_format: LogFormat = setting(LogFormat.TEXT, help="how log lines look")
 
@@ -129,6 +179,13 @@ class NodeSettings:
             raise SettingsError("setting proxy_listen is empty; a node needs at least one address to serve on")
         return specs
 
+    def access_log_settings(self) -> AccessLogSettings:
+        """What workers need to know about the access log; raises SettingsError."""
+        path = self.access_log
+        if path != OFF and not path.startswith("/"):
+            raise SettingsError(f"setting access_log: '{path}' is neither `off` nor an absolute path")
+        return AccessLogSettings(path, self.access_log_format, self.access_log_queue_max)
+
     def worker_count(self) -> int:
         """How many workers to start: as set, else one for each core this process may use."""
         if self.workers:
@@ -141,7 +198,7 @@ class NodeSettings:
             trusted = tuple(ipaddress.ip_network(text, strict=False) for text in self.trusted_ips)
         except ValueError as error:
             raise SettingsError(f"setting trusted_ips: {error}; write addresses or ranges like 10.0.0.0/8") from None
-        return ProxySettings(
+        proxy = ProxySettings(
             trusted_ips=trusted,
             real_ip_header=self.real_ip_header,
             real_ip_recursive=self.real_ip_recursive,
@@ -150,4 +207,46 @@ class NodeSettings:
             upstream_keepalive_pool_size=self.upstream_keepalive_pool_size,
             upstream_keepalive_idle_timeout_s=self.upstream_keepalive_idle_timeout_s,
             upstream_keepalive_requests_max=self.upstream_keepalive_max_requests,
+            allow_debug_header=self.allow_debug_header,
+            ssl_protocols="TLSv1.3" if self.ssl_cipher_suite == "modern" else self.ssl_protocols,
+            ssl_ciphers=self._ciphers(),
+            ssl_prefer_server_ciphers=self.ssl_prefer_server_ciphers,
+            ssl_session_tickets=self.ssl_session_tickets,
+            upstream_tls_verify=self.upstream_tls_verify,
+            upstream_tls_verify_depth=self.upstream_tls_verify_depth,
+            upstream_tls_trusted_certificate=self.upstream_tls_trusted_certificate,
         )
+        try:
+            server_context(proxy)
+        except BadTlsSetting as error:
+            raise SettingsError(f"setting {error}") from None
+        self._check_trusted()
+        return proxy
+
+    def default_pairs(self) -> list[Pair]:
+        """The certificates of TLS listeners, made if there are no files; raises SettingsError."""
+        try:
+            pairs = read_pairs([Path(name) for name in self.ssl_cert], [Path(name) for name in self.ssl_cert_key])
+        except BadDefaultPair as error:
+            raise SettingsError(f"setting ssl_cert: {error}") from None
+        return pairs or self_signed_pairs()
+
+    def _ciphers(self) -> str:
+        if self.ssl_cipher_suite == "custom":
+            return self.ssl_ciphers
+        if self.ssl_cipher_suite == "intermediate":
+            return ""  # the proxy's own default: command lines of workers stay short
+        if self.ssl_cipher_suite not in CIPHER_SUITES:
+            known = ", ".join([*CIPHER_SUITES, "custom"])
+            raise SettingsError(f"setting ssl_cipher_suite: '{self.ssl_cipher_suite}' is none of {known}")
+        return CIPHER_SUITES[self.ssl_cipher_suite]
+
+    def _check_trusted(self) -> None:
+        name = self.upstream_tls_trusted_certificate
+        if not name:
+            return
+        try:
+            load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), Path(name).read_text(encoding="ascii"))
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no PEM text with certificates"
+            raise SettingsError(f"setting upstream_tls_trusted_certificate: {name}: {why}") from None

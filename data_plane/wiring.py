@@ -15,10 +15,13 @@ from typing import Any
 
 from data_plane.handover import Handover
 from data_plane.node.applying import Applier, ApplyLimits
+from data_plane.node.default_pairs import in_memory
+from data_plane.node.health_care import HealthCare
 from data_plane.node.identity import Identity
 from data_plane.node.last_good import LastGood
 from data_plane.node.link import Link, LinkSettings
 from data_plane.node.messages import Introduction
+from data_plane.node.metrics_sum import MetricsSum
 from data_plane.node.names import Names
 from data_plane.node.node import Levels, Node
 from data_plane.node.sockets import ListenSpec, address_of, bind_for_workers, bind_one, is_taken
@@ -50,6 +53,7 @@ async def run(settings: NodeSettings) -> None:
     with contextlib.closing(Identity(settings.state_dir)) as identity:
         resolver = _resolver(settings)
         node = _assemble(settings, identity.node_id, resolver)
+        loop.add_signal_handler(signal.SIGHUP, node.reopen_logs)
         life = asyncio.create_task(_live(node, settings), name="node")
         told = asyncio.create_task(signals.get(), name="first signal")
         try:
@@ -99,6 +103,8 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
     count = settings.worker_count()
     proxy = settings.proxy()
     cache_rules = _cache_rules(settings)
+    # Open for as long as this process lives, for workers that are started later.
+    default_pairs = in_memory(settings.default_pairs()) if any(spec.ssl for spec in specs) else None
     status_socket = bind_one(settings.status_listen)
     try:
         slots, addresses = _slots(specs, count)
@@ -108,27 +114,46 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
     handover = Handover(
         proxy=proxy,
         backlogs=tuple(spec.backlog for spec in specs),
+        tls=tuple(spec.ssl for spec in specs),
         log_level=settings.log_level,
         log_format=settings.log_format,
+        node_id=node_id,
+        access_log=settings.access_log_settings(),
+        series_max=settings.metrics_series_max,
     ).to_json()
     cores = sorted(os.sched_getaffinity(0)) if settings.worker_affinity else []
+    sums = MetricsSum(settings.metrics_series_max)
 
     async def spawn(slot: Slot) -> WorkerProcess:
         affinity = frozenset({cores[slot.index % len(cores)]}) if cores else frozenset[int]()
-        return await WorkerProcess.start(
-            slot.index, arguments=(f"--handover={handover}",), sockets=slot.sockets, affinity=affinity
+        process = await WorkerProcess.start(
+            slot.index,
+            arguments=(f"--handover={handover}",),
+            sockets=slot.sockets,
+            affinity=affinity,
+            default_pairs=default_pairs,
         )
+        sums.watch(process)
+        process.on_observations = health.verdicts.observed
+        return process
 
     supervisor = Supervisor(slots, spawn=spawn)
 
     def tell_workers(answers: Sequence[Answer]) -> None:
         for process in supervisor.processes:
             process.push_names(answers)
+        health.verdicts.names_changed(answer.name for answer in answers)
+
+    def tell_health(message: bytes) -> None:
+        for process in supervisor.processes:
+            process.push(message)
 
     names = Names(resolver.resolve, Cache(cache_rules), on_change=tell_workers)
+    health = HealthCare(node_id, answers=lambda name: next(iter(names.answers((name,))), None), broadcast=tell_health)
     applier = Applier(
         supervisor,
         names,
+        health=health.verdicts,
         limits=ApplyLimits(
             names_s=settings.names_wait_s,
             prepare_s=settings.prepare_timeout_s,
@@ -154,6 +179,8 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         applier,
         LastGood(settings.state_dir / "last-good", raw_bytes_max=settings.snapshot_bytes_max),
         in_flight=levels,
+        tracer=supervisor.trace,
+        health=health.reports,
     )
     return Node(
         node_id=node_id,
@@ -162,6 +189,8 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         names=names,
         link=link,
         levels=levels,
+        health=health,
+        sums=sums,
         proxy_addresses=addresses,
         status_socket=status_socket,
     )

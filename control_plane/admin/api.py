@@ -10,7 +10,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from control_plane.admin import collections, files, history, information, nodes, planned, tags, targets
+from control_plane.admin import (
+    certificates,
+    collections,
+    files,
+    history,
+    information,
+    manual_health,
+    metrics,
+    nodes,
+    planned,
+    tags,
+    targets,
+    tracing,
+    upstream_health,
+    upstream_settings,
+)
 from control_plane.admin.errors import error_answer, store_answer
 from control_plane.admin.guard import Guard
 from control_plane.admin.messages import Answer, Call, Refused, message_answer
@@ -40,13 +55,28 @@ class AdminApi:
         self.guard = guard or Guard()
         self.writes = Writes(store, fleet)
         self.table = table = PathTable()
-        collections.mount(table, schemas, self.writes, nested_only=frozenset({targets.TARGETS}))
+        collections.mount(
+            table,
+            schemas,
+            self.writes,
+            nested_only=frozenset({targets.TARGETS}),
+            apart=frozenset({certificates.CERTIFICATES}),
+        )
+        if certificates.CERTIFICATES in schemas:
+            certificates.mount(table, schemas, self.writes)
         if targets.TARGETS in schemas:
-            targets.mount(table, schemas[targets.TARGETS], self.writes, node_id=identity.node_id)
+            below_upstreams = targets.Targets(schemas[targets.TARGETS], self.writes)
+            targets.mount(table, below_upstreams)
+            upstream_health.mount(table, below_upstreams, fleet, node_id=identity.node_id)
+            upstream_settings.mount(table, self.writes)
+            manual_health.mount(table, self.writes)
         planned.mount(table, schemas, self.writes)
         tags.mount(table, self.writes)
         history.mount(table, store)
         nodes.mount(table, fleet)
+        tracing.mount(table, fleet)
+        self.lag = metrics.LoopLag()
+        metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag)
         files.mount(table, self.writes)
         information.mount(table, schemas, store, identity, connections)
 

@@ -13,7 +13,7 @@ For a collection P and each of its foreign fields f that points to Q:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from control_plane.admin.bodies import entity_body
@@ -29,27 +29,38 @@ from control_plane.store.contract import Transaction
 Schemas = Mapping[str, Schema]
 
 
-def mount(table: PathTable, schemas: Schemas, writes: Writes, *, nested_only: frozenset[str]) -> None:
-    """Adds the paths of all schemas but those in `nested_only`."""
+def mount(
+    table: PathTable,
+    schemas: Schemas,
+    writes: Writes,
+    *,
+    nested_only: frozenset[str],
+    apart: frozenset[str] = frozenset(),
+) -> None:
+    """Adds the paths of all schemas but those in `nested_only`.
+
+    What concerns the collections in `apart`, their own paths and those below and to them, has a module of its own.
+    """
     for collection, schema in schemas.items():
-        if collection in nested_only:
+        if collection in nested_only or collection in apart:
             continue
         flat = FlatEntity(schema, writes)
         place = "{" + collection + "}"
         table.add(f"/{collection}", {"GET": flat.list_page, "POST": flat.create})
-        table.add(f"/{collection}/{place}", _entity_methods(flat))
+        table.add(f"/{collection}/{place}", entity_methods(flat))
         for name, foreign in schema.foreign_fields.items():
-            if foreign.collection not in schemas:
+            if foreign.collection not in schemas or foreign.collection in apart:
                 continue
             parent = ParentOf(schema, name, schemas[foreign.collection], writes)
-            table.add(f"/{collection}/{place}/{name}", _entity_methods(parent))
+            table.add(f"/{collection}/{place}/{name}", entity_methods(parent))
             nested = NestedEntity(schema, name, foreign, writes)
             above = f"/{foreign.collection}/{{{foreign.collection}}}/{collection}"
             table.add(above, {"GET": nested.list_page, "POST": nested.create})
-            table.add(f"{above}/{place}", _entity_methods(nested))
+            table.add(f"{above}/{place}", entity_methods(nested))
 
 
-def _entity_methods(entity: FlatEntity | NestedEntity | ParentOf) -> dict[str, Handler]:
+def entity_methods(entity: FlatEntity | NestedEntity | ParentOf) -> dict[str, Handler]:
+    """The methods of a path that leads to one entity."""
     return {"GET": entity.get, "PUT": entity.put, "PATCH": entity.patch, "DELETE": entity.delete}
 
 
@@ -113,6 +124,8 @@ class NestedEntity:
     field: str
     foreign: ForeignField
     writes: Writes
+    find_parent: Callable[[Transaction, str], EntityBody | None] | None = None
+    """How the parent is found where that is not by its id or endpoint key."""
 
     async def list_page(self, call: Call, path: tuple[str, ...]) -> Answer:
         """A page of the parent's children. As in Kong the tag filter is accepted and has no effect here."""
@@ -186,7 +199,10 @@ class NestedEntity:
         return await self.writes.entity(call, work, status=204)
 
     def _parent(self, tx: Transaction, key: str) -> editor.Parent:
-        parent = editor.lookup(tx, self.foreign.collection, key)
+        if self.find_parent is not None:
+            parent = self.find_parent(tx, key)
+        else:
+            parent = editor.lookup(tx, self.foreign.collection, key)
         if parent is None:
             raise not_found()
         return editor.Parent(self.field, self.foreign.collection, str(parent["id"]))

@@ -65,8 +65,11 @@ class _Files:
         if form not in ("yaml", "json"):
             raise Refused(400, "format must be one of: yaml, json")
         with_ids = (call.argument("with_ids") or "false").lower() in ("1", "true", "yes", "on")
+        with_keys = (call.argument("with_keys") or "false").lower() in ("1", "true", "yes", "on")
         tags = _select_tags(call)
-        document = await self.writes.store.read(lambda tx: declarative.dump(tx, select_tags=tags, with_ids=with_ids))
+        document = await self.writes.store.read(
+            lambda tx: declarative.dump(tx, select_tags=tags, with_ids=with_ids, with_keys=with_keys)
+        )
         if form == "json":
             return json_answer(200, document)
         return Answer(200, await asyncio.to_thread(declarative.to_yaml, document), content_type=YAML_TYPE)

@@ -8,6 +8,7 @@ from control_plane.admin.messages import Answer, Call, json_answer, not_found
 from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.entities.errors import InvalidOffset
+from control_plane.entities.registry import STORED
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.contract import Change, Store, Version
 
@@ -75,6 +76,12 @@ def _change(change: Change) -> EntityBody:
         "operation": change.operation.value,
         "collection": change.collection,
         "id": change.id,
-        "before": change.before,
-        "after": change.after,
+        "before": _redacted(change.collection, change.before),
+        "after": _redacted(change.collection, change.after),
     }
+
+
+def _redacted(collection: str, body: EntityBody | None) -> EntityBody | None:
+    """The entity without its secrets: the history is read by more people than certificates are."""
+    schema = STORED.get(collection)
+    return body if body is None or schema is None else schema.redacted(body)

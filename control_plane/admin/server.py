@@ -82,6 +82,7 @@ class AdminServer:
         self._listener = await loop.create_server(self._http, self.address.host, self.address.port, backlog=1024)
         bound = self._listener.sockets[0].getsockname()
         self.address = SocketAddress(bound[0], bound[1])
+        self.api.lag.start()
         _log.info("the Admin API listens", extra={"address": str(self.address)})
 
     async def stop(self) -> None:
@@ -89,6 +90,7 @@ class AdminServer:
         if self._listener is None or self._http is None:
             return
         self._listener.close()
+        await self.api.lag.stop()
         self.api.writes.end_waits()
         self._http.pre_shutdown()
         await self._http.shutdown(STOP_TIMEOUT_S)
@@ -132,7 +134,9 @@ class AdminServer:
 
     async def _read(self, request: web.BaseRequest, bytes_max: int) -> bytes:
         too_large = Refused(
-            413, f"the body is larger than {bytes_max} bytes; send less at a time, or raise the limit in the settings"
+            413,
+            f"the body is larger than {bytes_max} bytes; send less at a time, or raise the control plane's setting "
+            "body_bytes_max (for files: declarative_bytes_max)",
         )
         if request.content_length is not None and request.content_length > bytes_max:
             raise too_large

@@ -1,4 +1,4 @@
-"""Targets, which exist below their upstream only, and the health page of an upstream.
+"""Targets, which exist below their upstream only.
 
 Other than elsewhere lists are newest first, with a plain position as the offset; PUT is PATCH, so that a PUT of a
 target that is not there answers 404 (decK relies on it); and the flat paths answer 404 always.
@@ -25,9 +25,8 @@ UPSTREAMS = "upstreams"
 PARENT = "upstream"
 
 
-def mount(table: PathTable, schema: Schema, writes: Writes, *, node_id: str) -> None:
+def mount(table: PathTable, targets: Targets) -> None:
     """Adds the paths below `/upstreams/{upstreams}`."""
-    targets = Targets(schema, writes, node_id)
     above = "/upstreams/{upstreams}"
     table.add(f"{above}/targets", {"GET": targets.list_newest, "POST": targets.create})
     table.add(f"{above}/targets/all", {"GET": targets.list_all})
@@ -35,7 +34,6 @@ def mount(table: PathTable, schema: Schema, writes: Writes, *, node_id: str) -> 
         f"{above}/targets/{{targets}}",
         {"GET": targets.get, "PUT": targets.patch, "PATCH": targets.patch, "DELETE": targets.delete},
     )
-    table.add(f"{above}/health", {"GET": targets.health})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,10 @@ class Targets:
 
     schema: Schema
     writes: Writes
-    node_id: str
 
     async def list_newest(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The upstream's targets, weight 0 included, newest first."""
-        return json_answer(200, await self._newest_page(call, path[0]))
+        return json_answer(200, await self.newest_page(call, path[0]))
 
     async def list_all(self, call: Call, path: tuple[str, ...]) -> Answer:
         """All rows by id with normal paging."""
@@ -98,14 +95,8 @@ class Targets:
 
         return await self.writes.entity(call, work, status=204)
 
-    async def health(self, call: Call, path: tuple[str, ...]) -> Answer:
-        """Kong's page of target health. A control plane balances nothing, so the verdicts are absent, as in Kong."""
-        if call.argument("balancer_health") == "1":
-            await self.writes.store.read(lambda tx: _upstream(tx, path[0]))
-            return json_answer(200, {"node_id": self.node_id, "next": None})
-        return json_answer(200, {"node_id": self.node_id, **await self._newest_page(call, path[0])})
-
-    async def _newest_page(self, call: Call, upstream_key: str) -> EntityBody:
+    async def newest_page(self, call: Call, upstream_key: str) -> EntityBody:
+        """A page of the upstream's targets, newest first, by position."""
         size, start = _clamped_size(call), _position(call)
 
         def work(tx: Transaction) -> list[EntityBody]:

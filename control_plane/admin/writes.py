@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Protocol, TypeVar
 from urllib.parse import unquote
@@ -27,7 +27,10 @@ from urllib.parse import unquote
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
 from control_plane.admin.preferences import wait_seconds
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.fleet.health import TargetVerdict
 from control_plane.fleet.nodes import NodeView
+from control_plane.fleet.timing import Times
+from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
 from control_plane.store.contract import Origin, Store, Transaction, Written
 
@@ -37,11 +40,31 @@ T = TypeVar("T")
 class Fleet(Protocol):
     """What the Admin API asks of the fleet; `control_plane.fleet.Fleet` keeps it."""
 
+    @property
+    def published(self) -> int:
+        """The version that nodes are offered."""
+
+    @property
+    def gather_times(self) -> Times:
+        """From the first commit that a snapshot brings to its publication."""
+
+    async def trace(self, question: Question, *, node: str | None, timeout_s: float) -> tuple[str, str, EntityBody]:
+        """Ask a live node what would become of a request: its id, its hostname and the answer."""
+
     def nodes(self) -> Sequence[NodeView]:
         """Every node known, by hostname and id."""
 
     def data_planes(self) -> Sequence[EntityBody]:
         """Every node known, by id, as Kong shows them."""
+
+    def live_nodes(self) -> Mapping[str, str]:
+        """The host name of each node that is live now, by id."""
+
+    def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
+        """What the live nodes say of a target; None when none of them knows it."""
+
+    def loads_age_s(self) -> float | None:
+        """How old the oldest live node's count of open requests is; None when there is none."""
 
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
         """Returns when all nodes live now run `version` or later, one refused it, or the time is over."""
@@ -55,6 +78,8 @@ class Writes:
         self._fleet = fleet
         self.now = clock
         """Seconds since 1970; what `created_at` and `updated_at` are taken from."""
+        self.times = Times()
+        """Of the writes that were committed."""
         self._waits: set[asyncio.Task[WaitReport]] = set()
 
     async def entity(
@@ -67,7 +92,10 @@ class Writes:
 
     async def commit(self, call: Call, work: Callable[[Transaction], T], *, source: str) -> Written[T]:
         """One transaction, one version."""
-        return await self.store.write(work, _origin(call, source))
+        began = time.monotonic()
+        written = await self.store.write(work, _origin(call, source))
+        self.times.add(time.monotonic() - began)
+        return written
 
     async def settle(self, call: Call, done: Answer, version: int, outcome: EntityBody) -> Answer:
         """`done`, or 202 with `outcome` in its body when the client asked to wait and the nodes are not there."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from control_plane.entities.registry import STORED
+from control_plane.entities.schema import REDACTED
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.contract import Operation
 
@@ -37,7 +39,11 @@ class EntityChange:
         """What an update changes, by field; empty for creates and deletes."""
         if self.before is None or self.after is None:
             return []
-        return list(_differences("", self.before, self.after))
+        secrets = STORED[self.collection].secrets
+        return [
+            FieldChange(change.field, REDACTED, REDACTED) if change.field in secrets else change
+            for change in _differences("", self.before, self.after)
+        ]
 
     def to_json(self) -> EntityBody:
         """The change as the Admin API reports it. A created entity's id is left out of a diff: it is not given yet."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from control_plane.declarative import text as text_reader
+from control_plane.declarative.own_settings import SECTION, FileSettings, read_section
 from control_plane.declarative.problems import Problem, Problems, flatten, remedy_for
 from control_plane.declarative.state import name_of
 from control_plane.entities.errors import EntityError
@@ -23,8 +24,6 @@ NOT_YET_SUPPORTED = frozenset(
     {
         "acls",
         "basicauth_credentials",
-        "ca_certificates",
-        "certificates",
         "consumer_groups",
         "consumers",
         "custom_entities",
@@ -41,7 +40,6 @@ NOT_YET_SUPPORTED = frozenset(
         "plugins",
         "rbac_roles",
         "service_packages",
-        "snis",
         "vaults",
     }
 )
@@ -103,6 +101,7 @@ class Document:
     entities: dict[str, list[FileEntity]] = field(default_factory=lambda: {name: [] for name in SCHEMAS})
     select_tags: tuple[str, ...] | None = None  # None = the file does not say
     defaults: dict[str, EntityBody] = field(default_factory=dict)  # by collection
+    settings: list[FileSettings] | None = None  # our own settings of upstreams; None = the file does not say
 
     @property
     def entity_count(self) -> int:
@@ -127,7 +126,7 @@ def _children() -> dict[str, dict[str, str]]:
     nested: dict[str, dict[str, str]] = {name: {} for name in SCHEMAS}
     for child in SCHEMAS.values():
         for field_name, foreign in child.foreign_fields.items():
-            if foreign.collection in nested:
+            if foreign.collection in nested and foreign.nested:
                 nested[foreign.collection][child.collection] = field_name
     return nested
 
@@ -159,6 +158,8 @@ class _Reader:
                 self._check_format_version(value, line)
             elif key == "_info":
                 self._read_info(value, line)
+            elif key == SECTION:
+                self._read_settings(value, line)
             elif key == "_transform":
                 if not isinstance(value, bool):
                     self._problem(f"expected a boolean, found {_kind(value)}", "write true or false", key, line)
@@ -168,7 +169,7 @@ class _Reader:
             elif key in NOT_YET_SUPPORTED or key == "_plugin_configs":
                 self._refuse_unsupported(key, value, key, line)
             else:
-                known = ", ".join(["_format_version", "_info", *SCHEMAS])
+                known = ", ".join(["_format_version", "_info", SECTION, *SCHEMAS])
                 self._problem(f"unknown top-level key '{key}'", f"remove it; known are: {known}", key, line)
 
     def _problem(self, message: str, remedy: str, path: str = "", line: int | None = None) -> None:
@@ -184,6 +185,13 @@ class _Reader:
             message = f"expected a string, found {_kind(value)}"
             remedy = f'write _format_version: "{FORMAT_VERSION}", with the quotes'
         self._problem(message, remedy, "_format_version", line)
+
+    def _read_settings(self, value: JsonValue, line: int | None) -> None:
+        settings, problems = read_section(value, line)
+        for problem in problems:
+            self.problems.add(problem)
+        if settings is not None:
+            self.document.settings = [*(self.document.settings or ()), *settings]
 
     def _read_info(self, info: JsonValue, line: int | None) -> None:
         if info is None:

@@ -2,6 +2,10 @@
 
 Deterministic: keys alphabetical, lists by name, one text for one state. `dump` then `sync` changes nothing, which
 asks for one departure from decK: a null is written out where leaving it away would mean a default instead.
+
+Private keys are left out unless asked for, because dumps end up in repositories. `dump` then `sync` still changes
+nothing: a certificate that the file names without a key keeps the key that the store has. Into another store such a
+file is refused, at the certificate whose key is missing.
 """
 
 from __future__ import annotations
@@ -9,29 +13,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from control_plane.declarative.document import FORMAT_VERSION
+from control_plane.declarative.own_settings import SECTION, dump_section
 from control_plane.declarative.state import has_tags, name_of
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import Schema, foreign_id
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.contract import Transaction
 
-_LEFT_OUT = frozenset({"created_at", "id", "updated_at"})
+_LEFT_OUT = frozenset({"cert_digest", "created_at", "id", "updated_at"})  # the store makes them
 
 
-def dump(tx: Transaction, *, select_tags: Sequence[str] = (), with_ids: bool = False) -> EntityBody:
+def dump(
+    tx: Transaction, *, select_tags: Sequence[str] = (), with_ids: bool = False, with_keys: bool = False
+) -> EntityBody:
     """The entities that carry all of the tags, as a file that `sync` reads back to the same state.
 
     Children are nested in their parents; one whose parent is not part of the dump stands at the top level and names
     it. Ids are left out of entities that have a name, unless `with_ids`. The tags selected by are in `_info` and not
-    repeated on each entity, since reading the file puts them back.
+    repeated on each entity, since reading the file puts them back. `with_keys` = private keys stand in it.
     """
-    return _Dump(tx, select_tags=select_tags, with_ids=with_ids).file()
+    return _Dump(tx, select_tags=select_tags, with_ids=with_ids, with_keys=with_keys).file()
 
 
 class _Dump:
-    def __init__(self, tx: Transaction, *, select_tags: Sequence[str], with_ids: bool) -> None:
+    def __init__(self, tx: Transaction, *, select_tags: Sequence[str], with_ids: bool, with_keys: bool) -> None:
+        self._tx = tx
         self._tags = tuple(select_tags)
         self._with_ids = with_ids
+        self._with_keys = with_keys
         self._all: dict[str, dict[str, EntityBody]] = {
             collection: {str(body["id"]): body for body in tx.each(collection)} for collection in SCHEMAS
         }
@@ -56,6 +65,10 @@ class _Dump:
         document: EntityBody = {"_format_version": FORMAT_VERSION}
         if self._tags:
             document["_info"] = {"defaults": {}, "select_tags": list(self._tags)}
+        dumped = {key: body for key, body in self._all["upstreams"].items() if ("upstreams", key) in forms}
+        settings = dump_section(self._tx, dumped, self._all["targets"])
+        if settings is not None:
+            document[SECTION] = settings
         for collection in sorted(top):
             document[collection] = list(top[collection])
         return document
@@ -64,6 +77,9 @@ class _Dump:
         form = _without_nulls(body, defaults)
         for name in _LEFT_OUT:
             form.pop(name, None)
+        if not self._with_keys:
+            for name in schema.secrets:
+                form.pop(name, None)
         if self._with_ids or not name_of(schema, body):
             form["id"] = body["id"]
         tags = form.get("tags")
@@ -90,7 +106,7 @@ class _Dump:
     ) -> EntityBody | None:
         """The parent's form that this entity is nested in; the nesting then stands for the foreign field."""
         for name, foreign in schema.foreign_fields.items():
-            parent_id = foreign_id(body.get(name))
+            parent_id = foreign_id(body.get(name)) if foreign.nested else None
             holder = forms.get((foreign.collection, parent_id)) if parent_id is not None else None
             if holder is not None:
                 del form[name]

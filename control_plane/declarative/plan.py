@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from control_plane.declarative.changes import EntityChange, same_entity
 from control_plane.declarative.document import Document, FileEntity, merged
+from control_plane.declarative.own_settings import Planned, SettingsPlan, plan_settings
 from control_plane.declarative.problems import Problem, Problems
 from control_plane.declarative.state import AskedState, Current, Key, LoadedState, has_tags, key_of, name_of
 from control_plane.entities.errors import EntityError
@@ -78,6 +79,7 @@ def make_plan(tx: Transaction, document: Document, *, mode: Mode, tags: Sequence
 
 class _Planner:
     def __init__(self, tx: Transaction, document: Document, *, mode: Mode, tags: Sequence[str], now: float) -> None:
+        self._tx = tx
         self._document = document
         self._mode = mode
         self._tags = tags
@@ -93,6 +95,7 @@ class _Planner:
         self._ids: dict[FileEntity, str] = {}
         self._names: dict[tuple[str, str], str] = {}  # (collection, name in the file) -> id
         self._parked: dict[tuple[str, str], EntityBody] = {}
+        self._wanted_targets: dict[tuple[str, str], str] = {}  # (upstream id, address) -> id; filled when asked
 
     def plan(self) -> Plan:
         for collection, schema in SCHEMAS.items():
@@ -108,8 +111,9 @@ class _Planner:
         for schema in SCHEMAS.values():
             self._check_references(schema)
             self._check_unique_keys(schema)
+        settings = self._settings()
         self._problems.raise_if_any()
-        return self._in_order()
+        return self._in_order(settings)
 
     # --- place ---
 
@@ -146,6 +150,18 @@ class _Planner:
             # One outside the tags is invisible here; `_check_unique_keys` then says who has the name. One that the
             # file names by its id elsewhere is that other entity, about to get another name.
             if held is not None and has_tags(held, self._tags) and str(held["id"]) not in self._given_ids:
+                return held
+        return self._recognised(schema, entity)
+
+    def _recognised(self, schema: Schema, entity: FileEntity) -> EntityBody | None:
+        """The nameless entity of the store that has the same content in the field by which its kind is told apart."""
+        value = entity.body.get(schema.recognised_by) if schema.recognised_by else None
+        if not isinstance(value, str):
+            return None
+        for held in self._current.each(schema.collection).values():
+            known = held.get(schema.recognised_by)
+            same = isinstance(known, str) and known.strip() == value.strip()
+            if same and has_tags(held, self._tags) and str(held["id"]) not in self._given_ids:
                 return held
         return None
 
@@ -203,6 +219,7 @@ class _Planner:
             else:
                 if body.get("created_at") is None:
                     body["created_at"] = before["created_at"]
+                _keep_secrets(schema, body, before)
                 after = schema.on_upsert(body, now=self._now, resolve=self._resolve, entity_id=wanted.id)
         except EntityError as error:
             for problem in entity.problems_of(error):
@@ -339,9 +356,49 @@ class _Planner:
             remedy = "choose another name"
         self._problems.add(wanted.entity.problem(message, remedy, field=fields[-1]))
 
+    # --- our own settings ---
+
+    def _settings(self) -> SettingsPlan:
+        if self._document.settings is None:
+            return SettingsPlan()
+        wanted = self._wanted["upstreams"]
+        stay = [*wanted] if self._mode is Mode.SYNC else []
+        planned = Planned(upstream=self._planned_upstream, target=self._planned_target, removable=stay)
+        merging = self._mode is Mode.APPLY
+        plan = plan_settings(self._tx, self._document.settings, planned, merging=merging, now=self._now)
+        for problem in plan.problems:
+            self._problems.add(problem)
+        return plan
+
+    def _planned_upstream(self, key: str) -> EntityBody | None:
+        entity_id = key.lower() if _UUID.fullmatch(key) else self._resolve("upstreams", "name", key)
+        return self._planned("upstreams", entity_id)
+
+    def _planned_target(self, upstream_id: str, key: str) -> str | None:
+        if _UUID.fullmatch(key):
+            target = self._planned("targets", key.lower())
+            return key.lower() if target is not None and foreign_id(target["upstream"]) == upstream_id else None
+        address = _comparable_target(key)
+        if not self._wanted_targets:
+            for wanted in self._wanted["targets"].values():
+                if wanted.after is not None:
+                    place = foreign_id(wanted.after["upstream"]) or "", str(wanted.after["target"])
+                    self._wanted_targets[place] = wanted.id
+        if (upstream_id, address) in self._wanted_targets:
+            return self._wanted_targets[upstream_id, address]
+        held = self._current.find("targets", ("upstream", "target"), (upstream_id, address))
+        return str(held["id"]) if held is not None and self._planned("targets", str(held["id"])) is not None else None
+
+    def _planned(self, collection: str, entity_id: str | None) -> EntityBody | None:
+        """An entity as it will be; None for one that is not there or goes."""
+        if entity_id is None or entity_id in self._removed[collection]:
+            return None
+        wanted = self._wanted[collection].get(entity_id)
+        return wanted.after if wanted is not None else self._current.get(collection, entity_id)
+
     # --- order ---
 
-    def _in_order(self) -> Plan:
+    def _in_order(self, settings: SettingsPlan) -> Plan:
         plan = Plan(parked=[(collection, body) for (collection, _), body in self._parked.items()])
         for collection, schema in SCHEMAS.items():
             for entity_id, wanted in self._wanted[collection].items():
@@ -353,6 +410,8 @@ class _Planner:
                     plan.unchanged += 1
                 else:
                     plan.changes.append(self._change(schema, Operation.UPDATE, wanted.before, wanted.after))
+        plan.changes += settings.changes
+        plan.unchanged += settings.unchanged
         for collection in reversed(list(SCHEMAS)):
             schema = SCHEMAS[collection]
             for body in self._removed[collection].values():
@@ -397,6 +456,16 @@ def _unresolved(schema: Schema, wanted: _Wanted) -> bool:
     )
 
 
+def _keep_secrets(schema: Schema, body: EntityBody, before: EntityBody) -> None:
+    """A secret that the file leaves out stays as it is while the file names what it belongs to.
+
+    Dumps leave private keys out, and a certificate's file is more useful in a repository without its key.
+    """
+    for name, owner in schema.secrets.items():
+        if name not in body and body.get(owner) is not None:
+            body[name] = before.get(name)
+
+
 def _given_id(body: EntityBody) -> str | None:
     """The id that the file gives, if it is one; an id that is none is for the schema to refuse."""
     value = body.get("id")
@@ -406,12 +475,14 @@ def _given_id(body: EntityBody) -> str | None:
 def _comparable_key(schema: Schema, entity: FileEntity) -> str | None:
     """An entity's key as the store holds it: targets are stored normalised, so `a` and `a:8000` are one."""
     key = entity.key
-    if schema.collection == "targets" and key:
-        try:
-            return str(parse_target(key))
-        except BadAddress:
-            return key  # for the schema to refuse
-    return key or None
+    return _comparable_target(key) if schema.collection == "targets" and key else key or None
+
+
+def _comparable_target(key: str) -> str:
+    try:
+        return str(parse_target(key))
+    except BadAddress:
+        return key  # for the schema to refuse
 
 
 def _same_members(one: JsonValue, other: JsonValue) -> bool:

@@ -127,6 +127,8 @@ def remedy_for(collection: str, field: str, message: str, known_fields: Iterable
         if close:
             return f"write '{close[0]}' if that was meant, or remove '{field}'"
         return f"remove '{field}'; GET /schemas/{collection} lists the fields there are"
+    if message == "required field missing" and collection == "certificates" and field in ("key", "key_alt"):
+        return f"give '{field}'; a dump holds private keys only if it is asked for them (with_keys)"
     if message == "required field missing":
         return f"give '{field}' a value" if field else "add what is missing"
     return f"correct the value; GET /schemas/{collection} has the rules"

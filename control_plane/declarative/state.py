@@ -27,6 +27,9 @@ class Current(Protocol):
     def find(self, collection: str, fields: Sequence[str], key: Key) -> EntityBody | None:
         """The entity with this unique key."""
 
+    def each(self, collection: str) -> Mapping[str, EntityBody]:
+        """All entities of a collection by id, in ascending order of ids."""
+
 
 class LoadedState:
     """Every collection read once; lookups by key through an index made at the first question."""
@@ -67,6 +70,9 @@ class AskedState:
 
     def find(self, collection: str, fields: Sequence[str], key: Key) -> EntityBody | None:
         return self._tx.find(collection, dict(zip(fields, key, strict=True)))
+
+    def each(self, collection: str) -> Mapping[str, EntityBody]:
+        return {str(body["id"]): body for body in self._tx.each(collection)}
 
 
 def key_of(body: EntityBody, fields: Sequence[str]) -> Key | None:

@@ -6,6 +6,7 @@ becomes an HTTP status is the Admin API's matter.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from control_plane.entities.types import EntityBody, JsonValue
@@ -37,6 +38,24 @@ def literal(value: JsonValue, *, indent: int | None = None, _depth: int = 1) -> 
     return "{\n" + ",\n".join(inner + part for part in parts) + "\n" + " " * (indent * (_depth - 1)) + "}"
 
 
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+
+
+def _without_keys(text: str) -> str:
+    """The text without any private key: errors quote what they are about, and a key may stand in the wrong field."""
+    return _PRIVATE_KEY.sub("(a private key)", text) if "PRIVATE KEY" in text else text
+
+
+def _tree_without_keys(problem: JsonValue) -> JsonValue:
+    if isinstance(problem, str):
+        return _without_keys(problem)
+    if isinstance(problem, list):
+        return [_tree_without_keys(item) for item in problem]
+    if isinstance(problem, dict):
+        return {name: _tree_without_keys(item) for name, item in problem.items()}
+    return problem
+
+
 class EntityError(Exception):
     """An error object: `code`, `name` fixed per code, `message`, and `fields` or `options` where there are any."""
 
@@ -50,9 +69,12 @@ class EntityError(Exception):
         fields: Mapping[str, JsonValue] | None = None,
         options: Mapping[str, JsonValue] | None = None,
     ) -> None:
+        message = _without_keys(message)
         super().__init__(message)
         self.message = message
-        self.fields: EntityBody | None = dict(fields) if fields is not None else None
+        self.fields: EntityBody | None = (
+            {name: _tree_without_keys(problem) for name, problem in fields.items()} if fields is not None else None
+        )
         self.options: EntityBody | None = dict(options) if options is not None else None
 
     def to_json(self) -> EntityBody:
@@ -227,6 +249,15 @@ class ForeignKeysUnresolved(EntityError):
             f"foreign key unresolved ({joined})" if count == 1 else f"{count} foreign keys unresolved ({joined})",
             fields=fields,
         )
+
+
+class StillReferenced(EntityError):
+    """A CA certificate cannot go while a service's list of them has its id."""
+
+    code, name = 19, "referenced by others"
+
+    def __init__(self, ca_certificate: str, service: str) -> None:
+        super().__init__(f"ca certificate {ca_certificate} is still referenced by services (id = {service})")
 
 
 class DeclarativeError(EntityError):

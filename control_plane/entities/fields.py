@@ -170,10 +170,15 @@ class Field(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class String(Field):
-    """A text of at least one character."""
+    """A text of at least one character.
+
+    `private_to` names the field that a secret belongs to, as a private key belongs to its certificate. A secret is
+    shown by the entity's own pages only, never by the history, in a summary of changes or in a dump.
+    """
 
     kind = "string"
     is_uuid: bool = False
+    private_to: str = ""
 
     @override
     def mistyped(self, value: JsonValue) -> JsonValue:
@@ -192,7 +197,12 @@ class String(Field):
 
     @override
     def document(self) -> EntityBody:
-        return {**super().document(), "len_min": 1, **({"uuid": True} if self.is_uuid else {})}
+        described: EntityBody = {**super().document(), "len_min": 1}
+        if self.is_uuid:
+            described["uuid"] = True
+        if self.private_to:
+            described["encrypted"] = True
+        return described
 
     @override
     def json_type(self) -> EntityBody:
@@ -434,12 +444,14 @@ class Record(Field):
 class Foreign(Field):
     """A reference `{"id": uuid}` to an entity of another collection; other keys of the object are dropped.
 
-    `cascade` = this entity goes when the one it refers to goes; otherwise that one cannot go.
+    `cascade` = this entity goes when the one it refers to goes; otherwise that one cannot go. `nested` = in a file this
+    entity stands inside the one it refers to; otherwise it only names it.
     """
 
     kind = "foreign"
     collection: str
     cascade: bool = False
+    nested: bool = True
 
     @override
     def filled(self, value: JsonValue) -> JsonValue:

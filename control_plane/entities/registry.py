@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from control_plane.entities.ca_certificate import CA_CERTIFICATE
+from control_plane.entities.certificate import CERTIFICATE
 from control_plane.entities.route import ROUTE
 from control_plane.entities.schema import Schema
 from control_plane.entities.service import SERVICE
+from control_plane.entities.sni import SNI
 from control_plane.entities.target import TARGET
 from control_plane.entities.upstream import UPSTREAM
 from control_plane.entities.upstream_settings import UPSTREAM_SETTINGS
 
-SCHEMAS: Mapping[str, Schema] = {schema.collection: schema for schema in (SERVICE, ROUTE, UPSTREAM, TARGET)}
+SCHEMAS: Mapping[str, Schema] = {
+    schema.collection: schema for schema in (CERTIFICATE, SNI, CA_CERTIFICATE, SERVICE, ROUTE, UPSTREAM, TARGET)
+}
 """Kong's collections: those with paths of their own, with `/schemas/...` and with a place in decK's files."""
 
 STORED: Mapping[str, Schema] = {**SCHEMAS, UPSTREAM_SETTINGS.collection: UPSTREAM_SETTINGS}

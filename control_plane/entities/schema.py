@@ -15,11 +15,15 @@ from enum import StrEnum
 
 from control_plane.entities.checks import Check, Problems
 from control_plane.entities.errors import ForeignKeysUnresolved, InvalidUnique, SchemaViolation
-from control_plane.entities.fields import Field, Foreign, Record, is_uuid
+from control_plane.entities.fields import Field, Foreign, Record, String, is_uuid
 from control_plane.entities.types import EntityBody, JsonValue
 
 Resolve = Callable[[str, str, str], str | None]
 """(collection, unique field, value) -> id of the entity with that value."""
+
+
+REDACTED = "******"
+"""What stands where a secret is not shown; Kong masks its settings so."""
 
 
 class OnDelete(StrEnum):
@@ -37,6 +41,7 @@ class ForeignField:
     collection: str
     on_delete: OnDelete
     required: bool
+    nested: bool = True  # in a file, inside the entity that it refers to
 
 
 def _whatever_it_is(_collection: str, _field: str, _value: str) -> str:
@@ -49,7 +54,8 @@ class Schema:
     `prepare` changes a client's body before anything else (shorthands, normalising); it may raise a SchemaViolation,
     which is then the only thing reported. `settle` completes the filled entity where a default depends on other fields
     and raises when the entity's sub-type cannot be told. `foreign_keys` maps a
-    collection to the unique fields by which it may be referred to.
+    collection to the unique fields by which it may be referred to. `transient` fields are checked and then dropped:
+    others keep what they say. `transform` computes fields of an entity that has been found right.
     """
 
     def __init__(
@@ -65,6 +71,9 @@ class Schema:
         settle: Callable[[EntityBody, frozenset[str]], None] | None = None,
         foreign_keys: Mapping[str, tuple[str, ...]] | None = None,
         fractional_seconds: bool = False,
+        transient: Sequence[str] = (),
+        transform: Callable[[EntityBody], None] | None = None,
+        recognised_by: str = "",
     ) -> None:
         self.collection = collection
         self.singular = singular
@@ -80,6 +89,7 @@ class Schema:
                 definition.collection,
                 OnDelete.CASCADE if definition.cascade else OnDelete.RESTRICT,
                 definition.required,
+                definition.nested,
             )
             for name, definition in fields.items()
             if isinstance(definition, Foreign)
@@ -90,6 +100,16 @@ class Schema:
         self._settle = settle
         self._foreign_keys = foreign_keys or {}
         self._fractional_seconds = fractional_seconds
+        self._transient = tuple(transient)
+        self._transform = transform
+        self.recognised_by = recognised_by
+        """The field by which a file's nameless entity is the same as one of the store; empty = by its id only."""
+        self.secrets: Mapping[str, str] = {
+            name: definition.private_to
+            for name, definition in fields.items()
+            if isinstance(definition, String) and definition.private_to
+        }
+        """Fields that only the entity's own pages show, with the field that each belongs to."""
 
     def on_insert(self, body: EntityBody, *, now: float, resolve: Resolve, entity_id: str | None = None) -> EntityBody:
         """Return the complete new entity. Its id is `entity_id`, else the body's, else a fresh one."""
@@ -111,7 +131,7 @@ class Schema:
         self._refuse_problems(filled)
         if entity_id is not None:
             filled["id"] = entity_id
-        return self._without_unset(filled)
+        return self._as_kept(filled)
 
     def on_upsert(self, body: EntityBody, *, now: float, resolve: Resolve, entity_id: str) -> EntityBody:
         """Return the entity that takes the place of the one with `entity_id`: nothing of that one is kept."""
@@ -136,7 +156,7 @@ class Schema:
             self._settle(filled, frozenset(filled))
         self._refuse_problems(filled)
         filled["id"] = current["id"]
-        return self._without_unset(filled)
+        return self._as_kept(filled)
 
     def validate(self, body: EntityBody, *, now: float) -> None:
         """Raise what an insert of `body` would, but for all that needs the store."""
@@ -177,6 +197,12 @@ class Schema:
         properties: EntityBody = {name: definition.json_schema() for name, definition in self.fields.items()}
         return {"type": "object", "properties": properties, "required": list(required)}
 
+    def redacted(self, body: EntityBody) -> EntityBody:
+        """Return the entity with its secrets masked, for everybody but readers of the entity itself."""
+        if not any(body.get(name) is not None for name in self.secrets):
+            return body
+        return {name: REDACTED if name in self.secrets and value is not None else value for name, value in body.items()}
+
     def timestamp(self, now: float) -> int | float:
         """Return a time as this kind of entity keeps it: whole seconds, or milliseconds as a fraction."""
         return round(now, 3) if self._fractional_seconds else int(now)
@@ -199,7 +225,12 @@ class Schema:
         if unresolved:
             raise ForeignKeysUnresolved(unresolved)
 
-    def _without_unset(self, entity: EntityBody) -> EntityBody:
+    def _as_kept(self, entity: EntityBody) -> EntityBody:
+        """Return a checked entity in the form in which it is kept."""
+        if self._transform is not None:
+            self._transform(entity)
+        for name in self._transient:
+            entity.pop(name, None)
         for name in self._only_when_set:
             if entity[name] is None:
                 del entity[name]

@@ -70,7 +70,9 @@ SERVICE = Schema(
         "read_timeout": typedefs.timeout_ms(),
         "tags": typedefs.tags(),
         "client_certificate": Foreign(
-            collection="certificates", description="Shown to the upstream server; only with https and tls."
+            collection="certificates",
+            nested=False,
+            description="Shown to the upstream server; only with https and tls.",
         ),
         "tls_verify": Boolean(description="Verify the upstream server; null leaves it to the node's setting."),
         "tls_verify_depth": Integer(

@@ -172,7 +172,7 @@ _FIELDS: dict[str, Field] = {
     "host_header": String(
         rules=(text_rule(typedefs.check_host_with_optional_port),), description="Host sent to the targets."
     ),
-    "client_certificate": Foreign(collection="certificates", description="Shown to the targets."),
+    "client_certificate": Foreign(collection="certificates", nested=False, description="Shown to the targets."),
     "use_srv_name": Boolean(default=False, has_default=True, description="Send the SRV record's name as Host."),
     "sticky_sessions_cookie": String(
         only_when_set=True,

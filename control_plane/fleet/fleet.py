@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from control_plane.entities.types import EntityBody
+from control_plane.fleet.health import HealthBook, TargetVerdict
 from control_plane.fleet.nodes import Nodes, NodeView
+from control_plane.fleet.own_settings import OwnSettings
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.publisher import Publisher
-from control_plane.fleet.server import LinkServer
+from control_plane.fleet.sampling import Hints
+from control_plane.fleet.server import ZONE_LABEL, LinkServer
 from control_plane.fleet.settings import FleetSettings
+from control_plane.fleet.timing import Times
+from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import WaitReport, wait_for
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import Store, StoreError
@@ -45,7 +50,15 @@ class Fleet:
             purge_after_s=self._settings.purge_after_s,
             nodes_max=self._settings.nodes_max,
         )
-        self._server = LinkServer(self._settings, self._nodes, Shelf(), clock=clock)
+        self._health = HealthBook()
+        self._hints = Hints(
+            self._health,
+            refresh_s=self._settings.lease_s,
+            per_zone=self._settings.probers_per_zone,
+            nodes_min=self._settings.sampling_nodes_min,
+        )
+        self._own_settings = OwnSettings(store, wall=wall)
+        self._server = LinkServer(self._settings, self._nodes, Shelf(), clock=clock, health=self._health)
         self._publisher = Publisher(store, self._publish, gather=self._settings.gather, clock=clock)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -59,6 +72,11 @@ class Fleet:
         """The version that nodes are offered; behind the store's head while a burst is gathered."""
         return self._publisher.published
 
+    @property
+    def gather_times(self) -> Times:
+        """From the first commit that a snapshot brings to its publication."""
+        return self._publisher.times
+
     async def start(self) -> None:
         """Builds the head's snapshot, then listens. Raises StoreError, and OSError when the address can't be had."""
         self._epoch = await self._store.epoch()
@@ -71,6 +89,7 @@ class Fleet:
             raise
         self._own(self._publisher.run(), "fleet publisher")
         self._own(self._save_nodes(), "fleet node records")
+        self._own(self._share_health(), "fleet health")
 
     async def stop(self) -> None:
         """Tells the nodes when to come back, closes, and saves what is known of them."""
@@ -96,6 +115,27 @@ class Fleet:
         """Every known node by id, in the shape of Kong's `/clustering/data-planes`."""
         return self._nodes.data_planes()
 
+    def live_nodes(self) -> Mapping[str, str]:
+        """The host name of each node that is live now, by id."""
+        return {node.id: node.hostname for node in self._nodes.live()}
+
+    def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
+        """What the live nodes say of a target; None when none of them knows it."""
+        return self._health.verdict(upstream, target, [node.id for node in self._nodes.live()])
+
+    def loads_age_s(self) -> float | None:
+        """How old the oldest live node's count of open requests is; None without nodes, or when one gave none yet."""
+        at = self._health.counted_at([node.id for node in self._nodes.live()])
+        return None if at is None else self._clock() - at
+
+    async def trace(self, question: Question, *, node: str | None, timeout_s: float) -> tuple[str, str, EntityBody]:
+        """Ask a live node what would become of a request: its id, its hostname and the answer.
+
+        Raises NoNode, NotAnswered and TooManyQuestions (`tracing.py`).
+        """
+        asked, answer = await self._server.trace(question, node=node, timeout_s=timeout_s)
+        return asked.id, asked.hostname, answer
+
     def _publish(self, snapshot: Snapshot) -> None:
         self._server.publish(Published(snapshot))
 
@@ -112,6 +152,14 @@ class Fleet:
             if self._clock() - purged_at >= PURGE_INTERVAL_S:
                 purged_at = self._clock()
                 await self._purge()
+
+    async def _share_health(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.health_interval_s)
+            self._health.keep_only(self._nodes.present())
+            await self._own_settings.follow(self._publisher.published)
+            zones = {node.id: node.labels.get(ZONE_LABEL, "") for node in self._nodes.live()}
+            self._server.hint(self._hints.due(zones, self._own_settings.modes, now=self._clock()))
 
     async def _save(self) -> None:
         records = self._nodes.take_dirty()

@@ -8,14 +8,17 @@ caller and shared.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
+from control_plane.fleet.health import AddressReport, AddressState, Key, TargetReport
 from control_plane.fleet.session import Fault, Rejection, SnapshotRef, Stage
+from pointsman.rules.health_digest import ADDRESSES_MAX as TARGET_ADDRESSES_MAX
+from pointsman.rules.health_digest import clipped
 from pointsman.wire.v1 import fleet_pb2
 
 PIECE_BYTES_MAX = 1024 * 1024
@@ -35,6 +38,13 @@ _STAGES = {
     fleet_pb2.STAGE_BUILD: Stage.BUILD,
     fleet_pb2.STAGE_ACTIVATE: Stage.ACTIVATE,
 }
+
+_STATES = {
+    fleet_pb2.HEALTH_STATE_HEALTHY: AddressState.HEALTHY,
+    fleet_pb2.HEALTH_STATE_UNHEALTHY: AddressState.UNHEALTHY,
+    fleet_pb2.HEALTH_STATE_OFF: AddressState.OFF,
+}
+_WIRE_STATES = {ours: wire for wire, ours in _STATES.items()}
 
 
 class BadMessage(ValueError):
@@ -67,6 +77,16 @@ class Beat:
     sequence: int
     running: SnapshotRef
     in_flight: int
+    health_digest: int = 0  # of the node's health table; 0 = empty, or not kept
+    loads: Mapping[Key, int] = field(default_factory=dict)  # requests open, by upstream and target
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What the node knows of its targets: everything, or what changed."""
+
+    full: bool
+    targets: tuple[TargetReport, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +112,7 @@ class Leaving:
     reason: str
 
 
-NodeMessage = Hello | Beat | Applied | Rejected | Leaving
+NodeMessage = Hello | Beat | Applied | Rejected | Leaving | HealthReport | fleet_pb2.TraceAnswer
 
 
 class Packed(Protocol):
@@ -123,7 +143,10 @@ def decode(frame: bytes) -> NodeMessage | None:
             return _hello(message.hello)
         case "beat":
             beat = message.beat
-            return Beat(beat.sequence, _ref(beat.running), beat.in_flight)
+            loads = {(load.upstream, load.target): load.in_flight for load in beat.loads if load.in_flight}
+            return Beat(beat.sequence, _ref(beat.running), beat.in_flight, beat.health_digest, loads)
+        case "health":
+            return HealthReport(message.health.full, tuple(_target_health(each) for each in message.health.targets))
         case "applied":
             took = message.applied.took
             return Applied(_ref(message.applied.snapshot), max(0.0, took.seconds + took.nanos / 1e9))
@@ -131,6 +154,8 @@ def decode(frame: bytes) -> NodeMessage | None:
             return _rejected(message.rejected)
         case "leaving":
             return Leaving(_text(message.leaving.reason))
+        case "trace":
+            return message.trace
         case _:
             return None
 
@@ -210,6 +235,60 @@ def goodbye(
         permanent=permanent,
     )
     return fleet_pb2.PlaneMessage(goodbye=message).SerializeToString()
+
+
+def health_request() -> bytes:
+    """Asks for a full health report; the same bytes for every node."""
+    return fleet_pb2.PlaneMessage(health_request=fleet_pb2.HealthRequest()).SerializeToString()
+
+
+def fleet_health(targets: Iterable[TargetReport], probers: Sequence[str]) -> bytes:
+    """What the probing nodes see, for those that do not probe."""
+    wire = (
+        fleet_pb2.TargetHealth(
+            upstream=target.upstream,
+            target=target.target,
+            removed=target.removed,
+            error=target.error,
+            record_type=target.record_type,
+            addresses=[
+                fleet_pb2.AddressHealth(
+                    ip=each.ip,
+                    port=each.port,
+                    weight=each.weight,
+                    state=_WIRE_STATES[each.state],
+                    since=each.since,
+                    reason=each.reason,
+                )
+                for each in target.addresses
+            ],
+        )
+        for target in targets
+    )
+    message = fleet_pb2.FleetHealth(targets=wire, probers=probers)
+    return fleet_pb2.PlaneMessage(fleet_health=message).SerializeToString()
+
+
+def _target_health(target: fleet_pb2.TargetHealth) -> TargetReport:
+    return TargetReport(
+        upstream=clipped(target.upstream),
+        target=clipped(target.target),
+        error=clipped(target.error),
+        record_type=clipped(target.record_type),
+        addresses=tuple(
+            AddressReport(
+                ip=clipped(each.ip),
+                port=each.port,
+                weight=each.weight,
+                # A state that a later protocol brought is none that balancing may rely on.
+                state=_STATES.get(each.state, AddressState.OFF),
+                since=each.since,
+                reason=clipped(each.reason),
+            )
+            for each in target.addresses[:TARGET_ADDRESSES_MAX]
+        ),
+        removed=target.removed,
+    )
 
 
 def _hello(hello: fleet_pb2.Hello) -> Hello:

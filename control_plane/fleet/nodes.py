@@ -271,6 +271,15 @@ class Nodes:
             if now - node.last_beat < self._lease_s
         ]
 
+    def present(self) -> set[str]:
+        """Ids of the nodes that are connected, or whose stream ended less than a lease ago."""
+        now = self._clock()
+        return {
+            node.id
+            for node in self._nodes.values()
+            if node.connected or (node.gone_at is not None and now - node.gone_at < self._lease_s)
+        }
+
     def silent_s(self, node: Node) -> float:
         """How long ago the node was last heard."""
         return self._clock() - node.last_beat if node.last_beat is not None else 0.0

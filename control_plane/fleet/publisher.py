@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from control_plane.fleet.gather import Gather, GatherSettings
+from control_plane.fleet.timing import Times
 from control_plane.snapshot.builder import Snapshot, SnapshotBuilder
 from control_plane.store.contract import Store, StoreError, Version
 
@@ -39,6 +40,9 @@ class Publisher:
         self._builder: SnapshotBuilder | None = None
         self._published = 0
         self._wanted = 0
+        self._pending_since: float | None = None
+        self.times = Times()
+        """From the first commit that a snapshot brings to its publication."""
         self._wake = asyncio.Event()
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -88,6 +92,8 @@ class Publisher:
     def _committed(self, version: int) -> None:
         now = self._clock()
         self._gather.changed(now)
+        if self._pending_since is None:
+            self._pending_since = now
         if version <= self._wanted:
             self._gather.hurry(now)
         self._wake.set()
@@ -124,6 +130,11 @@ class Publisher:
 
     def _show(self, snapshot: Snapshot) -> None:
         self._published = snapshot.version
+        if self._pending_since is not None:
+            now = self._clock()
+            self.times.add(now - self._pending_since)
+            # What was committed while this was built goes out with the next one.
+            self._pending_since = now if self._gather.due is not None else None
         if snapshot.version > 0:  # an empty store has nothing to say: nodes go on with what they have
             self._publish(snapshot)
 

@@ -14,23 +14,31 @@ import asyncio
 import logging
 import urllib.parse
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import grpc
 import grpc.aio
 
+from control_plane.entities.types import EntityBody
 from control_plane.fleet import messages
-from control_plane.fleet.messages import Applied, BadMessage, Beat, Hello, Leaving, Rejected
+from control_plane.fleet.health import HealthBook
+from control_plane.fleet.messages import Applied, BadMessage, Beat, HealthReport, Hello, Leaving, Rejected
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.session import Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
+from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
+from pointsman.wire.v1.fleet_pb2 import TraceAnswer
 
 log = logging.getLogger(__name__)
 
 SERVICE = "pointsman.wire.v1.FleetLink"
 NODE_ID_KEY = "pointsman-node-id"
 """Metadata of a pull that names the node. Until nodes have certificates this is a name, not a proof."""
+
+ZONE_LABEL = "zone"
+HINTS_WAITING_MAX = 256
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second control plane on this port must fail to start, not share it silently
@@ -56,6 +64,9 @@ class Connection:
         self._write_timeout_s = write_timeout_s
         self._offer: Published | None = None
         self._ack: bytes | None = None
+        self._health_request: bytes | None = None
+        self._hints: deque[bytes] = deque(maxlen=HINTS_WAITING_MAX)
+        self._questions: deque[bytes] = deque(maxlen=WAITING_MAX)
         self._goodbye: bytes | None = None
         self._goodbye_reason = ""
         self._wake = asyncio.Event()
@@ -68,6 +79,21 @@ class Connection:
     def acknowledge(self, frame: bytes) -> None:
         """The answer to the latest beat."""
         self._ack = frame
+        self._wake.set()
+
+    def ask_health(self, frame: bytes) -> None:
+        """Asks for a full health report."""
+        self._health_request = frame
+        self._wake.set()
+
+    def hint(self, frames: Sequence[bytes]) -> None:
+        """What others see of targets. A node that does not read loses the oldest, and hears all of it again later."""
+        self._hints.extend(frames)
+        self._wake.set()
+
+    def ask(self, frame: bytes) -> None:
+        """A question of an operator's."""
+        self._questions.append(frame)
         self._wake.set()
 
     def say_goodbye(self, frame: bytes, reason: str) -> None:
@@ -90,6 +116,10 @@ class Connection:
                     ack, self._ack = self._ack, None
                     async with asyncio.timeout(self._write_timeout_s):
                         await context.write(ack)
+                if self._health_request is not None:
+                    request, self._health_request = self._health_request, None
+                    async with asyncio.timeout(self._write_timeout_s):
+                        await context.write(request)
                 while self._offer is not None and self._goodbye is None:
                     published = self._offer
                     frames = await published.frames()
@@ -99,6 +129,13 @@ class Connection:
                     nodes.offered(self.node, published.ref)
                     async with asyncio.timeout(self._write_timeout_s):
                         await context.write(frames.offer)
+                while self._questions and self._goodbye is None:
+                    async with asyncio.timeout(self._write_timeout_s):
+                        await context.write(self._questions.popleft())
+                if self._hints:
+                    async with asyncio.timeout(self._write_timeout_s):
+                        await context.write(self._hints.popleft())
+                    self._wake.set()  # one at a time: words about snapshots go first
         except TimeoutError:
             return f"did not read for {self._write_timeout_s:g} s"
         except grpc.aio.BaseError:
@@ -116,12 +153,16 @@ class LinkServer:
         *,
         clock: Callable[[], float],
         plane_id: str = "",
+        health: HealthBook | None = None,
     ) -> None:
         self._settings = settings
         self._nodes = nodes
         self._shelf = shelf
         self._clock = clock
         self._plane_id = plane_id or str(uuid.uuid4())
+        self.health = health or HealthBook()
+        self._health_request = messages.health_request()
+        self._traces = Traces()
         self._connections: dict[str, Connection] = {}
         self._streams: set[Connection] = set()
         self._pulls = asyncio.Semaphore(settings.pulls_max)
@@ -168,6 +209,21 @@ class LinkServer:
         for connection in self._connections.values():
             if self._nodes.head_moved(connection.node, published.ref):
                 connection.offer(published)
+
+    def hint(self, frames: Mapping[str, Sequence[bytes]]) -> None:
+        """Sends each connected node the frames of its zone."""
+        for connection in self._connections.values():
+            zone = connection.node.labels.get(ZONE_LABEL, "")
+            if waiting := frames.get(zone):
+                connection.hint(waiting)
+
+    async def trace(self, question: Question, *, node: str | None, timeout_s: float) -> tuple[Node, EntityBody]:
+        """Ask a live node what would become of a request. Raises NoNode, NotAnswered and TooManyQuestions."""
+        chosen = choose(self._nodes.live(), node)
+        connection = self._connections.get(chosen.id)
+        if connection is None:
+            raise NoNode("the node's connection has just ended")
+        return chosen, await self._traces.ask(chosen, question, connection.ask, timeout_s=timeout_s)
 
     async def _control(self, _requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         connection = await self._greet(context)
@@ -303,6 +359,10 @@ class LinkServer:
             case Beat():
                 offer = self._nodes.beat(node, message.running, in_flight=message.in_flight)
                 connection.acknowledge(messages.beat_ack(message.sequence, self._shelf.head_ref))
+                if self.health.beat(node.id, message.health_digest, message.loads, now=self._clock()):
+                    connection.ask_health(self._health_request)
+            case HealthReport():
+                self.health.report(node.id, message.targets, full=message.full)
             case Applied():
                 offer = self._nodes.applied(node, message.ref, took_s=message.took_s)
             case Rejected():
@@ -314,6 +374,8 @@ class LinkServer:
                 self._nodes.leaving(node, message.reason)
             case Hello():
                 raise BadMessage("a second hello")
+            case TraceAnswer():
+                self._traces.answered(node.id, message)
             case None:
                 log.debug("node %s sent a message of a later protocol", node.id)
         head = self._shelf.head
@@ -325,6 +387,7 @@ class LinkServer:
         connection.gone.set()
         if self._connections.get(connection.node.id) is connection:
             del self._connections[connection.node.id]
+            self._traces.gone(connection.node.id)
             self._nodes.disconnected(connection.node, reason)
             log.info("node %s is gone: %s", connection.node.id, connection.node.reason)
 

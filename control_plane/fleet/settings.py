@@ -40,6 +40,12 @@ class FleetSettings:
     """Facts on nodes are written to the store at most this often."""
     reconnect_spread_s_max: float = 30.0
     """Nodes are told to spread their return over up to this long when the control plane stops."""
+    health_interval_s: float = 1.0
+    """How often changes of health are passed on to nodes that do not probe, and gone nodes' words are forgotten."""
+    sampling_nodes_min: int = 50
+    """Fleets of more live nodes than this let a few nodes probe for all, where an upstream leaves that to us."""
+    probers_per_zone: int = 3
+    """Nodes that probe in each zone then."""
     gather: GatherSettings = field(default_factory=GatherSettings)
     """How writes are gathered into snapshots."""
 

@@ -116,7 +116,7 @@ class SnapshotBuilder:
         self._version = 0
         self._hashes = SnapshotHash()
         self._buckets: list[Bucket] = [{} for _ in range(BUCKETS)]
-        self._shared: list[bool] = [False] * BUCKETS
+        self._own = set(range(BUCKETS))  # the buckets no snapshot holds; their hashes are still to be made
         self._count = 0
         self._bytes = 0
         self._disabled: set[str] = set()  # ids of services
@@ -154,7 +154,9 @@ class SnapshotBuilder:
 
     def current(self) -> Snapshot:
         """The snapshot of the present version."""
-        self._shared = [True] * BUCKETS
+        for number in self._own:
+            self._hashes.put(number, (hashed for hashed, _ in self._buckets[number].values()))
+        self._own.clear()
         return Snapshot(
             epoch=self._epoch,
             version=self._version,
@@ -230,7 +232,6 @@ class SnapshotBuilder:
                 return
             self._bytes += len(encoded) - len(before[1])
         bucket[key] = (hashed, encoded)
-        self._hashes.put(key, hashed)
 
     def _hide(self, key: Key) -> bytes | None:
         bucket = self._own_bucket(key)
@@ -239,13 +240,12 @@ class SnapshotBuilder:
             return None
         self._count -= 1
         self._bytes -= len(before[1])
-        self._hashes.remove(key)
         return before[1]
 
     def _own_bucket(self, key: Key) -> Bucket:
         """The key's bucket, copied first if a snapshot holds it."""
         number = bucket_of(key)
-        if self._shared[number]:
+        if number not in self._own:
             self._buckets[number] = dict(self._buckets[number])
-            self._shared[number] = False
+            self._own.add(number)
         return self._buckets[number]

@@ -7,13 +7,15 @@ uniqueness are the database's part and hold by constraint; this is the part that
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 
-from control_plane.entities.errors import ENTITY, SchemaViolation
+from control_plane.entities.errors import ENTITY, SchemaViolation, StillReferenced
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.snapshot.encode import ENCODERS, Unencodable, encode
 from control_plane.store.contract import Change, Transaction
 from pointsman.rules.addresses import split_target
+from pointsman.rules.pems import UnusablePem, load_authorities, load_pair
 from pointsman.rules.regexes import BadRegex, compile_header_regex, compile_path_regex
 
 ENTITY_BYTES_MAX = 256 * 1024
@@ -25,11 +27,16 @@ def check_changes(tx: Transaction, changes: Sequence[Change]) -> None:
 
     Raises:
         SchemaViolation: of the first such entity; its name and id are in the text.
+        StillReferenced: a CA certificate goes while a service names it, which no constraint can see.
     """
-    del tx  # what is checked now needs nothing but the changed entities; certificates and their keys will
+    gone: set[str] = set()
     for change in changes:
         if change.after is not None and change.collection in ENCODERS:
             _check_entity(change.collection, change.after)
+        elif change.after is None and change.collection == "ca_certificates":
+            gone.add(change.id)
+    if gone:
+        _check_authorities_unused(tx, gone)
 
 
 def _check_entity(collection: str, body: EntityBody) -> None:
@@ -44,6 +51,36 @@ def _check_entity(collection: str, body: EntityBody) -> None:
         _check_regexes(body)
     elif collection == "targets":
         _check_target(body)
+    elif collection == "certificates":
+        _check_pairs(body)
+    elif collection == "ca_certificates":
+        _check_authority(body)
+
+
+def _check_pairs(certificate: EntityBody) -> None:
+    """With the code that nodes load by: OpenSSL refuses what others may take, like keys too short for its policy."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for cert, key in (("cert", "key"), ("cert_alt", "key_alt")):
+        if certificate.get(cert) is None:
+            continue
+        try:
+            load_pair(context, str(certificate[cert]), str(certificate[key]))
+        except UnusablePem as error:
+            raise _refusal("certificates", certificate, cert, f"invalid certificate: {error}") from None
+
+
+def _check_authority(authority: EntityBody) -> None:
+    try:
+        load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), str(authority["cert"]))
+    except UnusablePem as error:
+        raise _refusal("ca_certificates", authority, "cert", f"invalid certificate: {error}") from None
+
+
+def _check_authorities_unused(tx: Transaction, gone: set[str]) -> None:
+    for service in tx.each("services"):
+        for named in _texts(service.get("ca_certificates")):
+            if named in gone:
+                raise StillReferenced(named, str(service["id"]))
 
 
 def _check_regexes(route: EntityBody) -> None:

@@ -159,8 +159,33 @@ def _manual(word: ManualHealth) -> wire.ManualHealth:
     return wire.ManualHealth(target=word.target, ip=ip, port=port, healthy=word.healthy, until=word.until)
 
 
+def _certificate(body: EntityBody) -> wire.Entity:
+    return wire.Entity(
+        certificate=wire.Certificate(
+            id=_text(body, "id"),
+            cert=_text(body, "cert"),
+            key=_text(body, "key"),
+            cert_alt=_text(body, "cert_alt"),
+            key_alt=_text(body, "key_alt"),
+        )
+    )
+
+
+def _sni(body: EntityBody) -> wire.Entity:
+    return wire.Entity(
+        sni=wire.Sni(id=_text(body, "id"), name=_text(body, "name"), certificate=_foreign(body, "certificate"))
+    )
+
+
+def _ca_certificate(body: EntityBody) -> wire.Entity:
+    return wire.Entity(ca_certificate=wire.CaCertificate(id=_text(body, "id"), cert=_text(body, "cert")))
+
+
 ENCODERS: Mapping[str, Callable[[EntityBody], wire.Entity]] = MappingProxyType(
     {
+        "certificates": _certificate,
+        "snis": _sni,
+        "ca_certificates": _ca_certificate,
         "services": _service,
         "routes": _route,
         "upstreams": _upstream,

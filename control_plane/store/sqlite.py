@@ -422,6 +422,7 @@ def _engine(path: Path, settings: SqliteSettings, *, readers: int) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
+        hide_parameters=True,  # errors are logged, and bodies may hold private keys
         pool_size=max(1, readers),
         max_overflow=0,
         connect_args={"check_same_thread": False, "timeout": settings.lock_patience_s},

@@ -72,6 +72,10 @@ class Awaited(Job, Generic[T]):
 
     @override
     def fail(self, error: Exception) -> None:
+        if isinstance(error, StopIteration):  # the one exception that a future refuses to carry
+            wrapped = RuntimeError("a unit of work raised StopIteration")
+            wrapped.__cause__ = error
+            error = wrapped
         self._error = error
 
     @override

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from data_plane.balancer.endpoint import endpoint_key
+from data_plane.balancer.policy import STEP
 from data_plane.model import TargetConfig
 from data_plane.resolve.answers import Answer
 from data_plane.resolve.system import as_address
@@ -14,7 +15,7 @@ from data_plane.resolve.system import as_address
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An endpoint as it should be."""
+    """An endpoint as it should be; `host` is the name that goes upstream."""
 
     key: str
     ip: str
@@ -22,6 +23,7 @@ class Address:
     host: str
     weight: int
     target_id: str
+    failover: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +33,49 @@ class Unresolved:
     target: TargetConfig
 
 
+Found = dict[str, "Address | Unresolved"]
+
+
 def addresses_of(
-    targets: Iterable[TargetConfig], answers: Callable[[str], Answer | None]
-) -> dict[str, Address | Unresolved]:
+    targets: Iterable[TargetConfig], answers: Callable[[str], Answer | None], *, use_srv_name: bool = False
+) -> Found:
+    """`addresses_steps` at once."""
+    steps = addresses_steps(targets, answers, use_srv_name=use_srv_name)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: Found = done.value
+            return found
+
+
+def addresses_steps(
+    targets: Iterable[TargetConfig], answers: Callable[[str], Answer | None], *, use_srv_name: bool = False
+) -> Generator[None, None, Found]:
     """Return what the targets come to, by key; an unresolved target stands under its `host:port`.
 
     Each address of a name has the target's full weight; SRV records have their own, and their own port. A name that
-    failed has no address and adds no weight.
+    failed has no address and adds no weight. With `use_srv_name` the name an SRV record points to goes upstream.
     """
-    found: dict[str, Address | Unresolved] = {}
-    for target in targets:
+    found: Found = {}
+    for number, target in enumerate(targets):
+        if number % STEP == STEP - 1:
+            yield
         ip = _literal(target.host)
         if ip is not None:
-            _add(found, target, ip, target.port, target.weight)
+            address = _address(target, ip, target.port)
+            found[address.key] = address
             continue
         answer = answers(target.host)
         if answer is None:
             found[f"{target.host}:{target.port}"] = Unresolved(target)
             continue
         for record in answer.records:
-            _add(found, target, record.ip, record.port or target.port, record.weight or target.weight)
+            address = _address(target, record.ip, record.port or target.port)
+            if record.weight or (use_srv_name and record.name):
+                host = record.name if use_srv_name and record.name else target.host
+                address = replace(address, weight=record.weight or target.weight, host=host)
+            found[address.key] = address
     return found
 
 
@@ -60,6 +85,6 @@ def _literal(host: str) -> str | None:
     return as_address(host)
 
 
-def _add(found: dict[str, Address | Unresolved], target: TargetConfig, ip: str, port: int, weight: int) -> None:
+def _address(target: TargetConfig, ip: str, port: int) -> Address:
     key = endpoint_key(target.host, target.port, ip, port)
-    found[key] = Address(key, ip, port, target.host, weight, target.id)
+    return Address(key, ip, port, target.host, target.weight, target.id, target.failover)

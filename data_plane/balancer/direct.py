@@ -19,6 +19,7 @@ from data_plane.resolve.system import as_address
 class DirectHost:
     """The balancer of a host and port in one worker. `port` is the service's; SRV records bring their own."""
 
+    plain = True
     hashing: None = None
     measures = False
 

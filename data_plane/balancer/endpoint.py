@@ -17,9 +17,10 @@ class Endpoint:
     """One address that requests can be sent to.
 
     `key` identifies it within its balancer for as long as target and address stay: weight and entity ids are not part
-    of it, so editing them loses nothing. `host` is the name as the operator wrote it (without brackets), which is what
-    goes upstream as Host. `weight` and `target_id` follow the configuration. `available` is written by
-    `Upstream.set_available` only. `in_flight` counts attempts of this worker between `take` and `release`. `idle`
+    of it, so editing them loses nothing. `host` is the name as the operator wrote it (without brackets), or, with
+    `use_srv_name`, the name an SRV record points to; it goes upstream as Host. `weight`, `target_id` and `failover`
+    follow the configuration. `upstream` is the id of the upstream it belongs to, empty for a direct host. `available`
+    is written by `Upstream` only. `in_flight` counts attempts of this worker between `take` and `release`. `idle`
     belongs to the proxy, which keeps its idle connections there. A `retired` endpoint is picked no more and never comes
     back: an address that returns is a new endpoint.
     """
@@ -27,6 +28,7 @@ class Endpoint:
     __slots__ = (
         "address",
         "available",
+        "failover",
         "host",
         "idle",
         "in_flight",
@@ -35,16 +37,21 @@ class Endpoint:
         "port",
         "retired",
         "target_id",
+        "upstream",
         "weight",
     )
 
-    def __init__(self, *, key: str, ip: str, port: int, host: str, weight: int, target_id: str = "") -> None:
+    def __init__(
+        self, *, key: str, ip: str, port: int, host: str, weight: int, target_id: str = "", upstream: str = ""
+    ) -> None:
         self.key = key
         self.ip = ip
         self.port = port
         self.host = host
         self.weight = weight
         self.target_id = target_id
+        self.upstream = upstream
+        self.failover = False
         self.address: tuple[str, int] = (ip, port)
         self.available = True
         self.in_flight = 0

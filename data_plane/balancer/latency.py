@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Collection, Sequence
 
 from data_plane.balancer.endpoint import Endpoint
+from data_plane.balancer.policy import STEP, Steps, at_once
 
 WINDOW_S = 10.0
 FAILURE_S = 1.0
@@ -41,14 +42,26 @@ class Latency:
         self._live: list[Endpoint] = []
 
     def reconcile(self, endpoints: Sequence[Endpoint]) -> None:
+        at_once(self.reconcile_steps(endpoints))
+
+    def reconcile_steps(self, endpoints: Sequence[Endpoint]) -> Steps:
         now = self._clock()
         before = self._averages
-        self._averages = {endpoint: before[endpoint] for endpoint in endpoints if endpoint in before}
-        new = [endpoint for endpoint in endpoints if endpoint not in before]
-        if new:
-            mean = self._mean(now, len(new))
-            for endpoint in new:
-                self._averages[endpoint] = _Average(mean, now)
+        averages: dict[Endpoint, _Average] = {}
+        new: list[Endpoint] = []
+        for number, endpoint in enumerate(endpoints):
+            if endpoint in before:
+                averages[endpoint] = before[endpoint]
+            else:
+                new.append(endpoint)
+            if number % STEP == STEP - 1:
+                yield
+        mean = self._mean(now, len(new)) if new else 0.0
+        for number, endpoint in enumerate(new):
+            averages[endpoint] = _Average(mean, now)
+            if number % STEP == STEP - 1:
+                yield
+        self._averages = averages
         self._live = [endpoint for endpoint in endpoints if endpoint.available]
 
     def availability_changed(self, endpoint: Endpoint) -> None:

@@ -14,6 +14,7 @@ import random
 from collections.abc import Collection, Sequence
 
 from data_plane.balancer.endpoint import Endpoint
+from data_plane.balancer.policy import STEP, Steps, at_once
 
 _Entry = tuple[float, int, Endpoint]
 
@@ -26,18 +27,40 @@ class LeastConnections:
         self._stamps: dict[Endpoint, int] = {}
         self._stamp = 0
         self._heap: list[_Entry] = []
+        self._touched: set[Endpoint] | None = None  # whose load changed while a new heap is made
 
     def reconcile(self, endpoints: Sequence[Endpoint]) -> None:
+        at_once(self.reconcile_steps(endpoints))
+
+    def reconcile_steps(self, endpoints: Sequence[Endpoint]) -> Steps:
         before = self._stamps
-        new = [endpoint for endpoint in endpoints if endpoint not in before]
+        touched = self._touched = set[Endpoint]()
+        new: list[Endpoint] = []
+        stamps: dict[Endpoint, int] = {}
+        heap: list[_Entry] = []
+        for number, endpoint in enumerate(endpoints):
+            if endpoint in before:
+                stamps[endpoint] = stamp = before[endpoint]
+                if endpoint.available:
+                    heap.append((_score(endpoint), stamp, endpoint))
+            else:
+                new.append(endpoint)
+            if number % STEP == STEP - 1:
+                yield
         if self._rng is not None:
             self._rng.shuffle(new)
-        stamps = {endpoint: before[endpoint] for endpoint in endpoints if endpoint in before}
-        for endpoint in new:
+        for number, endpoint in enumerate(new):
             self._stamp += 1
             stamps[endpoint] = self._stamp
-        self._stamps = stamps
-        self._rebuild()
+            if endpoint.available:
+                heap.append((_score(endpoint), self._stamp, endpoint))
+            if number % STEP == STEP - 1:
+                yield
+        heapq.heapify(heap)
+        self._stamps, self._heap = stamps, heap
+        self._touched = None
+        for endpoint in touched:
+            self.load_changed(endpoint)
 
     def availability_changed(self, endpoint: Endpoint) -> None:
         if endpoint in self._stamps:
@@ -45,6 +68,8 @@ class LeastConnections:
 
     def load_changed(self, endpoint: Endpoint) -> None:
         """Follow a change of the endpoint's `in_flight`."""
+        if self._touched is not None:
+            self._touched.add(endpoint)
         if endpoint not in self._stamps:
             return  # retired, or of weight 0, with requests still in flight
         self._stamp += 1

@@ -5,10 +5,22 @@ A policy holds only what its choice needs (positions, a ring); availability, wei
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Protocol
 
 from data_plane.balancer.endpoint import Endpoint
+
+Steps = Generator[None, None, None]
+"""Work in steps that each take well below a millisecond; what it changes is there when it has ended, and not before."""
+
+STEP = 64
+"""Endpoints looked at in one step."""
+
+
+def at_once(steps: Steps) -> None:
+    """Do all of it now."""
+    for _ in steps:
+        pass
 
 
 class Policy(Protocol):
@@ -16,6 +28,10 @@ class Policy(Protocol):
 
     def reconcile(self, endpoints: Sequence[Endpoint]) -> None:
         """Take over a new set or new weights, keeping the state of those that stay."""
+        ...
+
+    def reconcile_steps(self, endpoints: Sequence[Endpoint]) -> Steps:
+        """The same between requests: picks, verdicts and counts go on meanwhile, by what there was before."""
         ...
 
     def availability_changed(self, endpoint: Endpoint) -> None:

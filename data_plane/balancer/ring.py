@@ -11,11 +11,12 @@ on a circle of 32 bits, and two at the same place stand in an order that is the 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 
 from xxhash import xxh32_intdigest
 
 from data_plane.balancer.endpoint import Endpoint
+from data_plane.balancer.policy import STEP, Steps, at_once
 
 # Points of the heaviest endpoint: between this and twice as many. The share of an endpoint with 160 points varies by
 # about 8 percent of itself.
@@ -25,6 +26,9 @@ _ENDPOINTS_WITH_ALL_POINTS_MAX = 512
 _POINTS_MIN_LARGE = 16
 
 _OWNER_BITS = 32
+_PIECES = 64
+_PIECE_SHIFT = 58
+_POINTS_A_STEP = 1000
 _OWNER_MASK = (1 << _OWNER_BITS) - 1
 
 
@@ -38,18 +42,39 @@ class ConsistentHashing:
         self._points: list[int] = []
 
     def reconcile(self, endpoints: Sequence[Endpoint]) -> None:
+        at_once(self.reconcile_steps(endpoints))
+
+    def reconcile_steps(self, endpoints: Sequence[Endpoint]) -> Steps:
         before = self._counts
-        counts = _points_of(endpoints)
+        counts = yield from _points_of(endpoints)
         gone = {before[endpoint][0] for endpoint in before if before[endpoint] != counts.get(endpoint)}
-        points = [point for point in self._points if point & _OWNER_MASK not in gone] if gone else self._points.copy()
-        for endpoint, (owner, count) in counts.items():
+        # Sorted in pieces of the circle: one sort of a large ring would hold up requests.
+        pieces: list[list[int]] = [[] for _ in range(_PIECES)]
+        yield
+        for start in range(0, len(self._points), _POINTS_A_STEP):
+            for point in self._points[start : start + _POINTS_A_STEP]:
+                if point & _OWNER_MASK not in gone:
+                    pieces[point >> _PIECE_SHIFT].append(point)
+            yield
+        owners: dict[int, Endpoint] = {}
+        for number, (endpoint, (owner, count)) in enumerate(counts.items()):
+            owners[owner] = endpoint
             if before.get(endpoint) != (owner, count):
                 name = endpoint.key.encode()
-                points += [xxh32_intdigest(name, number) << _OWNER_BITS | owner for number in range(1, count + 1)]
-        points.sort()  # what stays is sorted already, which makes this a merge
-        self._points = points
-        self._counts = counts
-        self._owners = {owner: endpoint for endpoint, (owner, _) in counts.items()}
+                for index in range(1, count + 1):
+                    point = xxh32_intdigest(name, index) << _OWNER_BITS | owner
+                    pieces[point >> _PIECE_SHIFT].append(point)
+            if number % 8 == 0:
+                yield
+        points: list[int] = []
+        for piece in pieces:
+            piece.sort()
+            points += piece
+            yield
+        old, self._points, self._counts, self._owners = self._points, points, counts, owners
+        while old:  # letting go of a large ring at once takes as long as sorting it
+            yield
+            del old[-_POINTS_A_STEP:]
 
     def availability_changed(self, endpoint: Endpoint) -> None:
         """Nothing to do: the ring stays as it is, and the walk asks."""
@@ -66,7 +91,7 @@ class ConsistentHashing:
         return None
 
 
-def _points_of(endpoints: Sequence[Endpoint]) -> dict[Endpoint, tuple[int, int]]:
+def _points_of(endpoints: Sequence[Endpoint]) -> Generator[None, None, dict[Endpoint, tuple[int, int]]]:
     """Give each endpoint a number of its own and how many points it has."""
     if not endpoints:
         return {}
@@ -81,7 +106,9 @@ def _points_of(endpoints: Sequence[Endpoint]) -> dict[Endpoint, tuple[int, int]]
         halvings += 1
     taken: set[int] = set()
     counts = {}
-    for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.key):
+    for number, endpoint in enumerate(sorted(endpoints, key=lambda endpoint: endpoint.key)):
+        if number % STEP == 0:
+            yield
         owner = xxh32_intdigest(endpoint.key.encode())
         while owner in taken:
             owner = (owner + 1) & _OWNER_MASK

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Collection, Sequence
 
 from data_plane.balancer.endpoint import Endpoint
+from data_plane.balancer.policy import STEP, Steps, at_once
 
 
 class _Turns:
@@ -51,9 +52,13 @@ class RoundRobin:
         self._now = rng.random() if rng is not None else 0.0
         self._revolution = 0
         self._live_changed = False
+        self._flips = 0
         self._salt = rng.getrandbits(32) if rng is not None else None
 
     def reconcile(self, endpoints: Sequence[Endpoint]) -> None:
+        at_once(self.reconcile_steps(endpoints))
+
+    def reconcile_steps(self, endpoints: Sequence[Endpoint]) -> Steps:
         divisor = math.gcd(*(endpoint.weight for endpoint in endpoints))
         if self._live_changed:
             self._queue_live()
@@ -61,7 +66,10 @@ class RoundRobin:
             self._now = 1.0  # the revolution is over, only the next has not begun: nobody is ahead or behind
         now = self._now
         before = self._turns
-        self._turns = {}
+        made: dict[Endpoint, _Turns] = {}
+        live: list[_Turns] = []
+        due: list[tuple[float, int, _Turns]] = []
+        flips = self._flips
         for index, endpoint in enumerate(endpoints):
             weight = endpoint.weight // divisor
             old = before.get(endpoint)
@@ -73,14 +81,29 @@ class RoundRobin:
                 # How far it is ahead of its share stays the same, in requests.
                 ahead = old.taken - now * old.weight
                 taken = max(0, math.floor(now * weight + ahead + 0.5))
-            self._turns[endpoint] = _Turns(endpoint, self._order(index, endpoint), weight, taken)
-        self._queue_live()
+            turns = made[endpoint] = _Turns(endpoint, self._order(index, endpoint), weight, taken)
+            if endpoint.available:
+                live.append(turns)
+                if taken < weight:
+                    due.append((turns.due(), turns.order, turns))
+            if index % STEP == STEP - 1:
+                yield
+        self._turns = made
+        if flips != self._flips:
+            self._queue_live()
+            return
+        heapq.heapify(due)
+        self._live_changed = False
+        self._live, self._due = live, due
 
     def availability_changed(self, endpoint: Endpoint) -> None:
+        self._flips += 1
         turns = self._turns.get(endpoint)
         if turns is None:
             return
         if endpoint.available:
+            if not self._due and not self._live_changed:
+                self._now = 1.0  # the revolution is over, as in `reconcile`: the one who comes back waits for the next
             # The turns it missed are gone: it does not get the next ones all at once.
             taken = turns.taken if turns.revolution == self._revolution else 0
             turns.taken = max(taken, _taken_by(self._now, turns.weight))

@@ -9,22 +9,43 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import final
 
-from data_plane.balancer.addresses import Address, addresses_of
+from data_plane.balancer.addresses import Address, addresses_steps
 from data_plane.balancer.endpoint import Endpoint, NoEndpoint, Reason
+from data_plane.balancer.failover import Group
 from data_plane.balancer.latency import Latency
 from data_plane.balancer.least_connections import LeastConnections
-from data_plane.balancer.policy import Policy
+from data_plane.balancer.policy import STEP, Policy, Steps, at_once
 from data_plane.balancer.ring import ConsistentHashing
 from data_plane.balancer.round_robin import RoundRobin
+from data_plane.balancer.slow_start import SlowStart
+from data_plane.balancer.sticky import StickySessions
+from data_plane.health.passive import PassiveFilter, Sighting
 from data_plane.model import TargetConfig, UpstreamConfig
 from data_plane.resolve.answers import Answer
+from pointsman.rules.upstream_health import is_usable
 
 CONSISTENT_HASHING = "consistent-hashing"
 LEAST_CONNECTIONS = "least-connections"
 LATENCY = "latency"
+STICKY_SESSIONS = "sticky-sessions"
+
+Report = Callable[[Endpoint, Sighting, int], None]
+"""Takes what was seen of an endpoint; the number is the status of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Policies:
+    """The policies of both groups, and which of them want to be told of loads, times and sessions."""
+
+    regular: Policy
+    failover: Policy
+    loads: tuple[LeastConnections, ...] = ()
+    times: tuple[Latency, ...] = ()
+    sessions: StickySessions | None = None
 
 
 @final
@@ -32,8 +53,13 @@ class Upstream:
     """The balancer of one upstream in one worker.
 
     `on_retire` is told of each endpoint that goes. `rng` decides where policies begin; without one they begin at the
-    same place everywhere. `clock` gives seconds that only grow. `hashing` is the config when picks need the request's
-    hash input (`hash_input`), else None; `measures` says that attempts are to be reported with `observe`.
+    same place everywhere. `clock` gives seconds that only grow. `report` gets what the passive checks count. `down` are
+    the keys of endpoints that are unavailable by verdict: kept by the caller, because verdicts may come before the
+    endpoints they are about.
+
+    `plain` says that `pick`, `take` and `release` are all this upstream needs. Otherwise `hashing` is the config when
+    picks need the request's hash input (`hash_input`), `sticky` is the config when they need the session's cookie,
+    `measures` says that attempts are to be reported with `observe`, and `watches` that they are with `saw`.
     """
 
     def __init__(
@@ -43,30 +69,51 @@ class Upstream:
         rng: random.Random | None = None,
         on_retire: Callable[[Endpoint], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        report: Report | None = None,
+        down: set[str] | None = None,
+        secret: bytes = b"",
     ) -> None:
         self.id = upstream_id
+        self.plain = True
         self.hashing: UpstreamConfig | None = None
+        self.sticky: UpstreamConfig | None = None
         self.measures = False
-        self.total_weight = 0
-        self.available_weight = 0
+        self.watches = False
         self._rng = rng
         self._on_retire = on_retire
+        self._clock = clock
+        self._report = report
+        self._down: set[str] = down if down is not None else set()
+        self._secret = secret
         self._threshold = 0.0
         self._endpoints: dict[str, Endpoint] = {}
-        self._candidates: set[Endpoint] = set()  # those with a weight
-        self._live = 0  # how many candidates are available
         self._usable = False
-        self._clock = clock
         self._algorithm = ""
-        self._shares: list[tuple[Endpoint, int]] = []  # what the policy was last reconciled with
-        self._policy: Policy = RoundRobin(rng)
-        self._loads: LeastConnections | None = None
-        self._times: Latency | None = None
+        self._passive: PassiveFilter | None = None
+        self._policies = _Policies(RoundRobin(rng), RoundRobin(rng))
+        self._regular = Group(self._policies.regular)
+        self._failover = Group(self._policies.failover)
+        self._group = self._regular
+        self._policy: Policy = self._regular.policy
+        self._loads: tuple[LeastConnections, ...] = ()
+        self._times: tuple[Latency, ...] = ()
+        self._sessions: StickySessions | None = None
+        self._slow_start = SlowStart(clock, rng or random.Random(0))  # noqa: S311 - drawing lots is not cryptography
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
         """All endpoints by key, those of weight 0 too."""
         return self._endpoints
+
+    @property
+    def total_weight(self) -> int:
+        """Of the group in use, as `available_weight`."""
+        return self._group.total_weight
+
+    @property
+    def available_weight(self) -> int:
+        """What of `total_weight` may be picked."""
+        return self._group.available_weight
 
     def reconcile(
         self, config: UpstreamConfig, targets: Sequence[TargetConfig], answers: Callable[[str], Answer | None]
@@ -75,100 +122,213 @@ class Upstream:
 
         A name without an answer yet keeps what it had. Changes nothing when nothing differs.
         """
-        self._threshold = config.healthchecks.threshold
-        self._follow_algorithm(config)
-        wanted = addresses_of(targets, answers)
+        at_once(self.reconcile_steps(config, targets, answers))
+
+    def reconcile_steps(
+        self, config: UpstreamConfig, targets: Sequence[TargetConfig], answers: Callable[[str], Answer | None]
+    ) -> Steps:
+        """The same between requests, for upstreams of thousands of targets: until the end all is as it was before.
+
+        But for weights, which may be followed on the way. One such walk at a time.
+        """
+        wanted = yield from addresses_steps(targets, answers, use_srv_name=config.use_srv_name)
+        before = self._endpoints
         kept: dict[str, Endpoint] = {}
-        for key, address in wanted.items():
+        fresh: list[Endpoint] = []
+        emptied: list[tuple[Endpoint, Address]] = []
+        for number, (key, address) in enumerate(wanted.items()):
             if isinstance(address, Address):
-                kept[key] = self._adopt(address)
+                endpoint = self._adopt(address)
+                kept[key] = endpoint
+                if before.get(key) is not endpoint:
+                    fresh.append(endpoint)
+                if endpoint.weight and not address.weight:
+                    emptied.append((endpoint, address))  # policies divide by the weights of whom they know
+                else:
+                    endpoint.weight = address.weight
+                endpoint.target_id = address.target_id
+                endpoint.failover = address.failover
             else:
                 kept.update(self._resolved_from(address.target))
-        for key, endpoint in self._endpoints.items():
-            if key not in kept:
-                self._retire(endpoint)
+            if number % STEP == STEP - 1:
+                yield
         # In an order that depends on nothing but the endpoints themselves, so that all workers agree on it.
-        self._endpoints = dict(sorted(kept.items()))
-        candidates = [endpoint for endpoint in self._endpoints.values() if endpoint.weight > 0]
-        self._candidates = set(candidates)
-        shares = [(endpoint, endpoint.weight) for endpoint in candidates]
-        if shares != self._shares:
-            self._shares = shares
-            self._policy.reconcile(candidates)
-        self._weigh()
+        endpoints = dict(sorted(kept.items()))
+        yield
+        gone: list[Endpoint] = []
+        for number, (key, endpoint) in enumerate(before.items()):
+            if endpoints.get(key) is not endpoint:
+                gone.append(endpoint)
+            if number % STEP == STEP - 1:
+                yield
+        yield
+        leaving = {endpoint for endpoint, _ in emptied}
+        candidates = [each for each in endpoints.values() if each.weight > 0 and each not in leaving]
+        # A hashed or sticky request belongs to one endpoint: nothing can stand in for it.
+        stand_in = config.algorithm not in (CONSISTENT_HASHING, STICKY_SESSIONS)
+        spares = [each for each in candidates if each.failover] if stand_in else []
+        policies = self._policies if config.algorithm == self._algorithm else self._policies_of(config.algorithm)
+        if policies.sessions is not None:
+            holdable = [each for each in endpoints.values() if not each.failover]
+            yield from policies.sessions.know(holdable, self._secret)
+        yield from self._failover.reconcile_steps(spares, policies.failover)
+        yield
+        yield from self._regular.reconcile_steps([each for each in candidates if not each.failover], policies.regular)
+        self._policies = policies
+        self._follow_config(config)
+        for endpoint, address in emptied:
+            endpoint.weight = address.weight
+        self._endpoints = endpoints
+        for endpoint in gone:
+            self._retire(endpoint)
+        for endpoint in fresh:
+            if endpoint.available == (endpoint.key in self._down):  # a verdict came meanwhile
+                endpoint.available = not endpoint.available
+                self._regular.policy.availability_changed(endpoint)
+                self._failover.policy.availability_changed(endpoint)
+            if before:
+                self._slow_start.begin(endpoint)
+        self._regular.weigh()
+        self._failover.weigh()
+        self._judge()
 
     def pick(self, tried: Sequence[Endpoint] = (), key: bytes = b"") -> Endpoint:
         """Choose the endpoint of the next attempt; raises NoEndpoint.
 
         An endpoint in `tried` (the attempts of this request, in order) is chosen again only when all available ones
-        have been tried as often. `key` is the request's hash input, for policies that hash.
+        have been tried as often. `key` is the request's hash input, or the value of its session's cookie.
         """
         if not self._usable:
-            raise NoEndpoint(Reason.ALL_UNAVAILABLE if self.total_weight else Reason.NO_TARGETS)
-        endpoint = self._policy.pick(self._excluded(tried) if tried else (), key)
+            return self._last_holder(tried, key)
+        endpoint = self._policy.pick(self._group.excluded(tried) if tried else (), key)
         if endpoint is None:
             raise NoEndpoint(Reason.ALL_UNAVAILABLE)
+        if self._slow_start:
+            return self._warmed(endpoint, tried, key)
         return endpoint
 
     def take(self, endpoint: Endpoint) -> None:
         """Count an attempt that begins on the endpoint."""
         endpoint.in_flight += 1
-        if self._loads is not None:
-            self._loads.load_changed(endpoint)
+        for loads in self._loads:
+            loads.load_changed(endpoint)
 
     def release(self, endpoint: Endpoint) -> None:
         """Count the end of an attempt begun with `take`, once."""
         assert endpoint.in_flight > 0, "an attempt is released once"
         endpoint.in_flight -= 1
-        if self._loads is not None:
-            self._loads.load_changed(endpoint)
+        for loads in self._loads:
+            loads.load_changed(endpoint)
 
     def observe(self, endpoint: Endpoint, seconds: float, *, failed: bool = False) -> None:
         """Report how long an attempt took that ended by itself; only needed while `measures`."""
-        if self._times is not None:
-            self._times.observed(endpoint, seconds, failed=failed)
+        for times in self._times:
+            times.observed(endpoint, seconds, failed=failed)
+
+    def saw(self, endpoint: Endpoint, sighting: Sighting, status: int = 0) -> None:
+        """Report how an attempt ended, for the passive checks; only needed while `watches`."""
+        passive = self._passive
+        if passive is not None and self._report is not None and passive.counts(sighting, status):
+            self._report(endpoint, sighting, status)
+
+    def session_of(self, endpoint: Endpoint) -> bytes:
+        """The value of the cookie that names the endpoint, for sticky sessions."""
+        return self._sessions.value_of(endpoint) if self._sessions is not None else b""
 
     def set_available(self, key: str, *, available: bool) -> bool:
-        """Follow a verdict on the endpoint with that key; False when there is none such."""
+        """Follow a verdict on the endpoint with that key; False when there is none such, now."""
+        if available:
+            self._down.discard(key)
+        else:
+            self._down.add(key)
         endpoint = self._endpoints.get(key)
         if endpoint is None:
             return False
         if endpoint.available != available:
             endpoint.available = available
-            if endpoint in self._candidates:
-                self._policy.availability_changed(endpoint)
-                self._live += 1 if available else -1
-                self.available_weight += endpoint.weight if available else -endpoint.weight
-                self._usable = is_healthy(self.available_weight, self.total_weight, self._threshold)
+            if available:
+                self._slow_start.begin(endpoint)
+            else:
+                self._slow_start.end(endpoint)
+            self._regular.availability_changed(endpoint)
+            self._failover.availability_changed(endpoint)
+            self._judge()
         return True
+
+    def follow_verdicts(self) -> None:
+        """Bring availability up to date with verdicts that came while nobody could tell this upstream."""
+        for key, endpoint in self._endpoints.items():
+            if endpoint.available == (key in self._down):
+                self.set_available(key, available=not endpoint.available)
+
+    def use_secret(self, secret: bytes) -> None:
+        """Name endpoints to sticky clients by another secret from now on."""
+        self._secret = secret
+        if self._sessions is not None:
+            at_once(self._sessions.know([each for each in self._endpoints.values() if not each.failover], secret))
 
     def retire(self) -> None:
         """Let go of everything: the upstream is gone from the config."""
         for endpoint in self._endpoints.values():
             self._retire(endpoint)
         self._endpoints = {}
-        self._candidates = set()
-        self._shares = []
-        self._policy.reconcile(())
-        self._weigh()
+        for group in (self._regular, self._failover):
+            at_once(group.reconcile_steps((), group.policy))
+            group.weigh()
+        if self._sessions is not None:
+            at_once(self._sessions.know((), self._secret))
+        self._judge()
 
-    def _follow_algorithm(self, config: UpstreamConfig) -> None:
+    def _follow_config(self, config: UpstreamConfig) -> None:
+        self._threshold = config.healthchecks.threshold
+        self._passive = PassiveFilter.of(config.healthchecks) if self._report is not None else None
+        self.watches = self._passive is not None
         self.hashing = config if config.algorithm == CONSISTENT_HASHING else None
-        if config.algorithm == self._algorithm:
-            return
+        self.sticky = config if config.algorithm == STICKY_SESSIONS else None
+        # A hashed request that went elsewhere for a while would miss what its home keeps for it.
+        self._slow_start.over_s = 0.0 if self.hashing else config.slow_start_s
         self._algorithm = config.algorithm
-        self._shares = []
-        self._loads = None
-        self._times = None
-        if config.algorithm == CONSISTENT_HASHING:
-            self._policy = ConsistentHashing()
-        elif config.algorithm == LEAST_CONNECTIONS:
-            self._policy = self._loads = LeastConnections(self._rng)
-        elif config.algorithm == LATENCY:
-            self._policy = self._times = Latency(self._clock, self._rng)
-        else:
-            self._policy = RoundRobin(self._rng)
-        self.measures = self._times is not None
+        self._loads = self._policies.loads
+        self._times = self._policies.times
+        self._sessions = self._policies.sessions
+        self.measures = bool(self._times)
+        self.plain = not (self.hashing or self.sticky or self.measures or self.watches)
+
+    def _policies_of(self, algorithm: str) -> _Policies:
+        rng = self._rng
+        if algorithm == CONSISTENT_HASHING:
+            return _Policies(ConsistentHashing(), ConsistentHashing())
+        if algorithm == LEAST_CONNECTIONS:
+            loads = LeastConnections(rng), LeastConnections(rng)
+            return _Policies(*loads, loads=loads)
+        if algorithm == LATENCY:
+            times = Latency(self._clock, rng), Latency(self._clock, rng)
+            return _Policies(*times, times=times)
+        if algorithm == STICKY_SESSIONS:
+            sessions = StickySessions(rng)
+            return _Policies(sessions, RoundRobin(rng), sessions=sessions)
+        return _Policies(RoundRobin(rng), RoundRobin(rng))
+
+    def _last_holder(self, tried: Sequence[Endpoint], key: bytes) -> Endpoint:
+        """With no weight left at all, those who hold a cookie are still served: they are being drained."""
+        if self._sessions is not None and not self._regular.total_weight:
+            endpoint = self._sessions.holder(tried, key)
+            if endpoint is not None:
+                return endpoint
+        raise NoEndpoint(Reason.ALL_UNAVAILABLE if self.total_weight else Reason.NO_TARGETS)
+
+    def _warmed(self, endpoint: Endpoint, tried: Sequence[Endpoint], key: bytes) -> Endpoint:
+        """The endpoint, or another while it is not warm enough for this request."""
+        if self._sessions is not None and self._sessions.holder((), key) is endpoint:
+            return endpoint
+        passed: list[Endpoint] = []
+        while not self._slow_start.admits(endpoint):
+            passed.append(endpoint)
+            other = self._policy.pick({*self._group.excluded(tried), *passed}, key)
+            if other is None:
+                return passed[0]
+            endpoint = other
+        return endpoint
 
     def _resolved_from(self, target: TargetConfig) -> Iterator[tuple[str, Endpoint]]:
         written = f"{target.host}:{target.port}/"
@@ -176,46 +336,30 @@ class Upstream:
 
     def _adopt(self, address: Address) -> Endpoint:
         endpoint = self._endpoints.get(address.key)
-        if endpoint is None:
-            return Endpoint(
+        if endpoint is None or endpoint.host != address.host:  # another name goes upstream, on other connections
+            endpoint = Endpoint(
                 key=address.key,
                 ip=address.ip,
                 port=address.port,
                 host=address.host,
                 weight=address.weight,
-                target_id=address.target_id,
+                upstream=self.id,
             )
-        endpoint.weight = address.weight
-        endpoint.target_id = address.target_id
+            endpoint.available = address.key not in self._down
         return endpoint
 
     def _retire(self, endpoint: Endpoint) -> None:
         endpoint.retired = True
         endpoint.available = False
+        self._slow_start.end(endpoint)
         if self._on_retire is not None:
             self._on_retire(endpoint)
 
-    def _weigh(self) -> None:
-        available = [endpoint for endpoint in self._candidates if endpoint.available]
-        self._live = len(available)
-        self.total_weight = sum(endpoint.weight for endpoint in self._candidates)
-        self.available_weight = sum(endpoint.weight for endpoint in available)
-        self._usable = is_healthy(self.available_weight, self.total_weight, self._threshold)
-
-    def _excluded(self, tried: Sequence[Endpoint]) -> Collection[Endpoint]:
-        distinct = set(tried)
-        if sum(endpoint.available for endpoint in distinct & self._candidates) < self._live:
-            return distinct
-        # All have been tried: go round again, again without those already tried in this round.
-        return set(tried[len(tried) - len(tried) % self._live :])
-
-
-def is_healthy(available: int, total: int, threshold: float) -> bool:
-    """Tell whether an upstream may be used: more than `threshold` percent of its weight is available.
-
-    Kong compares strictly, so at 100 nothing would ever do; there, all of the weight is enough.
-    """
-    if total <= 0 or available <= 0:
-        return False
-    percent = available / total * 100
-    return percent >= threshold if threshold >= 100 else percent > threshold
+    def _judge(self) -> None:
+        """Say which group is in use and whether it may be: after every change of weights or verdicts."""
+        group = self._regular
+        if not group.available_weight and self._failover.available_weight:
+            group = self._failover
+        self._group = group
+        self._policy = group.policy
+        self._usable = is_usable(group.available_weight, group.total_weight, self._threshold)

@@ -4,6 +4,7 @@ Workers report observations and never decide: two workers that each saw half of 
 threshold.
 """
 
+from data_plane.health.passive import PassiveFilter, Sighting
 from data_plane.health.state import EndpointHealth, Event, State
 from data_plane.health.verdicts import EndpointVerdict, Source, Transition, Verdicts, checking_enabled
 from data_plane.health.words import Word, target_word, upstream_word
@@ -12,6 +13,8 @@ __all__ = [
     "EndpointHealth",
     "EndpointVerdict",
     "Event",
+    "PassiveFilter",
+    "Sighting",
     "Source",
     "State",
     "Transition",

@@ -10,7 +10,7 @@ Times come from the caller; nothing here waits or looks at a clock.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -82,6 +82,11 @@ class Verdicts:
             if not health.available:
                 transitions.append(Transition(upstream, key, available=False))
         return transitions
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Upstreams have got other names (before -> after): their verdicts go with them."""
+        moved = {after: self._upstreams.pop(before) for before, after in names.items() if before in self._upstreams}
+        self._upstreams.update(moved)
 
     def forget(self, upstream: str, *, now: float) -> None:
         """The upstream is gone from the config; its verdicts are kept for a while in case it comes back."""

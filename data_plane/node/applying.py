@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from data_plane.node.diff import Diff, stage_messages
 from data_plane.node.names import NameIndex, Names
@@ -42,6 +42,22 @@ class ApplyLimits:
     activate_s: float = 10.0
 
 
+class HealthFollower(Protocol):
+    """Who tells the workers which endpoints are down; see `health.py`."""
+
+    def deciding(self, diff: Diff) -> None:
+        """`diff` is about to become active."""
+        ...
+
+    def active(self) -> None:
+        """It is, in all workers, or it was taken back."""
+        ...
+
+    def whole(self) -> Sequence[bytes]:
+        """What a new worker must be told first."""
+        ...
+
+
 class _NotPrepared(Exception):
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused.faults[0].message if refused.faults else refused.stage.value)
@@ -57,11 +73,13 @@ class Applier:
         names: Names,
         *,
         limits: ApplyLimits | None = None,
+        health: HealthFollower | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._supervisor = supervisor
         self._names = names
         self._limits = limits or ApplyLimits()
+        self._health = health
         self._clock = clock
         self._lock = asyncio.Lock()
         self._index = NameIndex()
@@ -109,6 +127,9 @@ class Applier:
         while (goal := self._goal) is not process.snapshot:
             assert goal is not None, "a worker can't have what the node does not serve"
             process.push_names(self._names.answers(self._index.needed))
+            if self._health is not None:
+                for message in self._health.whole():
+                    process.push(message)
             messages = stage_messages(Diff.between(process.snapshot, goal))
             await process.prepare(messages, goal.version, timeout_s=self._limits.prepare_s)
             await process.activate(goal.version, 0, timeout_s=self._limits.activate_s)
@@ -151,14 +172,23 @@ class Applier:
     ) -> Refused | None:
         for process in self._supervisor.processes:
             process.push_names(answers)
+        # Verdicts first: no worker may serve an endpoint of the new config that is known to be down.
+        if self._health is not None:
+            self._health.deciding(diff)
         # The decision. From here on workers that start are brought up in the new config.
         self._goal = snapshot
         try:
             await self._everywhere(lambda slot: self._activate(slot, snapshot, prepared.get(slot.index)))
         except KeepsDying as error:
+            if self._health is not None:
+                self._health.deciding(Diff.between(snapshot, diff.before))
             await self._take_back(diff.before, snapshot)
+            if self._health is not None:
+                self._health.active()
             return Refused(Stage.ACTIVATE, (Fault("WORKER_DIED", message=f"{error} with this config"),))
         self._running = snapshot
+        if self._health is not None:
+            self._health.active()
         return None
 
     async def _prepare(

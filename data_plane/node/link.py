@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol, assert_never
 
@@ -21,8 +21,9 @@ import grpc
 import grpc.aio
 
 from data_plane.node import messages, session
+from data_plane.node.health_report import HealthSource
 from data_plane.node.last_good import Generation, LastGood
-from data_plane.node.messages import BadMessage, BeatAck, Goodbye, Introduction, Welcome
+from data_plane.node.messages import BadMessage, BeatAck, FleetHealth, Goodbye, HealthRequest, Introduction, Welcome
 from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stage
 from data_plane.node.pull import Pulls, SnapshotGone
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
@@ -32,6 +33,9 @@ from pointsman.wire.v1 import fleet_pb2
 
 _Call = grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]
 
+Tracer = Callable[[fleet_pb2.TraceRequest], Awaitable[fleet_pb2.TraceAnswer]]
+"""Who says what would become of a request. Never raises: why there is no answer is in the answer."""
+
 log = logging.getLogger(__name__)
 
 LEASE_BEATS = 3
@@ -40,6 +44,8 @@ SAVE_INTERVAL_S = 1.0
 """The last good file is written at most this often; after a failure ten times less often."""
 FAREWELL_S = 1.0
 """How long a stopping node waits for the control plane to have heard that it leaves."""
+TRACES_MAX = 8
+"""Traces that may be under way at once."""
 REPORTS_MAX = 64
 """Messages that may wait for a control plane that does not read."""
 _CONTROL = "/pointsman.wire.v1.FleetLink/Control"
@@ -140,6 +146,8 @@ class Link:
         last_good: LastGood,
         *,
         in_flight: Callable[[], int] = lambda: 0,
+        tracer: Tracer | None = None,
+        health: HealthSource | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -148,6 +156,9 @@ class Link:
         self._sink = sink
         self._last_good = last_good
         self._in_flight = in_flight
+        self._tracer = tracer or _nobody_traces
+        self._traces: set[asyncio.Task[None]] = set()
+        self._health = health
         self._rng = rng or random.SystemRandom()
         self._clock = clock
         self._session = Session()
@@ -174,6 +185,16 @@ class Link:
     def connected(self) -> bool:
         """Whether the control plane welcomed us and the conversation goes on."""
         return self._conversation is not None and self._conversation.welcomed_at is not None
+
+    @property
+    def software(self) -> str:
+        """What this node says that it is."""
+        return self._introduction.software
+
+    @property
+    def snapshot_bytes_max(self) -> int:
+        """The largest snapshot that is accepted."""
+        return self._settings.snapshot_bytes_max
 
     @property
     def status(self) -> LinkStatus:
@@ -235,6 +256,8 @@ class Link:
                 await asyncio.wait((self._talking,), timeout=FAREWELL_S)
             self._talking.cancel()
             await asyncio.wait((self._talking,))
+        for trace in self._traces:
+            trace.cancel()
         await self._end_work()
         if self._saving is not None:
             await asyncio.wait((self._saving,))
@@ -258,6 +281,8 @@ class Link:
             return self._after(conversation, over)
         finally:
             self._conversation = None
+            if self._health is not None:
+                self._health.disconnected()
             if conversation.welcomed_at is not None:
                 actions = self._session.disconnected()
                 self._perform(actions)
@@ -322,6 +347,8 @@ class Link:
         self._head_version = welcome.head.version
         log.info("connected to control plane %s at %s", welcome.plane_id, conversation.address)
         self._session.connected()
+        if self._health is not None:
+            self._health.connected(conversation.wake.set, beat_interval_s=welcome.beat_interval_s)
 
     async def _read(self, call: _Call, beat_interval_s: float) -> NoReturn:
         lease_s = LEASE_BEATS * beat_interval_s
@@ -337,6 +364,14 @@ class Link:
                     self._perform(self._session.offered(message))
                 case BeatAck():
                     self._head_version = message.head.version
+                case fleet_pb2.TraceRequest():
+                    self._trace(message)
+                case HealthRequest():
+                    if self._health is not None:
+                        self._health.asked()
+                case FleetHealth():
+                    if self._health is not None:
+                        self._health.hinted(message.said)
                 case Goodbye():
                     raise _Over(message.reason, message)
                 case Welcome():
@@ -346,13 +381,30 @@ class Link:
                 case _:
                     assert_never(message)
 
+    def _trace(self, request: fleet_pb2.TraceRequest) -> None:
+        """Have a worker say what would become of a request; too many at once are refused, not queued."""
+        conversation = self._conversation
+        assert conversation is not None, "asked in a conversation"
+        if len(self._traces) >= TRACES_MAX:
+            error = f"the node answers {TRACES_MAX} traces already"
+            conversation.say(messages.trace_answer(fleet_pb2.TraceAnswer(error=error), request.id))
+            return
+        task = asyncio.create_task(self._answer_trace(conversation, request), name="trace")
+        self._traces.add(task)
+        task.add_done_callback(self._traces.discard)
+
+    async def _answer_trace(self, conversation: _Conversation, request: fleet_pb2.TraceRequest) -> None:
+        answer = await self._tracer(request)
+        if conversation is self._conversation:
+            conversation.say(messages.trace_answer(answer, request.id))
+
     async def _write(self, conversation: _Conversation, call: _Call) -> NoReturn:
         """Says what waits."""
         while True:
             await conversation.wake.wait()
             conversation.wake.clear()
-            while conversation.outbox:
-                await call.write(conversation.outbox.popleft())
+            while message := self._next_word(conversation):
+                await call.write(message)
             if conversation.overflowed:
                 raise _Over("the control plane does not read")
             if conversation.closing:
@@ -361,13 +413,29 @@ class Link:
                 await asyncio.sleep(FAREWELL_S)
                 raise _Over("this node stops")
 
+    def _next_word(self, conversation: _Conversation) -> fleet_pb2.NodeMessage | None:
+        """What is said next: what waits, and after that what there is to report on health."""
+        if conversation.outbox:
+            return conversation.outbox.popleft()
+        report = self._health.next_report() if self._health is not None else None
+        return None if report is None else messages.health_report(report)
+
     async def _beat(self, conversation: _Conversation, interval_s: float) -> NoReturn:
         # The first beat comes at a random point of the interval: nodes that connected together must not beat together.
         await asyncio.sleep(self._rng.uniform(0.0, interval_s))
         sequence = 0
         while True:
             sequence += 1
-            conversation.say(messages.beat(sequence, running=self._session.running, in_flight=self._in_flight()))
+            health = self._health
+            conversation.say(
+                messages.beat(
+                    sequence,
+                    running=self._session.running,
+                    in_flight=self._in_flight(),
+                    health_digest=health.digest if health is not None else 0,
+                    loads=health.loads() if health is not None else (),
+                )
+            )
             await asyncio.sleep(interval_s)
 
     def _after(self, conversation: _Conversation, over: _Over) -> float:
@@ -489,6 +557,10 @@ class Link:
                 if self._to_save is None and not self._stopping.is_set():
                     self._to_save = snapshot
             await self._stopped_within(pause_s)
+
+
+async def _nobody_traces(_request: fleet_pb2.TraceRequest) -> fleet_pb2.TraceAnswer:
+    return fleet_pb2.TraceAnswer(error="this node can't trace requests")
 
 
 async def _next(call: _Call) -> messages.PlaneMessage | None:

@@ -6,7 +6,7 @@ written and read. What the control plane sends is checked for shape only: what i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -77,7 +77,19 @@ class Goodbye:
     permanent: bool
 
 
-PlaneMessage = Welcome | Offer | BeatAck | Goodbye
+@dataclass(frozen=True, slots=True)
+class HealthRequest:
+    """The control plane wants the whole health table."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetHealth:
+    """What the probing nodes see."""
+
+    said: fleet_pb2.FleetHealth
+
+
+PlaneMessage = Welcome | Offer | BeatAck | Goodbye | HealthRequest | FleetHealth | fleet_pb2.TraceRequest
 
 
 def decode(message: fleet_pb2.PlaneMessage) -> PlaneMessage | None:
@@ -101,6 +113,12 @@ def decode(message: fleet_pb2.PlaneMessage) -> PlaneMessage | None:
             bye = message.goodbye
             window = (_seconds(bye.reconnect_min), _seconds(bye.reconnect_max))
             return Goodbye(_text(bye.reason, _MESSAGE_MAX), *window, permanent=bye.permanent)
+        case "health_request":
+            return HealthRequest()
+        case "fleet_health":
+            return FleetHealth(message.fleet_health)
+        case "trace_request":
+            return message.trace_request
         case _:
             return None
 
@@ -126,11 +144,29 @@ def hello(introduction: Introduction, *, running: SnapshotRef, snapshot_bytes_ma
     )
 
 
-def beat(sequence: int, *, running: SnapshotRef, in_flight: int) -> fleet_pb2.NodeMessage:
+def beat(
+    sequence: int,
+    *,
+    running: SnapshotRef,
+    in_flight: int,
+    health_digest: int = 0,
+    loads: Iterable[fleet_pb2.UpstreamLoad] = (),
+) -> fleet_pb2.NodeMessage:
     """A sign of life."""
     return fleet_pb2.NodeMessage(
-        beat=fleet_pb2.Beat(sequence=sequence, running=ref_to_wire(running), in_flight=in_flight)
+        beat=fleet_pb2.Beat(
+            sequence=sequence,
+            running=ref_to_wire(running),
+            in_flight=in_flight,
+            health_digest=health_digest,
+            loads=loads,
+        )
     )
+
+
+def health_report(report: fleet_pb2.HealthReport) -> fleet_pb2.NodeMessage:
+    """What changed in the health table, or all of it."""
+    return fleet_pb2.NodeMessage(health=report)
 
 
 def applied(ref: SnapshotRef, *, took_s: float) -> fleet_pb2.NodeMessage:
@@ -165,6 +201,13 @@ def rejected(ref: SnapshotRef, refused: Refused, *, running: SnapshotRef) -> fle
 def leaving(reason: str) -> fleet_pb2.NodeMessage:
     """The node stops in good order."""
     return fleet_pb2.NodeMessage(leaving=fleet_pb2.Leaving(reason=_text(reason)))
+
+
+def trace_answer(answer: fleet_pb2.TraceAnswer, request_id: int) -> fleet_pb2.NodeMessage:
+    """A worker's answer to a trace, under the control plane's number."""
+    message = fleet_pb2.NodeMessage(trace=answer)
+    message.trace.id = request_id
+    return message
 
 
 def pull_request(ref: SnapshotRef, *, from_piece: int) -> fleet_pb2.PullRequest:

@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_plane.node.applying import Applier
+from data_plane.node.health_care import HealthCare
 from data_plane.node.link import Link
+from data_plane.node.metrics import TargetState
+from data_plane.node.metrics_sum import MetricsSum, PlainSums, RouteKey, RouteSums
 from data_plane.node.names import Names
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.sockets import address_of
 from data_plane.node.status_api import StatusApi
 from data_plane.node.supervisor import Supervisor
+from data_plane.node.target_states import TargetStates
 from data_plane.node.workers import WorkerCounters
 from pointsman.settings import SocketAddress
 
 LEVELS_EVERY_S = 1.0
 """How old the count of requests in flight may be that goes out with each beat."""
+TRAFFIC_EVERY_ROUNDS = 5
+"""With each fifth of these counts the routes' sums come too: what a crashed worker can take with it."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +61,8 @@ class Node:
         names: Names,
         link: Link,
         levels: Levels,
+        health: HealthCare,
+        sums: MetricsSum,
         proxy_addresses: Sequence[SocketAddress],
         status_socket: socket.socket,
     ) -> None:
@@ -63,6 +72,9 @@ class Node:
         self._names = names
         self._link = link
         self._levels = levels
+        self._health = health
+        self._sums = sums
+        self._target_states = TargetStates(health.verdicts.row)
         self._proxy_addresses = tuple(proxy_addresses)
         self._status_socket = status_socket
         self._status_api = StatusApi(self)
@@ -103,8 +115,38 @@ class Node:
         """Answer "not ready" from now on; nothing else changes."""
         self._draining = True
 
-    async def counters(self, *, timeout_s: float) -> Sequence[WorkerCounters]:
-        return await self._supervisor.counters(timeout_s=timeout_s)
+    @property
+    def software(self) -> str:
+        return self._link.software
+
+    @property
+    def head_version(self) -> int:
+        return self._link.status.head_version or 0
+
+    @property
+    def snapshot_bytes_max(self) -> int:
+        return self._link.snapshot_bytes_max
+
+    async def counters(self, *, timeout_s: float, traffic: bool = False) -> Sequence[WorkerCounters]:
+        return await self._supervisor.counters(timeout_s=timeout_s, traffic=traffic)
+
+    def plain_sums(self) -> PlainSums:
+        return self._sums.plain()
+
+    def route_sums(self) -> Iterator[Mapping[RouteKey, RouteSums] | None]:
+        return self._sums.routes()
+
+    @property
+    def target_count(self) -> int:
+        return self._target_states.count(self._applier.running)
+
+    def target_states(self) -> Iterator[TargetState]:
+        return self._target_states.of(self._applier.running)
+
+    def reopen_logs(self) -> None:
+        """Let the workers open their access logs anew: the files were moved away."""
+        for process in self._supervisor.processes:
+            process.reopen_logs()
 
     async def start(self, *, ports_file: Path | None) -> None:
         """Bring everything up and serve the last good config if there is one. Raises OSError for the ports file."""
@@ -112,6 +154,7 @@ class Node:
         if ports_file is not None:
             await asyncio.to_thread(_write_ports, ports_file, self._ports())
         self._names.start()
+        self._health.start()
         self._supervisor.start(self._applier.bring_up)
         self._levels_task = asyncio.create_task(self._keep_levels(), name="levels")
         if not await self._link.restore():
@@ -139,6 +182,7 @@ class Node:
         await self._link.stop(reason)
         if self._link_task is not None:
             await asyncio.gather(self._link_task, return_exceptions=True)
+        await self._health.stop()
         await self._names.stop()
         await self._supervisor.stop()
         await self._status_api.stop()
@@ -150,9 +194,11 @@ class Node:
         await asyncio.shield(self._link_task)
 
     async def _keep_levels(self) -> None:
-        while True:
-            counted = await self._supervisor.counters(timeout_s=LEVELS_EVERY_S)
+        for round_number in itertools.count():
+            traffic = round_number % TRAFFIC_EVERY_ROUNDS == 0
+            counted = await self._supervisor.counters(timeout_s=LEVELS_EVERY_S, traffic=traffic)
             self._levels.in_flight = sum(worker.in_flight for worker in counted)
+            self._health.counted(counted)
             await asyncio.sleep(LEVELS_EVERY_S)
 
     def _ports(self) -> str:

@@ -200,6 +200,12 @@ def _key(body: bytes) -> tuple[str, str]:
             key = ("targets", entity.target.id)
         case "upstream_settings":
             key = ("upstream_settings", entity.upstream_settings.id)
+        case "certificate":
+            key = ("certificates", entity.certificate.id)
+        case "sni":
+            key = ("snis", entity.sni.id)
+        case "ca_certificate":
+            key = ("ca_certificates", entity.ca_certificate.id)
         case _:
             message = "an entity is of a kind that this node does not know; upgrade the node"
             raise SnapshotRefused(Stage.DECODE, "UNKNOWN_ENTITY", message)

@@ -4,6 +4,7 @@
     GET  /status/live    the same promise without the figures
     GET  /status/ready   200 only when a config is active in every worker and the node is not on its way out
     POST /status/ready   `status=draining` takes the node out of its load balancers
+    GET  /metrics        everything counted, for Prometheus
 
 Everything here is read from the node process; the version shown is the new one only when the last worker has activated
 it, because clients take this answer as the node's word. Kong's shape and texts, with our facts beside them.
@@ -13,13 +14,13 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import web
 
-from data_plane.node.snapshot import NodeSnapshot
-from data_plane.node.workers import WorkerCounters
+from data_plane.node.metrics import MetricFacts, NodeMetrics
+from data_plane.observe.prometheus import CONTENT_TYPE
 
 REQUEST_BYTES_MAX = 64 * 1024
 STATUS_WITHIN_S = 0.5
@@ -33,35 +34,10 @@ _SCALE = re.compile(r"\d{1,2}")
 JsonTree = dict[str, object]
 
 
-class NodeFacts(Protocol):
-    """What the status API reads of the node."""
-
-    @property
-    def node_id(self) -> str: ...
-
-    @property
-    def running(self) -> NodeSnapshot | None: ...
-
-    @property
-    def worker_count(self) -> int: ...
-
-    @property
-    def workers_ready(self) -> int: ...
-
-    @property
-    def worker_restarts(self) -> int: ...
-
-    @property
-    def draining(self) -> bool: ...
-
-    @property
-    def connected(self) -> bool:
-        """Whether the control plane is there."""
-        ...
+class NodeFacts(MetricFacts, Protocol):
+    """What the status API reads of the node, beyond what the metrics do."""
 
     def mark_draining(self) -> None: ...
-
-    async def counters(self, *, timeout_s: float) -> Sequence[WorkerCounters]: ...
 
 
 class StatusApi:
@@ -69,6 +45,7 @@ class StatusApi:
 
     def __init__(self, facts: NodeFacts) -> None:
         self._facts = facts
+        self._metrics = NodeMetrics(facts)
         self._runner: web.AppRunner | None = None
 
     async def start(self, sock: socket.socket) -> None:
@@ -78,6 +55,7 @@ class StatusApi:
         application.router.add_get("/status/live", self._live)
         application.router.add_get("/status/ready", self._ready)
         application.router.add_post("/status/ready", self._set_ready)
+        application.router.add_get("/metrics", self._metrics_page)
         application.router.add_get("/robots.txt", _robots)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -145,6 +123,9 @@ class StatusApi:
             },
         }
         return web.json_response(body)
+
+    async def _metrics_page(self, request: web.Request) -> web.Response:
+        return web.Response(body=await self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _live(self, request: web.Request) -> web.Response:
         return _message(200, "live")

@@ -17,8 +17,11 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 from data_plane.node.workers import WorkerCounters, WorkerDied, WorkerProcess, WorkerRefused
+from pointsman.wire.v1 import fleet_pb2
 
 STARTED_WITHIN_S = 20.0
+TRACE_WITHIN_S = 3.0
+"""A worker that builds a large config answers a trace after that."""
 STEADY_AFTER_S = 10.0
 """A worker that lived this long owes nothing to the ends before it."""
 BACKOFF_FIRST_S = 0.1
@@ -123,9 +126,9 @@ class Supervisor:
     def ready_count(self) -> int:
         return sum(slot.ready for slot in self.slots)
 
-    async def counters(self, *, timeout_s: float) -> list[WorkerCounters]:
-        """What the workers have counted, of those that answer in time."""
-        asked = [process.counters(timeout_s=timeout_s) for process in self.processes]
+    async def counters(self, *, timeout_s: float, traffic: bool = False) -> list[WorkerCounters]:
+        """What the workers have counted, of those that answer in time; with `traffic`, their `sums` follow."""
+        asked = [process.counters(timeout_s=timeout_s, traffic=traffic) for process in self.processes]
         counted: list[WorkerCounters] = []
         for answer in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(answer, WorkerCounters):
@@ -133,6 +136,19 @@ class Supervisor:
             elif not isinstance(answer, WorkerDied | TimeoutError):
                 raise answer
         return counted
+
+    async def trace(self, request: fleet_pb2.TraceRequest) -> fleet_pb2.TraceAnswer:
+        """Let a worker that is ready say what would become of a request."""
+        for slot in self.slots:
+            process = slot.process
+            if slot.ready and process is not None and process.alive:
+                try:
+                    return await process.trace(request, timeout_s=TRACE_WITHIN_S)
+                except WorkerDied:
+                    continue
+                except TimeoutError:
+                    return fleet_pb2.TraceAnswer(error=f"the worker did not answer within {TRACE_WITHIN_S:g} s")
+        return fleet_pb2.TraceAnswer(error="no worker of this node is ready")
 
     def start(self, bring_up: Callable[[WorkerProcess], Awaitable[None]]) -> None:
         """Start all workers and keep them; `bring_up` makes a new process serve what the node serves."""

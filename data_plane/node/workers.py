@@ -14,16 +14,18 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
 from data_plane.channel import Channel
+from data_plane.node.metrics_sum import WorkerSums
 from data_plane.node.outcomes import Fault
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.resolve.answers import Answer
+from pointsman.wire.v1 import fleet_pb2 as fleet
 from pointsman.wire.v1 import worker_pb2 as wire
 
 T = TypeVar("T")
@@ -66,6 +68,9 @@ class WorkerCounters:
     in_flight: int
     version: int
     rss_bytes: int
+    upstream_connections_open: int = 0
+    loads: tuple[tuple[str, str, int], ...] = ()
+    """Upstream, endpoint's key and how many requests are open towards it."""
 
 
 class WorkerProcess:
@@ -85,6 +90,9 @@ class WorkerProcess:
         self._activated: asyncio.Future[Activation] | None = None
         self._drained: asyncio.Future[int] = loop.create_future()
         self._counters: dict[int, asyncio.Future[WorkerCounters]] = {}
+        self._traces: dict[int, asyncio.Future[fleet.TraceAnswer]] = {}
+        self.sums = WorkerSums()
+        self.on_observations: Callable[[wire.Observations], None] | None = None
         self._sequence = 0
         self._expected_version = 0
         self._pidfd = os.pidfd_open(process.pid)
@@ -98,8 +106,12 @@ class WorkerProcess:
         arguments: Sequence[str],
         sockets: Sequence[socket.socket],
         affinity: frozenset[int] = frozenset(),
+        default_pairs: int | None = None,
     ) -> WorkerProcess:
-        """Start a worker with its own copies of `sockets`; `affinity` empty = any core. Raises OSError."""
+        """Start a worker with its own copies of `sockets`; `affinity` empty = any core. Raises OSError.
+
+        `default_pairs` = descriptor of the memory file with the certificates of TLS listeners (`default_pairs.py`).
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with theirs:
@@ -113,7 +125,11 @@ class WorkerProcess:
                     f"--listen-fds={','.join(map(str, descriptors))}",
                     *arguments,
                 ]
-                process = _exec(command, (theirs.fileno(), *descriptors))
+                inherited = [theirs.fileno(), *descriptors]
+                if default_pairs is not None:
+                    command.append(f"--default-pairs-fd={default_pairs}")
+                    inherited.append(default_pairs)
+                process = _exec(command, tuple(inherited))
             if affinity:
                 with contextlib.suppress(ProcessLookupError):
                     os.sched_setaffinity(process.pid, affinity)
@@ -189,6 +205,10 @@ class WorkerProcess:
                     told.records.add(ip=record.ip, port=record.port, weight=record.weight, name=record.name)
             self._tell(message.SerializeToString())
 
+    def push(self, message: bytes) -> None:
+        """Tell the worker something that has no answer; in order with everything else that it is sent."""
+        self._tell(message)
+
     async def drain(self, *, accept_for_s: float, finish_within_s: float) -> int:
         """Let the worker end; returns how many requests its deadline cut. Raises WorkerDied."""
         message = wire.ToWorker(
@@ -197,19 +217,41 @@ class WorkerProcess:
         self._send(message.SerializeToString())
         return await asyncio.shield(self._drained)
 
-    async def counters(self, *, timeout_s: float) -> WorkerCounters:
-        """What the worker has counted; raises WorkerDied or TimeoutError."""
+    async def counters(self, *, timeout_s: float, traffic: bool = False) -> WorkerCounters:
+        """What the worker has counted; `traffic` brings `sums` up to date too. Raises WorkerDied or TimeoutError."""
         self._sequence += 1
         sequence = self._sequence
         answer: asyncio.Future[WorkerCounters] = asyncio.get_running_loop().create_future()
         self._counters[sequence] = answer
         try:
-            self._send(wire.ToWorker(counters_request=wire.CountersRequest(sequence=sequence)).SerializeToString())
+            request = wire.CountersRequest(sequence=sequence, traffic=traffic)
+            self._send(wire.ToWorker(counters_request=request).SerializeToString())
             async with asyncio.timeout(timeout_s):
                 return await answer
         finally:
             del self._counters[sequence]
             answer.cancel()
+
+    async def trace(self, request: fleet.TraceRequest, *, timeout_s: float) -> fleet.TraceAnswer:
+        """What would become of a request in this worker; raises WorkerDied or TimeoutError."""
+        self._sequence += 1
+        sequence = self._sequence
+        answer: asyncio.Future[fleet.TraceAnswer] = asyncio.get_running_loop().create_future()
+        self._traces[sequence] = answer
+        try:
+            asked = fleet.TraceRequest()
+            asked.CopyFrom(request)
+            asked.id = sequence
+            self._send(wire.ToWorker(trace_request=asked).SerializeToString())
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        finally:
+            del self._traces[sequence]
+            answer.cancel()
+
+    def reopen_logs(self) -> None:
+        """Let the worker open its access log anew."""
+        self._tell(wire.ToWorker(reopen_logs=wire.ReopenLogs()).SerializeToString())
 
     def kill(self) -> None:
         """End the process without its help."""
@@ -267,12 +309,20 @@ class WorkerProcess:
                     _finish(self._activated, Activation(activated.at_monotonic_ns, activated.late_us))
             case "counters":
                 self._on_counters(message.counters)
+            case "observations":
+                if self.on_observations is not None:
+                    self.on_observations(message.observations)
+            case "traffic":
+                self.sums.told(message.traffic)
+            case "trace":
+                _finish(self._traces.get(message.trace.id), message.trace)
             case "drained":
                 _finish(self._drained, message.drained.cut)
             case _:
                 _log.warning("worker %d sent a message of an unknown kind", self.index)
 
     def _on_counters(self, counters: wire.Counters) -> None:
+        self.sums.counted(counters)
         _finish(
             self._counters.get(counters.sequence),
             WorkerCounters(
@@ -283,6 +333,8 @@ class WorkerProcess:
                 in_flight=counters.in_flight,
                 version=counters.version,
                 rss_bytes=counters.rss_bytes,
+                upstream_connections_open=counters.upstream_connections_open,
+                loads=tuple((load.endpoint.upstream, load.endpoint.key, load.in_flight) for load in counters.loads),
             ),
         )
 
@@ -312,6 +364,8 @@ class WorkerProcess:
         _fail(self._drained, died)
         for counters in self._counters.values():
             _fail(counters, died)
+        for trace in self._traces.values():
+            _fail(trace, died)
 
 
 def _exec(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:

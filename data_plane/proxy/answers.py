@@ -123,6 +123,11 @@ def grpc_fields(status: int, message: str) -> tuple[bytes, ...]:
     return (b"grpc-status: %d" % code, b"grpc-message: " + message.encode("latin-1", "replace"))
 
 
+def redirect_type(status: int) -> bytes:
+    """Return the content type of that page: those nginx does not redirect by are Kong's own pages."""
+    return b"text/html" if status in (301, 302) else b"text/html; charset=UTF-8"
+
+
 def redirect_body(status: int) -> bytes:
     """Return the page that goes with a redirect: nginx's, as Kong sends it."""
     title = f"{status} {REASONS[status]}"

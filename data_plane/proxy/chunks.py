@@ -16,6 +16,8 @@ _QUOTED = rb"\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\""
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*)"
 )
+# What may be the beginning of one, so that what is refused does not depend on how it was cut into pieces.
+_SIZE_LINE_SO_FAR = re.compile(rb"[0-9A-Fa-f]{0,16}[ \t]*(?:;[^\r\n]*)?\r?")
 
 SIZE_MAX = (1 << 63) - 1
 SIZE_DIGITS_MAX = 16
@@ -72,6 +74,11 @@ class ChunkDecoder:
         self.received = 0
         self.done = False
         self.trailers: list[bytes] = []
+
+    @property
+    def announced(self) -> int:
+        """Octets of content received, and those that the chunk under way will bring."""
+        return self.received + self._left
 
     def feed(self, data: bytes, position: int = 0) -> int:
         """Decode from `position`; return where the body ended in `data`, or its length when it goes on.
@@ -131,7 +138,7 @@ class ChunkDecoder:
     def _check_partial(self) -> None:
         line = self._line
         if self._state == _SIZE:
-            if len(line) > SIZE_DIGITS_MAX + 1 and b";" not in line[: SIZE_DIGITS_MAX + 64]:
+            if _SIZE_LINE_SO_FAR.fullmatch(line) is None:
                 raise BadChunk(400, "Bad request")
             if self._extension_bytes + len(line) - SIZE_DIGITS_MAX > self._extension_bytes_max:
                 raise BadChunk(413, "Payload too large")

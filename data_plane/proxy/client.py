@@ -14,15 +14,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from typing_extensions import override
 
 from data_plane.proxy import answers
 from data_plane.proxy.chunks import BadChunk, ChunkDecoder
 from data_plane.proxy.exchange import CLOSE, KEEP_ALIVE, Exchange
-from data_plane.proxy.forwarding import PeerLines, make_plan, redirect_location, trusted_value
+from data_plane.proxy.forwarding import PeerLines, debug_lines, make_plan, redirect_location, trusted_value
 from data_plane.proxy.head import BadRequest, RequestHead
+from data_plane.proxy.tls import ServerSide
 
 if TYPE_CHECKING:
     from data_plane.proxy.shared import Shared
@@ -44,9 +45,12 @@ _HELD_UPSTREAM = 2
 
 # A plan for a trusted peer that says `https` is another plan than that for the listener's own scheme; ports end below.
 _SAID_HTTPS = 1 << 16
+# Two listeners may have the same port on different addresses, one of them with TLS.
+_ENCRYPTED = 1 << 17
 
-# Octets thrown away while a connection ends, so that the client reads the answer rather than a reset.
-LINGER_BYTES_MAX = 4 << 20
+# Octets thrown away while a connection ends, so that the client reads the answer rather than a reset. Time ends it
+# sooner for all but the fastest.
+LINGER_BYTES_MAX = 256 << 20
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -66,6 +70,7 @@ class ClientConnection(asyncio.Protocol):
         "_held",
         "_left",
         "_plan",
+        "_port_key",
         "_seen",
         "_shared",
         "_streaming",
@@ -75,6 +80,8 @@ class ClientConnection(asyncio.Protocol):
         "peer",
         "port",
         "requests",
+        "scheme",
+        "sni",
         "stalled_bytes",
         "state",
         "transport",
@@ -92,6 +99,9 @@ class ClientConnection(asyncio.Protocol):
         self.write_paused: bool = False
         self.stalled_bytes: int = 0
         self.port: int = 0
+        self._port_key: int = 0
+        self.scheme: str = shared.scheme
+        self.sni: bytes = b""
         self.peer: PeerLines
         self.transport: asyncio.Transport
         self._plan: Plan | None = None
@@ -122,12 +132,19 @@ class ClientConnection(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         shared = self._shared
-        self.transport = transport  # type: ignore[assignment]  # the loop's TCP transport, whatever its class
+        # uvloop's transports are what they claim to be, without inheriting from it.
+        self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(shared.settings.write_buffer_bytes_max)
         peer = transport.get_extra_info("peername")
         self.peer = PeerLines(peer[0] if peer else "", shared.settings)
         local = transport.get_extra_info("sockname")
-        self.port = local[1] if local else 0
+        self.port = self._port_key = local[1] if local else 0
+        encrypted = transport.get_extra_info("ssl_object")
+        if encrypted is not None:
+            self.scheme = "https"
+            self._port_key |= _ENCRYPTED | _SAID_HTTPS
+            self.sni = encrypted.client_name.encode("latin-1", "replace") if isinstance(encrypted, ServerSide) else b""
+            shared.handshakes.pop(id(self), None)
         shared.clients.add(self)
         shared.counters.connections_accepted += 1
         shared.counters.connections_open += 1
@@ -141,6 +158,15 @@ class ClientConnection(asyncio.Protocol):
             self._buffer = self._buffer + data if self._buffer else data
             self._advance()
             return
+        if state == LINGER:
+            # Its time does not start anew with what comes.
+            self._drained += len(data)
+            if self._drained > LINGER_BYTES_MAX:
+                self.transport.abort()
+            return
+        if state == DRAIN:
+            self._drain(data)
+            return
         self.active_at = self._shared.now
         if state == WAIT:
             # The next request, ahead of its time: kept, and no more is read until it is its turn.
@@ -148,14 +174,9 @@ class ClientConnection(asyncio.Protocol):
             self._hold(_HELD_AHEAD)
         elif state == BODY:
             self._guarded_body(data)
-        elif state == DRAIN:
-            self._drain(data)
         elif state == TUNNEL:
+            self._exchange.bytes_in += len(data)
             self._exchange.send_body([data])
-        else:
-            self._drained += len(data)
-            if self._drained > LINGER_BYTES_MAX:
-                self.transport.abort()
 
     @override
     def eof_received(self) -> bool:
@@ -163,7 +184,7 @@ class ClientConnection(asyncio.Protocol):
         state = self.state
         if state == WAIT:
             self.keep = False
-            return True
+            return self.transport.can_write_eof()  # TLS has no half-close here: its end is the end
         if state == BODY:
             # Half a request is none: nothing of it must reach an upstream as if it were whole.
             self._abandon()
@@ -171,7 +192,7 @@ class ClientConnection(asyncio.Protocol):
             upstream = self._exchange.upstream
             if upstream is not None and upstream.transport.can_write_eof():
                 upstream.transport.write_eof()
-                return True
+                return self.transport.can_write_eof()
         return False
 
     @override
@@ -239,6 +260,9 @@ class ClientConnection(asyncio.Protocol):
         head = self.head
         exchange = self._exchange
         exchange.started_at = time.monotonic()
+        exchange.code = 0
+        exchange.bytes_in = end + 4
+        exchange.bytes_out = 0
         shared.request_scanner.scan(data, end, head)
         exchange.request_id = shared.request_id()
         tables = shared.active.tables
@@ -249,7 +273,7 @@ class ClientConnection(asyncio.Protocol):
         counters.requests += 1
         limit = shared.settings.keepalive_requests_max
         self.keep = head.keep_alive and not (limit and self.requests >= limit) and not self._half_closed
-        plan = self._match(tables, head)
+        plan = exchange.plan = self._match(tables, head)
         counters.in_flight += 1
         if head.chunked or head.length > 0:
             self._begin_body(plan, head)
@@ -262,23 +286,37 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _match(self, tables: Tables, head: RequestHead) -> Plan:
-        port = self.port
-        proto = self._shared.scheme
+        port = self._port_key
+        proto = self.scheme
         if head.trusted is not None and self.peer.trusted:
             said = trusted_value(head, b"x-forwarded-proto")
             if said:
                 proto = said.decode("latin-1")
-                if proto == "https":
-                    port |= _SAID_HTTPS
+                port = port | _SAID_HTTPS if proto == "https" else port & ~_SAID_HTTPS
         for name in tables.header_names:
             if head.values(name):
-                return make_plan(tables, head, scheme=self._shared.scheme, proto=proto.encode(), port=self.port)
-        key = (head.method, head.path, head.host, port)
+                return self._make_plan(tables, head, proto)
+        host = head.host
+        if self.sni and tables.router.sni_matters:
+            host += b"\0" + self.sni
+        key = (head.method, head.path, host, port)
         plan = tables.plans.get(key)
         if plan is None:
-            plan = make_plan(tables, head, scheme=self._shared.scheme, proto=proto.encode(), port=self.port)
+            plan = self._make_plan(tables, head, proto)
             if plan.remembered:
                 tables.plans.put(key, plan)
+        return plan
+
+    def _make_plan(self, tables: Tables, head: RequestHead, proto: str) -> Plan:
+        shared = self._shared
+        plan = make_plan(tables, head, scheme=self.scheme, proto=proto.encode(), port=self.port, sni=self.sni)
+        route = plan.route
+        if route is not None:
+            service = tables.services.get(route.service)
+            name = (service.config.name or service.config.host) if service is not None else ""
+            plan.traffic = shared.counters.traffic.of(name, route.name or route.id)
+            if shared.settings.allow_debug_header:
+                plan.debug = debug_lines(route, service)
         return plan
 
     # Request bodies
@@ -341,7 +379,7 @@ class ClientConnection(asyncio.Protocol):
             pieces = decoder.pieces
             decoder.pieces = []
             limit = self._shared.settings.body_bytes_max
-            if limit and decoder.received > limit:
+            if limit and decoder.announced > limit:
                 raise BadChunk(413, "Payload too large")
             complete = decoder.done
             if complete:
@@ -349,6 +387,7 @@ class ClientConnection(asyncio.Protocol):
                 if end < len(data):
                     self._buffer = data[end:]
         exchange = self._exchange
+        exchange.bytes_in += len(data) - len(self._buffer)
         if complete:
             # What is in the buffer now belongs to the next request, whose turn comes with `request_done`.
             self.state = WAIT
@@ -390,6 +429,11 @@ class ClientConnection(asyncio.Protocol):
 
     # Answers
 
+    def debug_lines(self) -> tuple[bytes, ...]:
+        """Return the lines that tell which route and service were matched, if the client asks for them."""
+        plan = self._exchange.plan
+        return plan.debug if plan is not None and plan.debug and self.head.values(b"kong-debug") else ()
+
     def will_keep(self, *, close_delimited: bool) -> bool:
         """Decide, when an answer's head is composed, whether the connection goes on after it."""
         if close_delimited or self._shared.draining:
@@ -404,7 +448,10 @@ class ClientConnection(asyncio.Protocol):
         if plan.status in (301, 302, 307, 308):
             location = redirect_location(self.head, trusted=self.peer.trusted)
             self._write_answer(
-                plan.status, b"text/html", answers.redirect_body(plan.status), (b"Location: " + location,)
+                plan.status,
+                answers.redirect_type(plan.status),
+                answers.redirect_body(plan.status),
+                (b"Location: " + location,),
             )
             self.request_done()
         else:
@@ -429,7 +476,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange
         counters = shared.counters
         counters.answers_own += 1
-        counters.answers_by_class[status // 100] += 1
+        exchange.code = status << 1 | 1
         lines = [
             answers.status_line(status),
             shared.date_line(),
@@ -446,9 +493,15 @@ class ClientConnection(asyncio.Protocol):
             lines.append(shared.server_line)
         if settings.request_id_downstream:
             lines.append(b"X-Kong-Request-Id: " + exchange.request_id)
+        if settings.allow_debug_header:
+            lines += self.debug_lines()
+        if shared.access_log is not None:
+            exchange.answer_lines = tuple(lines)
         lines.append(b"")
         lines.append(body if self.head.method != b"HEAD" else b"")
-        self.transport.write(b"\r\n".join(lines))
+        data = b"\r\n".join(lines)
+        exchange.bytes_out += len(data)
+        self.transport.write(data)
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer a malformed request; the connection ends with it, since nobody knows where the next one begins."""
@@ -457,10 +510,14 @@ class ClientConnection(asyncio.Protocol):
         shared.counters.requests_malformed += 1
         exchange.request_id = shared.request_id()
         exchange.started_at = time.monotonic()
+        exchange.plan = None
+        exchange.bytes_in = exchange.bytes_out = 0
         self.keep = False
         self.head.method = b""
         body = answers.body(answers.PLAIN, message, exchange.request_id.decode())
         self._write_answer(status, answers.PLAIN.encode(), body, ())
+        if shared.access_log is not None:
+            exchange.log(shared.access_log, time.monotonic())
         self._linger()
 
     def _refuse_in_flight(self, status: int, message: str) -> None:
@@ -477,6 +534,7 @@ class ClientConnection(asyncio.Protocol):
         body = answers.body(answers.PLAIN, message, exchange.request_id.decode())
         self._write_answer(status, answers.PLAIN.encode(), body, ())
         self._shared.counters.in_flight -= 1
+        exchange.settle()
         self._linger()
 
     def _crashed(self) -> None:
@@ -493,6 +551,7 @@ class ClientConnection(asyncio.Protocol):
         """End the connection inside an answer, such that the client can't take it for whole."""
         if self.state in (BODY, WAIT, TUNNEL):
             self._shared.counters.in_flight -= 1
+            self._exchange.settle()
         self.state = LINGER
         if self.head.http10:
             # Its end is the end of the connection, so only a reset tells that it isn't.
@@ -503,6 +562,7 @@ class ClientConnection(asyncio.Protocol):
     def request_done(self) -> None:
         """The answer to the request under way has been handed to the transport completely."""
         self._shared.counters.in_flight -= 1
+        self._exchange.settle()
         if self.state == BODY:
             self._end_early()
         elif not self.keep:
@@ -528,6 +588,7 @@ class ClientConnection(asyncio.Protocol):
             self._linger()
             return
         self.state = DRAIN
+        self.active_at = self._shared.now
         self._drained = 0
         data, self._buffer = self._buffer, b""
         if data:
@@ -594,6 +655,7 @@ class ClientConnection(asyncio.Protocol):
         if self.state in (BODY, WAIT, TUNNEL):
             self._shared.counters.in_flight -= 1
             self._exchange.abandon()
+            self._exchange.settle()
         self.state = LINGER
         self._content = []
         self._buffer = b""
@@ -627,6 +689,7 @@ class ClientConnection(asyncio.Protocol):
         """Send the 101 and pass on what comes from now on, what came ahead first."""
         self.state = TUNNEL
         self.keep = False
+        self._exchange.bytes_out += len(data)
         self.transport.write(data)
         ahead, self._buffer = self._buffer, b""
         if ahead:
@@ -637,5 +700,6 @@ class ClientConnection(asyncio.Protocol):
     def tunnel_ended(self) -> None:
         """The other end is closed: so is this."""
         self._shared.counters.in_flight -= 1
+        self._exchange.settle()
         self.state = LINGER
         self.transport.close()

@@ -17,10 +17,16 @@ import time
 from typing import TYPE_CHECKING
 
 from data_plane.balancer.endpoint import NoEndpoint
+from data_plane.balancer.upstream import Upstream
+from data_plane.observe.access_log import AccessLog, Attempt, Record
+from data_plane.observe.traffic import CLIENT_GONE, PROXIED_OK, QUICK_KONG_S, QUICK_REQUEST_S
 from data_plane.proxy import pool
 from data_plane.proxy.answers import ENGINE_MESSAGES
+from data_plane.proxy.choosing import Choice
 from data_plane.proxy.forwarding import forwarded_by_trusted
 from data_plane.proxy.shared import LATENCIES_READY
+from data_plane.proxy.upstream import CLOSED
+from data_plane.proxy.upstream_tls import server_name
 
 if TYPE_CHECKING:
     from data_plane.balancer.endpoint import Endpoint
@@ -28,8 +34,9 @@ if TYPE_CHECKING:
     from data_plane.proxy.head import RequestHead
     from data_plane.proxy.response_head import ResponseHead
     from data_plane.proxy.shared import Shared
-    from data_plane.proxy.tables import Plan, ServiceRuntime
+    from data_plane.proxy.tables import Balancer, Plan, ServiceRuntime
     from data_plane.proxy.upstream import UpstreamConnection
+    from data_plane.proxy.upstream_tls import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +51,20 @@ _HOST_AT = 1
 
 
 class Exchange:
-    """See the module. `streaming` = the body goes on as it comes; else it is none or all among `_pieces`."""
+    """See the module. `streaming` = the body goes on as it comes; else it is none or all among `_pieces`.
+
+    For what is counted and logged about the request under way: its `plan`; the `code` sent, status * 2 and + 1 when the
+    answer is our own, 0 = nothing yet; `proxy_s` and `upstream_s`, once an upstream answered; the octets of the request
+    read (`bytes_in`) and of the answer handed to the transport (`bytes_out`). `attempts` and `answer_lines` are kept
+    for the access log only.
+    """
 
     __slots__ = (
         "_attempts",
         "_attempts_max",
         "_balanced_at",
         "_body_flowed",
+        "_choice",
         "_client",
         "_connecting",
         "_endpoint",
@@ -62,10 +76,19 @@ class Exchange:
         "_service",
         "_shared",
         "_stale_retry",
+        "_status",
         "_tried",
+        "_unbuffered_body",
+        "answer_lines",
         "answering",
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "code",
         "http10",
         "is_head",
+        "plan",
+        "proxy_s",
         "request_id",
         "request_sent",
         "started_at",
@@ -73,6 +96,7 @@ class Exchange:
         "streaming",
         "te_trailers",
         "upstream",
+        "upstream_s",
         "version",
         "websocket",
     )
@@ -83,6 +107,7 @@ class Exchange:
         self._plan: Plan | None = None
         self._service: ServiceRuntime
         self._endpoint: Endpoint | None = None
+        self._choice: Choice | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._pieces: list[bytes] = []
         self._pending: list[bytes] = []
@@ -93,6 +118,8 @@ class Exchange:
         self._sent: bool = False
         self._stale_retry: bool = False
         self._body_flowed: bool = False
+        self._unbuffered_body: bool = False
+        self._status: int = 0
         self._balanced_at: float = 0.0
         self.upstream: UpstreamConnection | None = None
         self.answering: bool = False
@@ -106,6 +133,14 @@ class Exchange:
         self.request_id: bytes = b""
         self.started_at: float = 0.0
         self.version: int = 0
+        self.plan: Plan | None = None
+        self.code: int = 0
+        self.proxy_s: float = 0.0
+        self.upstream_s: float = 0.0
+        self.bytes_in: int = 0
+        self.bytes_out: int = 0
+        self.answer_lines: tuple[bytes, ...] = ()
+        self.attempts: list[Attempt] = []
 
     def describe(self) -> str:
         """Say for the log which route and version this request is served by."""
@@ -144,7 +179,10 @@ class Exchange:
         self.request_sent = not streaming
         self._attempts = 0
         self._attempts_max = service.attempts_max
+        balancer = service.balancer
+        self._choice = None if balancer.plain else self._choose(balancer, plan)
         self._body_flowed = False
+        self._unbuffered_body = bool(content) and not plan.buffered
         self._stale_retry = False
         self.answering = False
         if self._tried:
@@ -172,11 +210,19 @@ class Exchange:
         self._pieces = pieces
         self._attempt()
 
+    def _choose(self, balancer: Balancer, plan: Plan) -> Choice:
+        assert isinstance(balancer, Upstream), "only upstreams look at more than whose turn it is"
+        return Choice(balancer, plan, self._client)
+
     # Attempts
 
     def _attempt(self) -> None:
+        choice = self._choice
         try:
-            endpoint = self._service.balancer.pick(self._tried)
+            if choice is None:
+                endpoint = self._service.balancer.pick(self._tried)
+            else:
+                endpoint = self._service.balancer.pick(self._tried, choice.key)
         except NoEndpoint as none:
             self._no_endpoint(none)
             return
@@ -184,19 +230,35 @@ class Exchange:
         self._endpoint = endpoint
         self._attempts += 1
         self._balanced_at = time.monotonic()
+        if self._shared.access_log is not None:
+            self.attempts.append(Attempt(endpoint.ip, endpoint.port, self._balanced_at))
         self._sent = False
-        upstream = pool.take_idle(self._shared, endpoint)
+        upstream = pool.take_idle(self._shared, endpoint, self._identity(endpoint))
         if upstream is not None:
             self._send(upstream)
         else:
             self._connect(endpoint)
 
     def _connect(self, endpoint: Endpoint) -> None:
-        self._connecting = pool.connect(self._shared, self, endpoint, self._service.connect_timeout_s)
+        timeout_s = self._service.connect_timeout_s
+        self._connecting = pool.connect(self._shared, self, endpoint, timeout_s, self._identity(endpoint))
+
+    def _identity(self, endpoint: Endpoint) -> Identity | None:
+        """The TLS identity of a connection to the endpoint, None for a service in the clear."""
+        tls = self._service.tls
+        if tls is None:
+            return None
+        plan = self._plan
+        assert plan is not None
+        line = plan.host_line or self._service.host_line(endpoint)
+        return tls, server_name(line[len(b"Host: ") :])
 
     def connected(self, upstream: UpstreamConnection) -> None:
-        """The connection asked for is there."""
+        """The connection asked for is there, or was: it may have been lost again before it could be used."""
         self._connecting = None
+        if upstream.state == CLOSED:
+            self.attempt_failed(502, stale=False)
+            return
         self._send(upstream)
 
     def connect_failed(self, status: int) -> None:
@@ -246,13 +308,18 @@ class Exchange:
         assert plan is not None
         endpoint = self._endpoint
         assert endpoint is not None
-        repeatable = not self._sent or (plan.replayable and not self._body_flowed)
+        # The body of an unbuffered route is for the first endpoint that takes it, even one that happens to be here
+        # still: or what becomes of a request would depend on how its body was cut into packets.
+        once = self._unbuffered_body and not stale
+        repeatable = not self._sent or (plan.replayable and not self._body_flowed and not once)
         if repeatable and stale and not self._stale_retry and not endpoint.retired:
             self._stale_retry = True
             self._shared.counters.retries += 1
             self._sent = False
             self._connect(endpoint)
             return
+        if self._choice is not None:
+            self._choice.failed(endpoint, status, self._balanced_at)
         self._release()
         if repeatable and self._attempts < self._attempts_max:
             self._shared.counters.retries += 1
@@ -269,6 +336,7 @@ class Exchange:
         )
         self.upstream = None
         self._shared.counters.attempts_failed += 1
+        self._broke_off(502)
         self._release()
         assert plan is not None
         if self.answering:
@@ -282,7 +350,7 @@ class Exchange:
         assert upstream is not None
         upstream.detach()
         if self.answering:
-            self.cut("upstream silent inside the answer")
+            self.cut("upstream silent inside the answer", status=504)
         else:
             self.attempt_failed(504, stale=False)
 
@@ -296,10 +364,14 @@ class Exchange:
         else:
             self._fail(500)
 
-    def cut(self, reason: str) -> None:
-        """The answer broke off after its head was out: the client must see that it is not whole."""
+    def cut(self, reason: str, *, status: int = 502) -> None:
+        """The answer broke off after its head was out: the client must see that it is not whole.
+
+        `status` is what the failure would have been answered with before that.
+        """
         logger.warning("answer cut: %s (%s)", reason, self.describe())
         self.upstream = None
+        self._broke_off(status)
         self._release()
         self._client.cut()
 
@@ -326,6 +398,10 @@ class Exchange:
     def _fail(self, status: int) -> None:
         self._forget()
         self._client.answer(status, ENGINE_MESSAGES[status], engine=True, proxied=True)
+
+    def _broke_off(self, status: int) -> None:
+        if self._choice is not None and self._endpoint is not None:
+            self._choice.failed(self._endpoint, status, self._balanced_at)
 
     def _release(self) -> None:
         endpoint = self._endpoint
@@ -386,9 +462,13 @@ class Exchange:
             lines.append(shared.tail_keep if keep else shared.tail_close)
         else:
             self._unusual_tail(head, lines, KEEP_ALIVE if keep else CLOSE)
+        if self._choice is not None and self._endpoint is not None:
+            self._status = head.status
+            self._choice.answering(self._endpoint, lines)
         balanced_at = self._balanced_at
-        upstream_s = time.monotonic() - balanced_at
-        proxy_s = balanced_at - self.started_at
+        self.code = head.status << 1
+        self.upstream_s = upstream_s = time.monotonic() - balanced_at
+        self.proxy_s = proxy_s = balanced_at - self.started_at
         if settings.latency_tokens:
             ms = int(upstream_s * 1000)
             lines.append(shared.upstream_latency_lines[ms] if ms < LATENCIES_READY else shared.upstream_latency(ms))
@@ -396,10 +476,10 @@ class Exchange:
             lines.append(shared.proxy_latency_lines[ms] if ms < LATENCIES_READY else shared.proxy_latency(ms))
         if settings.request_id_downstream:
             lines.append(b"X-Kong-Request-Id: " + self.request_id)
-        counters = shared.counters
-        counters.latency_upstream_s += upstream_s
-        counters.latency_proxy_s += proxy_s
-        counters.answers_by_class[head.status // 100 if head.status < 600 else 0] += 1
+        if settings.allow_debug_header:
+            lines += self._client.debug_lines()
+        if shared.access_log is not None:
+            self.answer_lines = tuple(lines)
         return lines
 
     def _unusual_tail(self, head: ResponseHead, lines: list[bytes], connection: bytes) -> None:
@@ -433,6 +513,7 @@ class Exchange:
 
     def write(self, data: bytes) -> None:
         """Pass a piece of the answer to the client."""
+        self.bytes_out += len(data)
         self._client.transport.write(data)
 
     def finished(self, reusable: UpstreamConnection | None) -> None:
@@ -443,9 +524,72 @@ class Exchange:
         endpoint = self._endpoint
         assert endpoint is not None
         self._endpoint = None
+        if self._choice is not None:
+            self._choice.answered(endpoint, self._status, self._balanced_at)
         self._service.balancer.release(endpoint)
         self._forget()
         self._client.request_done()
+
+    def settle(self) -> None:
+        """Count the request under way, which ends here, whatever way it took. Called once for each."""
+        now = time.monotonic()
+        plan = self.plan
+        assert plan is not None
+        traffic = plan.traffic
+        if traffic is not None:
+            code = self.code or CLIENT_GONE
+            request_s = now - self.started_at
+            traffic.bytes_in += self.bytes_in
+            traffic.bytes_out += self.bytes_out
+            if code == PROXIED_OK and request_s <= QUICK_REQUEST_S and self.proxy_s <= QUICK_KONG_S:
+                traffic.quick += 1
+                traffic.kong_s += self.proxy_s
+                traffic.upstream_s += self.upstream_s
+                traffic.request_s += request_s
+            else:
+                traffic.settled(code, self.proxy_s, self.upstream_s, request_s)
+        shared = self._shared
+        if shared.access_log is not None:
+            self.log(shared.access_log, now)
+
+    def log(self, access_log: AccessLog, now: float) -> None:
+        """Put the request into the access log; without a plan it was malformed, and nothing of its head is known."""
+        plan = self.plan
+        client = self._client
+        head = client.head
+        code = self.code
+        proxied = code > 0 and not code & 1
+        access_log.put(
+            Record(
+                ended=time.time(),
+                ended_at=now,
+                client=client.peer.client_address(head) if plan is not None else client.peer.address,
+                scheme=client.scheme,
+                port=client.port,
+                method=head.method if plan is not None else b"",
+                path=head.path if plan is not None else b"",
+                query=head.query if plan is not None else b"",
+                http10=head.http10,
+                host=head.host if plan is not None else b"",
+                fields=head.block if plan is not None else b"",
+                status=code >> 1,
+                own=bool(code & 1),
+                answer=self.answer_lines,
+                bytes_in=self.bytes_in,
+                bytes_out=self.bytes_out,
+                request_id=self.request_id,
+                route=plan.route if plan is not None else None,
+                service=plan.service.config if plan is not None and plan.service is not None else None,
+                upstream_start=plan.start if plan is not None else b"",
+                proxy_s=self.proxy_s if proxied else 0.0,
+                upstream_s=self.upstream_s if proxied else -1.0,
+                request_s=now - self.started_at,
+                attempts=tuple(self.attempts),
+                version=self.version,
+            )
+        )
+        self.answer_lines = ()
+        self.attempts = []
 
     # Tunnels
 

@@ -19,6 +19,7 @@ from pointsman.rules.paths import encode_for_upstream
 
 if TYPE_CHECKING:
     from data_plane.model import RouteConfig
+    from data_plane.proxy.tables import ServiceRuntime
 
 NO_ROUTE = "no Route matched with those values"
 NO_SERVICE = "no Service found with those values"
@@ -27,7 +28,7 @@ NO_SERVICE = "no Service found with those values"
 ONCE_ONLY = frozenset({b"POST", b"LOCK", b"PATCH"})
 
 
-def make_plan(tables: Tables, head: RequestHead, *, scheme: str, proto: bytes, port: int) -> Plan:
+def make_plan(tables: Tables, head: RequestHead, *, scheme: str, proto: bytes, port: int, sni: bytes = b"") -> Plan:
     """Match the request and prepare what can be said about it before an endpoint is known.
 
     `scheme` is the listener's; `proto` what the protocol checks of a route go by: the scheme, unless a trusted peer
@@ -39,7 +40,13 @@ def make_plan(tables: Tables, head: RequestHead, *, scheme: str, proto: bytes, p
         return head.values(name.encode("latin-1").replace(b"_", b"-").lower())
 
     match = tables.router.match(
-        head.method, head.host or None, head.path, port=port, scheme=scheme, header_values=header_values
+        head.method,
+        head.host or None,
+        head.path,
+        port=port,
+        scheme=scheme,
+        header_values=header_values,
+        sni=sni or None,
     )
     if match is None:
         return _answer(None, 404, NO_ROUTE)
@@ -56,6 +63,7 @@ def make_plan(tables: Tables, head: RequestHead, *, scheme: str, proto: bytes, p
     if service is None:
         return _answer(route, 503, NO_SERVICE)
     plan = Plan(route=route, service=service)
+    plan.captures = match.captures
     plan.is_head = head.method == b"HEAD"
     plan.replayable = head.method not in ONCE_ONLY
     plan.buffered = route.request_buffering
@@ -74,6 +82,18 @@ def make_plan(tables: Tables, head: RequestHead, *, scheme: str, proto: bytes, p
         lines.append(b"X-Forwarded-Prefix: " + plan.prefix)
     plan.forwarded = b"\r\n".join(lines)
     return plan
+
+
+def debug_lines(route: RouteConfig, service: ServiceRuntime | None) -> tuple[bytes, ...]:
+    """Return what a client that asks is told about its match: ids and names of the route and its service, if any."""
+    lines = [b"Kong-Route-Id: " + route.id.encode()]
+    if route.name:
+        lines.append(b"Kong-Route-Name: " + route.name.encode())
+    if service is not None:
+        lines.append(b"Kong-Service-Id: " + service.config.id.encode())
+        if service.config.name:
+            lines.append(b"Kong-Service-Name: " + service.config.name.encode())
+    return tuple(lines)
 
 
 def _answer(route: RouteConfig | None, status: int, message: str) -> Plan:

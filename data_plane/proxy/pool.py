@@ -8,6 +8,8 @@ that the surplus of a busy minute grows old and is closed.
 from __future__ import annotations
 
 import asyncio
+import logging
+import ssl
 from typing import TYPE_CHECKING
 
 from data_plane.proxy.upstream import IDLE, UpstreamConnection
@@ -16,15 +18,38 @@ if TYPE_CHECKING:
     from data_plane.balancer.endpoint import Endpoint
     from data_plane.proxy.exchange import Exchange
     from data_plane.proxy.shared import Shared
+    from data_plane.proxy.upstream_tls import Identity
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_S = 2.0
+"""For the end of a TLS connection to be said and answered; nothing is lost when it is not."""
 
 
-def take_idle(shared: Shared, endpoint: Endpoint) -> UpstreamConnection | None:
-    """Return an idle connection that is still open, or None."""
+def take_idle(shared: Shared, endpoint: Endpoint, identity: Identity | None = None) -> UpstreamConnection | None:
+    """Return an idle connection of that TLS identity (None = in the clear) that is still open, or None."""
     idle = endpoint.idle
     while idle:
         connection = idle.pop()
         assert isinstance(connection, UpstreamConnection)
+        if connection.identity != identity:
+            idle.append(connection)
+            return _take_among(shared, endpoint, identity)
         if connection.state == IDLE:
+            shared.counters.upstream_connections_reused += 1
+            return connection
+    return None
+
+
+def _take_among(shared: Shared, endpoint: Endpoint, identity: Identity | None) -> UpstreamConnection | None:
+    """As `take_idle`, where services with different identities share the endpoint.
+
+    They share its places, too: names that clients choose (a preserved Host) must not multiply what is kept.
+    """
+    for connection in reversed(endpoint.idle):
+        assert isinstance(connection, UpstreamConnection)
+        if connection.identity == identity and connection.state == IDLE:
+            endpoint.idle.remove(connection)
             shared.counters.upstream_connections_reused += 1
             return connection
     return None
@@ -49,23 +74,79 @@ def give_back(shared: Shared, connection: UpstreamConnection) -> None:
     idle.append(connection)
 
 
-def connect(shared: Shared, exchange: Exchange, endpoint: Endpoint, timeout_s: float) -> asyncio.Task[None]:
+def connect(
+    shared: Shared, exchange: Exchange, endpoint: Endpoint, timeout_s: float, identity: Identity | None = None
+) -> asyncio.Task[None]:
     """Open a connection for the exchange in a task of its own; the exchange may cancel it."""
-    task = shared.loop.create_task(_connect(shared, exchange, endpoint, timeout_s))
+    if identity is None:
+        task = shared.loop.create_task(_connect(shared, exchange, endpoint, timeout_s))
+    else:
+        task = shared.loop.create_task(_connect_tls(shared, exchange, endpoint, timeout_s, identity))
     shared.connecting.add(task)
-    task.add_done_callback(shared.connecting.discard)
+
+    def done(task: asyncio.Task[None]) -> None:
+        shared.connecting.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("connecting to %s failed (%s)", endpoint.key, exchange.describe(), exc_info=error)
+            exchange.crashed()
+
+    task.add_done_callback(done)
     return task
 
 
 async def _connect(shared: Shared, exchange: Exchange, endpoint: Endpoint, timeout_s: float) -> None:
+    connection = UpstreamConnection(shared, endpoint)
     try:
         async with asyncio.timeout(timeout_s):
-            _, connection = await shared.loop.create_connection(
-                lambda: UpstreamConnection(shared, endpoint), endpoint.ip, endpoint.port
-            )
-    except TimeoutError:
-        exchange.connect_failed(504)
-    except OSError:
-        exchange.connect_failed(502)
+            await shared.loop.create_connection(lambda: connection, endpoint.ip, endpoint.port)
+    except BaseException as error:
+        # Cancelled or too late, it may have been made already, and then the loop closes it without a word.
+        connection.forget()
+        if isinstance(error, TimeoutError):
+            exchange.connect_failed(504)
+        elif isinstance(error, OSError):
+            exchange.connect_failed(502)
+        else:
+            raise
     else:
         exchange.connected(connection)
+
+
+async def _connect_tls(
+    shared: Shared, exchange: Exchange, endpoint: Endpoint, timeout_s: float, identity: Identity
+) -> None:
+    """Connect and shake hands within the time; whatever fails before the end of that is a failed connect."""
+    tls, name = identity
+    connection = UpstreamConnection(shared, endpoint, identity)
+    try:
+        async with asyncio.timeout(timeout_s):
+            transport, _ = await shared.loop.create_connection(
+                lambda: connection,
+                endpoint.ip,
+                endpoint.port,
+                ssl=tls.context,
+                server_hostname=name,
+                ssl_handshake_timeout=timeout_s + 1.0,
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+    except asyncio.CancelledError:
+        connection.forget()
+        raise
+    except TimeoutError:
+        connection.forget()
+        exchange.connect_failed(504)
+        return
+    except (OSError, ValueError) as error:  # ValueError: the name can't be one
+        connection.forget()
+        logger.warning("no TLS connection to %s as %s: %s", endpoint.key, name, error)
+        exchange.connect_failed(502)
+        return
+    try:
+        tls.check(transport.get_extra_info("ssl_object"))
+    except ssl.SSLError as error:
+        logger.warning("no TLS connection to %s as %s: %s", endpoint.key, name, error)
+        connection.detach()
+        exchange.connect_failed(502)
+        return
+    exchange.connected(connection)

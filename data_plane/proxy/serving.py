@@ -6,13 +6,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+from data_plane.balancer.endpoint import Endpoint
+from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.client import READY, ClientConnection
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.shared import Shared
 from data_plane.proxy.sweep import Sweep
 from data_plane.proxy.tables import Active
+
+HANDSHAKE_COUNTS_S = 2.0
+"""A drain waits for handshakes up to this age; a client that takes longer would not be served by waiting."""
 
 
 class ClientFactory:
@@ -33,10 +39,45 @@ class ClientFactory:
         """Requests begun and not yet answered completely."""
         return self._shared.counters.in_flight
 
+    def tls(self) -> asyncio.Protocol:
+        """Make a protocol for a connection that begins with a TLS handshake.
+
+        One whose handshake fails never hears of it, so what is noted about it grows old instead.
+        """
+        connection = ClientConnection(self._shared)
+        handshakes = self._shared.handshakes
+        self._forget_handshakes()
+        handshakes[id(connection)] = time.monotonic()
+        return connection
+
+    @property
+    def settings(self) -> ProxySettings:
+        """What the connections go by."""
+        return self._shared.settings
+
     @property
     def connections(self) -> int:
-        """Client connections open."""
-        return len(self._shared.clients)
+        """Client connections open, those included that are still shaking hands and began a moment ago."""
+        self._forget_handshakes()
+        return len(self._shared.clients) + len(self._shared.handshakes)
+
+    def _forget_handshakes(self) -> None:
+        handshakes = self._shared.handshakes
+        began_before = time.monotonic() - HANDSHAKE_COUNTS_S
+        while handshakes:
+            oldest = next(iter(handshakes))
+            if handshakes[oldest] > began_before:
+                break
+            del handshakes[oldest]
+
+    def loads(self) -> dict[Endpoint, int]:
+        """How many requests are open towards each endpoint of an upstream."""
+        loads: dict[Endpoint, int] = {}
+        for connection in self._shared.upstreams:
+            endpoint = connection.endpoint
+            if connection.exchange is not None and endpoint.upstream:
+                loads[endpoint] = loads.get(endpoint, 0) + 1
+        return loads
 
     def start(self) -> None:
         """Begin the sweep of time limits; needs the running loop."""
@@ -78,6 +119,7 @@ def client_factory(
     counters: Counters,
     *,
     scheme: str = "http",
+    access_log: AccessLog | None = None,
 ) -> ClientFactory:
     """Return the factory of the traffic port; `active.tables` is read once per request."""
-    return ClientFactory(Shared(active, settings, loop, counters, scheme=scheme))
+    return ClientFactory(Shared(active, settings, loop, counters, scheme=scheme, access_log=access_log))

@@ -29,6 +29,8 @@ class ProxySettings:
     """Send `X-Kong-Upstream-Latency`, `X-Kong-Proxy-Latency`, `X-Kong-Response-Latency` [headers]."""
     request_id_downstream: bool = True
     """Send `X-Kong-Request-Id` to clients [headers]."""
+    allow_debug_header: bool = False
+    """Tell a request with `Kong-Debug` which route and service it got [allow_debug_header]."""
     request_id_upstream: bool = True
     """Send `X-Kong-Request-Id` to upstreams [headers_upstream]."""
 
@@ -52,7 +54,7 @@ class ProxySettings:
 
     response_head_bytes_max: int = 65536
     """Head of an upstream's answer; beyond it 502."""
-    write_buffer_bytes_max: int = 262144
+    write_buffer_bytes_max: int = 65536
     """Bytes waiting for a slow reader, either side, above which the other side is no longer read."""
 
     head_timeout_s: float = 60.0
@@ -76,3 +78,19 @@ class ProxySettings:
     """Idle connections older than this are closed; 0 = never."""
     upstream_keepalive_requests_max: int = 10000
     """Requests on one upstream connection; 0 = any."""
+
+    ssl_protocols: str = "TLSv1.2 TLSv1.3"
+    """TLS versions that clients may use [ssl_protocols]."""
+    ssl_ciphers: str = ""
+    """Ciphers of TLS 1.2 in OpenSSL's syntax; empty = Mozilla's intermediate list [ssl_ciphers]."""
+    ssl_prefer_server_ciphers: bool = True
+    """Our order of ciphers goes before the client's [ssl_prefer_server_ciphers]."""
+    ssl_session_tickets: bool = True
+    """Clients keep their sessions themselves; off = this worker keeps them [ssl_session_tickets]."""
+    upstream_tls_verify: bool = False
+    """Verify upstream servers where the service does not say [nginx_proxy_proxy_ssl_verify]."""
+    upstream_tls_verify_depth: int = 1
+    """Intermediate certificates that a chain may have where the service does not say [proxy_ssl_verify_depth]."""
+    upstream_tls_trusted_certificate: str = ""
+    """PEM file of the authorities that are believed where the service names none; empty = none, and verification fails
+    [nginx_proxy_proxy_ssl_trusted_certificate]."""

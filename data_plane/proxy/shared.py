@@ -12,6 +12,7 @@ import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
+from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.head import RequestScanner
 from data_plane.proxy.response_head import ResponseScanner
@@ -37,11 +38,13 @@ class Shared:
         "_date_s",
         "_ids",
         "_ids_at",
+        "access_log",
         "active",
         "clients",
         "connecting",
         "counters",
         "draining",
+        "handshakes",
         "loop",
         "now",
         "proxy_latency_lines",
@@ -65,13 +68,17 @@ class Shared:
         counters: Counters,
         *,
         scheme: str,
+        access_log: AccessLog | None = None,
     ) -> None:
+        self.access_log = access_log
         self.active = active
         self.settings = settings
         self.loop = loop
         self.counters = counters
         self.scheme = scheme
         self.draining: bool = False
+        # TLS connections that are not yet any: when each began, by the id of what it will be. See `ClientFactory.tls`.
+        self.handshakes: dict[int, float] = {}
         self.now: float = time.monotonic()
         self.request_scanner = RequestScanner(settings)
         self.response_scanner = ResponseScanner(settings)

@@ -110,7 +110,9 @@ class Sweep:
                 connection.close_idle()
             elif connection.requests == 0:
                 if quiet_s > settings.head_timeout_s:
-                    connection.time_out()
+                    # Without a word, as nginx does: a client that opens connections in advance would take a 408 for
+                    # the answer to the request that it sends a moment later.
+                    connection.close_idle()
             elif quiet_s > settings.keepalive_timeout_s:
                 connection.close_idle()
         elif state == clients.BODY:

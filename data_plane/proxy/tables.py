@@ -16,6 +16,9 @@ from data_plane.router import host_with_port
 if TYPE_CHECKING:
     from data_plane.balancer.endpoint import Endpoint
     from data_plane.model import RouteConfig, ServiceConfig
+    from data_plane.observe.traffic import RouteTraffic
+    from data_plane.proxy.tls import ServerNames
+    from data_plane.proxy.upstream_tls import UpstreamTls
     from data_plane.router import Router
 
 # Plans kept per generation (two generations live at a time) and the longest path worth a place. Together they bound
@@ -28,10 +31,19 @@ HOST_LINES_MAX = 1024
 
 
 class Balancer(Protocol):
-    """What the proxy asks of `Upstream` and `DirectHost` (data_plane/balancer)."""
+    """What the proxy asks of `Upstream` and `DirectHost` (data_plane/balancer).
 
-    def pick(self, tried: Sequence[Endpoint]) -> Endpoint:
-        """Choose an endpoint for the next attempt, other than `tried` while there are others; raises `NoEndpoint`."""
+    Where `plain` is false it is an `Upstream`, which wants to know more (data_plane/proxy/choosing.py).
+    """
+
+    @property
+    def plain(self) -> bool: ...
+
+    def pick(self, tried: Sequence[Endpoint], key: bytes = b"") -> Endpoint:
+        """Choose an endpoint for the next attempt, other than `tried` while there are others; raises `NoEndpoint`.
+
+        `key` is what the request is hashed by, or its session.
+        """
         ...
 
     def take(self, endpoint: Endpoint) -> None:
@@ -47,7 +59,8 @@ class ServiceRuntime:
     """A service ready to be proxied to: its settings as the hot path wants them, and its live balancer.
 
     `host_header` is the upstream entity's `host_header`, or the service's own host when no upstream carries that name;
-    empty means that the name of the chosen endpoint is sent (spec/proxy.md §3).
+    empty means that the name of the chosen endpoint is sent (spec/proxy.md §3). `tls` is the identity its connections
+    are opened with; None = in the clear.
     """
 
     __slots__ = (
@@ -59,10 +72,14 @@ class ServiceRuntime:
         "connect_timeout_s",
         "host_header",
         "read_timeout_s",
+        "tls",
         "write_timeout_s",
     )
 
-    def __init__(self, config: ServiceConfig, balancer: Balancer, *, host_header: str = "") -> None:
+    def __init__(
+        self, config: ServiceConfig, balancer: Balancer, *, host_header: str = "", tls: UpstreamTls | None = None
+    ) -> None:
+        self.tls = tls
         self.config = config
         self.balancer = balancer
         self.base_path: bytes = config.path.encode("utf-8", "surrogateescape") or b"/"
@@ -91,11 +108,14 @@ class Plan:
     With `status` 0 the request is proxied, and its head is `start`, the query, ` HTTP/1.1`, the Host line (`host_line`,
     or the service's for the chosen endpoint when that is empty), `forwarded`, then what belongs to the connection and
     the request. Otherwise the gateway answers by itself, with `status`, `message` and the additional `fields`. No piece
-    has a line end at its end. A plan that depends on more than its key is not `remembered`.
+    has a line end at its end. A plan that depends on more than its key is not `remembered`. `traffic` is where its
+    requests are counted; None without a route. `debug` are the lines for a client that asks which route it got.
     """
 
     __slots__ = (
         "buffered",
+        "captures",
+        "debug",
         "fields",
         "forwarded",
         "host_line",
@@ -108,11 +128,14 @@ class Plan:
         "service",
         "start",
         "status",
+        "traffic",
     )
 
     def __init__(self, *, route: RouteConfig | None, service: ServiceRuntime | None) -> None:
         self.route = route
         self.service = service
+        self.traffic: RouteTraffic | None = None
+        self.debug: tuple[bytes, ...] = ()
         self.status: int = 0
         self.message: str = ""
         self.fields: tuple[bytes, ...] = ()
@@ -120,6 +143,7 @@ class Plan:
         self.host_line: bytes = b""
         self.forwarded: bytes = b""
         self.prefix: bytes = b""
+        self.captures: Mapping[str, str] | None = None
         self.is_head: bool = False
         self.replayable: bool = False
         self.buffered: bool = True
@@ -165,13 +189,20 @@ class Tables:
     """One version, ready to serve. `services` by id; a route whose service is not there is answered 503.
 
     `header_names` are the fields any route looks at, in a fixed order: requests that carry one of them are matched
-    each time, all others by the plan cache.
+    each time, all others by the plan cache. `server_names` are the certificates of TLS listeners; None without such.
     """
 
-    __slots__ = ("header_names", "plans", "router", "services", "version")
+    __slots__ = ("header_names", "plans", "router", "server_names", "services", "version")
 
-    def __init__(self, version: int, router: Router, services: Mapping[str, ServiceRuntime]) -> None:
+    def __init__(
+        self,
+        version: int,
+        router: Router,
+        services: Mapping[str, ServiceRuntime],
+        server_names: ServerNames | None = None,
+    ) -> None:
         self.version = version
+        self.server_names = server_names
         self.router = router
         self.services = services
         self.header_names: tuple[bytes, ...] = tuple(name.encode("latin-1") for name in sorted(router.header_names))

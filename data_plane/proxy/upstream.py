@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from typing_extensions import override
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from data_plane.balancer.endpoint import Endpoint
     from data_plane.proxy.exchange import Exchange
     from data_plane.proxy.shared import Shared
+    from data_plane.proxy.upstream_tls import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +54,17 @@ class UpstreamConnection(asyncio.Protocol):
         "endpoint",
         "exchange",
         "head",
+        "identity",
         "requests",
         "stalled_bytes",
         "state",
         "transport",
     )
 
-    def __init__(self, shared: Shared, endpoint: Endpoint) -> None:
+    def __init__(self, shared: Shared, endpoint: Endpoint, identity: Identity | None = None) -> None:
         self._shared = shared
         self.endpoint = endpoint
+        self.identity = identity
         self.exchange: Exchange | None = None
         self.head = ResponseHead()
         self.state: int = IDLE
@@ -78,7 +81,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # the loop's TCP transport, whatever its class
+        # uvloop's transports are what they claim to be, without inheriting from it.
+        self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(self._shared.settings.write_buffer_bytes_max)
         self._shared.upstreams.add(self)
         counters = self._shared.counters
@@ -127,8 +131,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._shared.upstreams.discard(self)
-        self._shared.counters.upstream_connections_open -= 1
+        self._uncount()
         exchange = self.exchange
         if exchange is None:
             self.close()
@@ -171,6 +174,19 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange = None
         self.state = CLOSED
         self.transport.abort()
+
+    def forget(self) -> None:
+        """Take back a connection that came to nothing while it was being opened."""
+        self.state = CLOSED
+        if self in self._shared.upstreams:
+            self._uncount()
+            self.transport.abort()
+
+    def _uncount(self) -> None:
+        upstreams = self._shared.upstreams
+        if self in upstreams:
+            upstreams.discard(self)
+            self._shared.counters.upstream_connections_open -= 1
 
     def close(self) -> None:
         """End a connection that carries nothing; from now on it is not in the pool."""

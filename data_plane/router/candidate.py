@@ -218,6 +218,15 @@ class Candidate:
             return False
         return not self.regexes or any(regex.pattern.match(facts.path) is not None for regex in self.regexes)
 
+    def host_holds(self, facts: Facts) -> bool:
+        """Tell whether the host and its port are among those asked for.
+
+        Only `explain.py` asks this; a search knows it by where the candidate is filed.
+        """
+        if not self.hosts:
+            return True
+        return facts.has_host and any(host.holds(facts.name, facts.port) for host in self.hosts)
+
 
 def make_candidates(route: RouteConfig, *, flavour: str) -> tuple[Candidate, ...]:
     """Return the candidates of a route: none when it is no http route. Raises BadRoute."""

@@ -60,8 +60,8 @@ def protocol_answer(
 
 
 def redirect_host(host: bytes) -> bytes:
-    """Return a request's Host for a redirect: lower case, without its port."""
+    """Return a request's Host for a redirect: lower case, without its port and the dot at the end of a full name."""
     if host.endswith(b"]"):
         return host.lower()
     name, colon, _ = host.rpartition(b":")
-    return (name if colon else host).lower()
+    return (name if colon else host).lower().removesuffix(b".")

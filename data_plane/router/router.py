@@ -119,6 +119,21 @@ class Router:
         listener's, which counts when Host names none. `header_values` gives the values of a header (lower-case name
         with `-`), one a line; it is asked only for names in `header_names`. A path that is not UTF-8 matches nothing.
         """
+        facts = self.facts(method, host, path, port=port, scheme=scheme, header_values=header_values, sni=sni)
+        return self.search(facts) if facts is not None else None
+
+    def facts(
+        self,
+        method: bytes,
+        host: bytes | None,
+        path: bytes,
+        *,
+        port: int,
+        scheme: str,
+        header_values: Callable[[str], Sequence[bytes]],
+        sni: bytes | None = None,
+    ) -> Facts | None:
+        """Return what routes are asked about a request (arguments as for `match`); None when its path is not UTF-8."""
         path = normalise(path)
         if not path.isascii():
             try:
@@ -133,7 +148,7 @@ class Router:
                 port = host_port
             elif traditional:
                 port = 443 if scheme == "https" else 80
-        facts = Facts(
+        return Facts(
             method=method,
             name=name,
             port=port,
@@ -142,12 +157,17 @@ class Router:
             sni=sni,
             header_values=header_values,
         )
+
+    def search(self, facts: Facts) -> Match | None:
+        """Return the match for these facts, None when no route has one."""
+        winner = self.winner(facts)
+        return self._matched(winner, facts.path) if winner is not None else None
+
+    def winner(self, facts: Facts) -> Candidate | None:
+        """Return the candidate that is tried first of all that hold."""
         best = Best()
         self.hosts.search(facts, best)
-        winner = best.candidate or best.deferred
-        if winner is None:
-            return None
-        return self._matched(winner, path)
+        return best.candidate or best.deferred
 
     def _matched(self, winner: Candidate, path: bytes) -> Match:
         route = winner.route

@@ -15,6 +15,7 @@ from data_plane.router import BadRoute, build_router
 from data_plane.worker.answers import Answers
 from data_plane.worker.balancers import BalancerPlan, Balancers
 from data_plane.worker.catalogue import Catalogue, StagedCatalogue
+from data_plane.worker.certificates import Credentials, services_concerned
 from data_plane.worker.decode import Undecodable, decode
 from data_plane.worker.faults import (
     BAD_REGEX,
@@ -32,14 +33,18 @@ Work = Generator[None, None, None]
 class Staging:
     """One version on its way: fed with entities, then finished. `tables` and `plan` are there once it is prepared."""
 
-    def __init__(self, version: int, base: Catalogue, *, from_nothing: bool) -> None:
+    def __init__(
+        self, version: int, base: Catalogue, *, from_nothing: bool, credentials: Credentials | None = None
+    ) -> None:
         self.version = version
         self.catalogue = StagedCatalogue(base)
         self.faults = BuildFaults()
         self.tables: Tables | None = None
         self.plan: BalancerPlan | None = None
         self.discarded = False
+        self.epoch = b""
         self._from_nothing = from_nothing
+        self._credentials = credentials or Credentials()
 
     def out_of_step(self, base_version: int, active_version: int) -> None:
         """Note that the changes are over a version this worker does not serve."""
@@ -86,12 +91,16 @@ class Staging:
         plan = BalancerPlan()
         yield from self._plan_upstreams(plan, balancers, answers)
         services = yield from self._services(previous, plan, balancers, answers)
-        if self.discarded:
+        names = yield from self._credentials.server_names(
+            previous.server_names if previous is not None else None, catalogue
+        )
+        if self.discarded or self.faults:
             return
         self.plan = plan
-        self.tables = Tables(self.version, router, services)
+        self.tables = Tables(self.version, router, services, names)
 
     def _check(self) -> Work:
+        yield from self._credentials.check(self.catalogue, self.faults)
         yield from self._check_upstreams()
         yield from self._check_targets()
         services = self.catalogue.services
@@ -139,7 +148,7 @@ class Staging:
         catalogue = self.catalogue
         for upstream_id in catalogue.changed_upstreams():
             config = catalogue.upstream_config(upstream_id)
-            balancers.plan_upstream(plan, config, catalogue.targets_of(upstream_id), answers)
+            yield from balancers.plan_upstream(plan, config, catalogue.targets_of(upstream_id), answers)
             yield
         for upstream_id in catalogue.upstreams.deletes:
             plan.gone_upstreams.append(upstream_id)
@@ -165,26 +174,34 @@ class Staging:
             if service.host not in rebound:
                 services[service.id] = self._service(service, plan, balancers, answers)
             yield
+        concerned = yield from services_concerned(catalogue)
+        for service in concerned:
+            if service.host not in rebound and service.id not in catalogue.services.upserts:
+                services[service.id] = self._service(service, plan, balancers, answers)
+            yield
         return services
 
     def _service(
         self, service: ServiceConfig, plan: BalancerPlan, balancers: Balancers, answers: Answers
     ) -> ServiceRuntime:
         upstream = self.catalogue.upstream_named(service.host)
+        tls = self._credentials.service(service, upstream, self.catalogue, self.faults)
         if upstream is not None:
             plan.unbind(service.id)
-            return ServiceRuntime(service, balancers.upstream(plan, upstream.id), host_header=upstream.host_header)
+            balancer = balancers.upstream(plan, upstream.id)
+            return ServiceRuntime(service, balancer, host_header=upstream.host_header, tls=tls)
         direct = balancers.plan_direct(plan, service, answers)
-        return ServiceRuntime(service, direct, host_header=service.host)
+        return ServiceRuntime(service, direct, host_header=service.host, tls=tls)
 
     def _changed_upstream_names(self) -> set[str]:
-        """Names that mean another upstream, or another Host field, than in the active version."""
+        """Names that mean another upstream, Host field or client certificate than in the active version."""
         upstreams = self.catalogue.upstreams
         names: set[str] = set()
         for upstream_id in upstreams.changed_ids():
             before, after = upstreams.before(upstream_id), upstreams.get(upstream_id)
             if before is not None and after is not None:
-                if before.name == after.name and before.host_header == after.host_header:
+                same = before.host_header == after.host_header and before.client_certificate == after.client_certificate
+                if before.name == after.name and same:
                     continue
                 names |= {before.name, after.name}
             elif before is not None:

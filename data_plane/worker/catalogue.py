@@ -11,7 +11,16 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from data_plane.model import RouteConfig, ServiceConfig, TargetConfig, UpstreamConfig, UpstreamSettings
+from data_plane.model import (
+    CaCertificateConfig,
+    CertificateConfig,
+    RouteConfig,
+    ServiceConfig,
+    SniConfig,
+    TargetConfig,
+    UpstreamConfig,
+    UpstreamSettings,
+)
 from data_plane.worker.decode import EntityConfig
 
 V = TypeVar("V", bound=EntityConfig)
@@ -74,6 +83,9 @@ class Catalogue:
         self.upstreams: dict[str, UpstreamConfig] = {}
         self.targets: dict[str, TargetConfig] = {}
         self.upstream_settings: dict[str, UpstreamSettings] = {}
+        self.certificates: dict[str, CertificateConfig] = {}
+        self.snis: dict[str, SniConfig] = {}
+        self.ca_certificates: dict[str, CaCertificateConfig] = {}
         self.targets_of: dict[str, dict[str, TargetConfig]] = {}
         self.upstream_ids: dict[str, str] = {}
 
@@ -88,6 +100,9 @@ class StagedCatalogue:
         self.upstreams = Layer(base.upstreams)
         self.targets = Layer(base.targets)
         self.upstream_settings = Layer(base.upstream_settings)
+        self.certificates = Layer(base.certificates)
+        self.snis = Layer(base.snis)
+        self.ca_certificates = Layer(base.ca_certificates)
         self._targets_of: dict[str, dict[str, TargetConfig]] = {}  # only upstreams whose set changed
         self._changed_names: dict[str, str] = {}
 
@@ -109,6 +124,12 @@ class StagedCatalogue:
                 self._changed_names[value.name] = value.id
             case UpstreamSettings():
                 self.upstream_settings.put(value)
+            case CertificateConfig():
+                self.certificates.put(value)
+            case SniConfig():
+                self.snis.put(value)
+            case CaCertificateConfig():
+                self.ca_certificates.put(value)
 
     def delete(self, collection: str, entity_id: str) -> bool:
         """Take one entity out; False when this worker knows no such collection."""
@@ -125,6 +146,12 @@ class StagedCatalogue:
             self.upstreams.delete(entity_id)
         elif collection == "upstream_settings":
             self.upstream_settings.delete(entity_id)
+        elif collection == "certificates":
+            self.certificates.delete(entity_id)
+        elif collection == "snis":
+            self.snis.delete(entity_id)
+        elif collection == "ca_certificates":
+            self.ca_certificates.delete(entity_id)
         else:
             return False
         return True
@@ -136,7 +163,15 @@ class StagedCatalogue:
                 self._own_targets(target.upstream).pop(target_id, None)
                 self.targets.deletes.add(target_id)
             yield
-        for layer in (self.routes, self.services, self.upstreams, self.upstream_settings):
+        for layer in (
+            self.routes,
+            self.services,
+            self.upstreams,
+            self.upstream_settings,
+            self.certificates,
+            self.snis,
+            self.ca_certificates,
+        ):
             for entity_id in layer.base:
                 if entity_id not in layer.upserts:
                     layer.deletes.add(entity_id)
@@ -184,6 +219,9 @@ class StagedCatalogue:
         yield from _merge(self.upstreams)
         yield from _merge(self.targets)
         yield from _merge(self.upstream_settings)
+        yield from _merge(self.certificates)
+        yield from _merge(self.snis)
+        yield from _merge(self.ca_certificates)
         while self._targets_of:
             upstream_id, targets = self._targets_of.popitem()
             if targets:

@@ -11,10 +11,13 @@ from functools import lru_cache
 from google.protobuf.message import DecodeError
 
 from data_plane.model import (
+    CaCertificateConfig,
+    CertificateConfig,
     HeaderCondition,
     PeerCondition,
     RouteConfig,
     ServiceConfig,
+    SniConfig,
     TargetConfig,
     UpstreamConfig,
     UpstreamSettings,
@@ -23,7 +26,16 @@ from data_plane.pools import seconds, target_config, upstream_config, upstream_s
 from data_plane.worker.faults import BAD_VALUE, UNDECODABLE, UNKNOWN_ENTITY, BuildFault
 from pointsman.wire.v1 import config_pb2 as wire
 
-EntityConfig = ServiceConfig | RouteConfig | UpstreamConfig | TargetConfig | UpstreamSettings
+EntityConfig = (
+    ServiceConfig
+    | RouteConfig
+    | UpstreamConfig
+    | TargetConfig
+    | UpstreamSettings
+    | CertificateConfig
+    | SniConfig
+    | CaCertificateConfig
+)
 
 
 class Undecodable(Exception):
@@ -51,6 +63,12 @@ def decode(data: bytes) -> EntityConfig:
         config = upstream_config(entity.upstream)
     elif kind == "upstream_settings":
         config = upstream_settings(entity.upstream_settings)
+    elif kind == "certificate":
+        config = _certificate(entity.certificate)
+    elif kind == "sni":
+        config = SniConfig(entity.sni.id, entity.sni.name.lower().removesuffix("."), entity.sni.certificate)
+    elif kind == "ca_certificate":
+        config = CaCertificateConfig(entity.ca_certificate.id, entity.ca_certificate.cert)
     else:
         raise Undecodable(
             BuildFault(
@@ -58,8 +76,20 @@ def decode(data: bytes) -> EntityConfig:
             )
         )
     if not config.id:
-        raise Undecodable(BuildFault(BAD_VALUE, "the entity has no id", collection=f"{kind}s", field="id"))
+        raise Undecodable(
+            BuildFault(BAD_VALUE, "the entity has no id", collection=f"{kind.removesuffix('s')}s", field="id")
+        )
     return config
+
+
+def _certificate(certificate: wire.Certificate) -> CertificateConfig:
+    return CertificateConfig(
+        id=certificate.id,
+        cert=certificate.cert,
+        key=certificate.key,
+        cert_alt=certificate.cert_alt,
+        key_alt=certificate.key_alt,
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import ctypes
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 _SO_ATTACH_FILTER = 26
 _BPF_LOAD_BYTE = 0x30  # BPF_LD | BPF_B | BPF_ABS
@@ -20,6 +22,20 @@ _BPF_JUMP_IF_SET = 0x45  # BPF_JMP | BPF_JSET | BPF_K
 _BPF_RETURN = 0x06  # BPF_RET | BPF_K
 _TCP_FLAGS_AT = 13
 _TCP_SYN = 0x02
+
+SHUTDOWN_S = 2.0
+"""For a client to answer that a TLS connection ends; most just close."""
+LATE_HANDSHAKE_S = 2.0
+"""For connections that were accepted when the port was about to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsAccept:
+    """How connections of a TLS listener begin: the context, who speaks after the handshake, the time for it."""
+
+    context: ssl.SSLContext
+    factory: Callable[[], asyncio.BaseProtocol]
+    handshake_timeout_s: float
 
 
 class Listeners:
@@ -31,23 +47,36 @@ class Listeners:
         factory: Callable[[], asyncio.BaseProtocol],
         *,
         backlogs: Sequence[int],
+        tls: Sequence[TlsAccept | None] = (),
     ) -> None:
-        self._sockets = list(zip(sockets, backlogs, strict=True))
+        """`tls` has an entry for each socket, None where it is in the clear; empty = all are."""
+        self._sockets = list(zip(sockets, backlogs, tls or [None] * len(sockets), strict=True))
         self._factory = factory
         self._servers: list[asyncio.Server] = []
         # The event loop takes over the descriptor it is given; these copies are ours, to empty the queue at the end.
-        self._copies: list[socket.socket] = []
+        self._copies: list[tuple[socket.socket, TlsAccept | None]] = []
         self._closed = False
 
     async def open(self) -> None:
         """Listen and accept."""
         loop = asyncio.get_running_loop()
-        for sock, backlog in self._sockets:
+        for sock, backlog, tls in self._sockets:
             sock.setblocking(False)
             copy = sock.dup()
             copy.setblocking(False)
-            self._copies.append(copy)
-            self._servers.append(await loop.create_server(self._factory, sock=sock, backlog=backlog))
+            self._copies.append((copy, tls))
+            if tls is None:
+                server = await loop.create_server(self._factory, sock=sock, backlog=backlog)
+            else:
+                server = await loop.create_server(
+                    tls.factory,
+                    sock=sock,
+                    backlog=backlog,
+                    ssl=tls.context,
+                    ssl_handshake_timeout=tls.handshake_timeout_s,
+                    ssl_shutdown_timeout=SHUTDOWN_S,
+                )
+            self._servers.append(server)
 
     async def close(self, *, handshakes_s: float) -> None:
         """Stop accepting, but serve every connection that a client could believe to have.
@@ -60,28 +89,40 @@ class Listeners:
             return
         self._closed = True
         if handshakes_s and self._copies:
-            for copy in self._copies:
+            for copy, _ in self._copies:
                 _drop_syns(copy)
             await asyncio.sleep(handshakes_s)
         loop = asyncio.get_running_loop()
         for server in self._servers:
             server.close()
-        accepted: list[socket.socket] = []
-        for copy in self._copies:
+        accepted: list[tuple[socket.socket, TlsAccept | None]] = []
+        for copy, tls in self._copies:
             with contextlib.suppress(OSError):  # nothing more in the queue, or no descriptors left to take it
                 while True:
                     connection, _ = copy.accept()
                     connection.setblocking(False)
-                    accepted.append(connection)
+                    accepted.append((connection, tls))
             copy.close()
         if not self._servers:
-            for sock, _ in self._sockets:  # never given to the event loop
+            for sock, *_ in self._sockets:  # never given to the event loop
                 sock.close()
-        for connection in accepted:
-            try:
+        # Together, because one that shakes hands slowly must not keep the others waiting.
+        await asyncio.gather(*(self._serve(loop, connection, tls) for connection, tls in accepted))
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop, connection: socket.socket, tls: TlsAccept | None) -> None:
+        try:
+            if tls is None:
                 await loop.connect_accepted_socket(self._factory, connection)
-            except OSError:
-                connection.close()
+            else:
+                await loop.connect_accepted_socket(
+                    tls.factory,
+                    connection,
+                    ssl=tls.context,
+                    ssl_handshake_timeout=LATE_HANDSHAKE_S,
+                    ssl_shutdown_timeout=SHUTDOWN_S,
+                )
+        except OSError:
+            connection.close()
 
 
 def _drop_syns(sock: socket.socket) -> None:

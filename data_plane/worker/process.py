@@ -21,6 +21,7 @@ from typing import NoReturn, assert_never
 from google.protobuf.message import DecodeError
 
 from data_plane.channel import Channel
+from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.serving import ClientFactory
 from data_plane.proxy.tables import Active, Tables
@@ -30,14 +31,21 @@ from data_plane.worker.answers import Answers, decode_answers
 from data_plane.worker.balancers import Balancers
 from data_plane.worker.build import Staging
 from data_plane.worker.catalogue import Catalogue
+from data_plane.worker.certificates import Credentials
 from data_plane.worker.faults import INTERNAL, MESSAGE_CHARACTERS_MAX, BuildFault
 from data_plane.worker.listeners import Listeners
 from data_plane.worker.moment import Moment
+from data_plane.worker.observations import Observations
 from data_plane.worker.slicing import SLICE_S, Slicer
+from data_plane.worker.telling import tell_traffic
+from data_plane.worker.tracing import trace
 from pointsman.wire.v1 import worker_pb2 as wire
+from pointsman.wire.v1.fleet_pb2 import TraceAnswer, TraceRequest
 
 STAGED_BYTES_MAX = 4 * 1024 * 1024
 """Entity bytes that may wait for their slice; beyond it the channel is not read."""
+LOADS_MAX = 2000
+"""Endpoints whose open requests are told with the counters, the busiest first."""
 ORPHAN_FINISH_S = 10.0
 """After the node process has died: time for requests in flight."""
 LOOK_EVERY_S = 0.02
@@ -69,7 +77,11 @@ class Worker:
         counters: Counters,
         listeners: Listeners,
         send: Callable[[bytes], None],
+        access_log: AccessLog | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
+        self._access_log = access_log
+        self._credentials = credentials or Credentials()
         self._active = active
         self._factory = factory
         self._counters = counters
@@ -80,8 +92,11 @@ class Worker:
         self._version = 0
         self._catalogue = Catalogue()
         self._answers = Answers()
-        self._balancers = Balancers()
+        self._observations = Observations(
+            self._send, congested=lambda: self._channel is not None and self._channel.congested
+        )
         self._slicer = Slicer(self._on_work_failed)
+        self._balancers = Balancers(report=self._observations.report, defer=self._slicer.submit)
         self._staging: Staging | None = None
         self._staged_bytes = 0
         self._staging_began = 0.0
@@ -112,6 +127,8 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._factory.stop()
+        if self._access_log is not None:
+            self._access_log.stop()
 
     def on_message(self, data: bytes) -> None:
         """One message of the node process."""
@@ -137,8 +154,18 @@ class Worker:
                     accept_for_s=message.drain.accept_for_ms / 1000,
                     finish_within_s=message.drain.finish_within_ms / 1000,
                 )
+            case "availability":
+                self._follow_verdicts(message.availability)
             case "counters_request":
-                self._count(message.counters_request.sequence)
+                if message.counters_request.traffic:
+                    self._slicer.submit(self._count_all(message.counters_request.sequence))
+                else:
+                    self._count(message.counters_request.sequence)
+            case "trace_request":
+                self._slicer.submit(self._trace(message.trace_request))
+            case "reopen_logs":
+                if self._access_log is not None:
+                    self._access_log.reopen()
             case _:
                 _log.warning("the node process sent a message of an unknown kind")
 
@@ -151,7 +178,8 @@ class Worker:
     def _begin_staging(self, begin: wire.StageBegin) -> None:
         self._drop_staging()
         base_version, version = begin.base_version, begin.snapshot.version
-        staging = Staging(version, self._catalogue, from_nothing=base_version == 0)
+        staging = Staging(version, self._catalogue, from_nothing=base_version == 0, credentials=self._credentials)
+        staging.epoch = begin.snapshot.epoch
         if base_version not in (0, self._version):
             staging.out_of_step(base_version, self._version)
         self._staging = staging
@@ -235,7 +263,9 @@ class Worker:
             _log.error("version %d is to be activated but was not prepared", activate.version)
             return
         at_ns = activate.at_monotonic_ns
-        if at_ns == 0:
+        if staging.plan is not None and staging.plan.walks:
+            self._slicer.submit(self._activate_later(activate))
+        elif at_ns == 0:
             self._swap(staging, 0)
         else:
             self._moment = Moment(at_ns, lambda: self._swap(staging, at_ns))
@@ -247,7 +277,8 @@ class Worker:
         assert plan is not None, "it comes with the tables"
         self._moment = None
         self._staging = None
-        self._balancers.carry_out(plan, self._answers)
+        deferred = self._balancers.carry_out(plan, self._answers)
+        self._balancers.use_epoch(staging.epoch)
         before = self._active.tables
         self._active.tables = tables
         swapped_ns = time.monotonic_ns()
@@ -260,10 +291,23 @@ class Worker:
                 self._phase = Phase.SERVING
                 self._own(self._open(activated), "opening")
             case Phase.SERVING | Phase.DRAINING | Phase.ENDED:
-                self._send(wire.FromWorker(activated=activated))
+                if deferred:
+                    # Not active everywhere before the large upstreams are: who was removed must not be picked then.
+                    self._slicer.submit(self._tell_later(wire.FromWorker(activated=activated)))
+                else:
+                    self._send(wire.FromWorker(activated=activated))
             case _:
                 assert_never(self._phase)
         self._slicer.submit(self._settle(staging, before, tables))
+
+    def _activate_later(self, activate: wire.Activate) -> Generator[None, None, None]:
+        """When what is staged has followed the names that were told last."""
+        self._activate(activate)
+        yield
+
+    def _tell_later(self, message: wire.FromWorker) -> Generator[None, None, None]:
+        self._send(message)
+        yield
 
     async def _open(self, activated: wire.Activated) -> None:
         await self._listeners.open()
@@ -287,8 +331,31 @@ class Worker:
             staged = self._staging.plan if self._staging is not None else None
             self._balancers.answers_changed(changed, self._answers, staged)
 
+    def _follow_verdicts(self, availability: wire.Availability) -> None:
+        self._balancers.verdicts(
+            ((told.endpoint.upstream, told.endpoint.key, told.available) for told in availability.verdicts),
+            whole=availability.whole,
+            staged=self._staging.plan if self._staging is not None else None,
+        )
+
+    def _trace(self, request: TraceRequest) -> Generator[None, None, None]:
+        try:
+            answer = yield from trace(
+                request, self._active.tables, self._factory.settings, self._balancers.upstream_name
+            )
+        except Exception as error:
+            _log.exception("a trace failed")
+            answer = TraceAnswer(id=request.id, error=f"the worker could not say: {type(error).__name__}")
+        self._send(wire.FromWorker(trace=answer))
+
+    def _count_all(self, sequence: int) -> Generator[None, None, None]:
+        yield from tell_traffic(self._counters.traffic, self._send)
+        self._count(sequence)
+
     def _count(self, sequence: int) -> None:
         counters = self._counters
+        log = self._access_log
+        loads = sorted(self._factory.loads().items(), key=lambda load: -load[1])[:LOADS_MAX]
         self._send(
             wire.FromWorker(
                 counters=wire.Counters(
@@ -299,6 +366,22 @@ class Worker:
                     in_flight=self._factory.in_flight,
                     version=self._version,
                     rss_bytes=memory.rss_bytes(),
+                    requests_malformed=counters.requests_malformed,
+                    attempts_failed=counters.attempts_failed,
+                    retries=counters.retries,
+                    errors_internal=counters.errors_internal,
+                    upstream_connections_open=counters.upstream_connections_open,
+                    upstream_connections_opened=counters.upstream_connections_opened,
+                    upstream_connections_reused=counters.upstream_connections_reused,
+                    folded=counters.traffic.folded_total,
+                    log_lines=log.written if log is not None else 0,
+                    log_lines_dropped=log.dropped + log.lost if log is not None else 0,
+                    loads=(
+                        wire.EndpointLoad(
+                            endpoint=wire.EndpointId(upstream=endpoint.upstream, key=endpoint.key), in_flight=in_flight
+                        )
+                        for endpoint, in_flight in loads
+                    ),
                 )
             )
         )
@@ -324,6 +407,9 @@ class Worker:
         if cut:
             _log.warning("%d requests were still open at the deadline and are cut", cut)
         self._factory.cut()
+        for _ in tell_traffic(self._counters.traffic, self._send):
+            pass  # the last counts: nothing else is to be done any more
+        self._count(0)
         self._send(wire.FromWorker(drained=wire.Drained(cut=cut)))
         self._phase = Phase.ENDED
         if not self._ended.done():

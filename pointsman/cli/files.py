@@ -70,8 +70,10 @@ def diff(
 def dump(
     context: typer.Context,
     file: Annotated[str, typer.Option("--file", "-f", metavar="FILE", help="Where to write; - is stdout.")] = "-",
+    *,
     select_tag: SelectTags = None,
     with_id: Annotated[bool, typer.Option("--with-id", help="Write ids of named entities too.")] = False,
+    with_keys: Annotated[bool, typer.Option("--with-keys", help="Write the private keys of certificates.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Overwrite the file if it is there.")] = False,
 ) -> None:
     """Write the gateway's configuration as a file that sync reads back."""
@@ -81,6 +83,8 @@ def dump(
         raise failure(ExitCode.CONFLICT, "the file exists", where=file, remedy="give --yes to overwrite it")
     form = "json" if session.output.format is Format.JSON or target.suffix == ".json" else "yaml"
     query = {"format": form, **_tags_query(select_tag), **({"with_ids": "true"} if with_id else {})}
+    if with_keys:
+        query["with_keys"] = "true"
     text = session.client().get("/config/dump", query).text
     if file == "-":
         session.output.text(text)

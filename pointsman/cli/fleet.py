@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
 
-from pointsman.cli.client import AdminClient
-from pointsman.cli.errors import ExitCode, failure
 from pointsman.cli.json_values import Json, JsonObject, as_object, as_objects, as_text
-from pointsman.cli.output import Format, Output, Table
+from pointsman.cli.output import Table
 from pointsman.cli.session import session_of
 from pointsman.cli.waiting import fleet_nodes, nodes_table
-
-WATCH_EVERY_S = 1.0
+from pointsman.cli.watching import watch_table
 
 
 def nodes(
@@ -25,7 +21,7 @@ def nodes(
     session = session_of(context)
     client = session.client()
     if watch:
-        _watch(client, session.output)
+        watch_table(session.output, lambda: nodes_table(fleet_nodes(client)), told_by=3, command="nodes")
         return
     found = fleet_nodes(client)
     data: list[Json] = list(found)
@@ -66,32 +62,3 @@ def status(context: typer.Context) -> None:
         ("fleet", fleet),
     ]
     session.output.data(value, table=Table(("WHAT", "IS"), rows), names=[client.address])
-
-
-def _watch(client: AdminClient, output: Output) -> None:
-    """Redraws in place on a terminal; elsewhere prints the table again whenever it changed."""
-    if output.format is not Format.TABLE:
-        raise failure(
-            ExitCode.USAGE, "--watch is for eyes", where="-o", remedy="poll `pointsman nodes -o json` instead"
-        )
-    console = output.live_console()
-    if not console.is_terminal:
-        _watch_lines(client, output)
-        return
-    from rich.live import Live
-
-    with Live(output.drawn(nodes_table(fleet_nodes(client))), console=console, auto_refresh=False) as live:
-        while True:
-            time.sleep(WATCH_EVERY_S)
-            live.update(output.drawn(nodes_table(fleet_nodes(client))), refresh=True)
-
-
-def _watch_lines(client: AdminClient, output: Output) -> None:
-    shown: list[tuple[str, ...]] = []
-    while True:
-        table = nodes_table(fleet_nodes(client))
-        facts = [(row[0], row[1], row[2]) for row in table.rows]  # the age changes always
-        if facts != shown:
-            output.table(table)
-            shown = [*facts]
-        time.sleep(WATCH_EVERY_S)

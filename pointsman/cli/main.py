@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pointsman.cli import entities, files, fleet, history, planes, switching
+from pointsman.cli import entities, files, fleet, history, planes, switching, targets, trace
 from pointsman.cli.errors import CliError, Ended, ExitCode
 from pointsman.cli.output import Format, Output
 from pointsman.cli.session import DEFAULT_ADDRESS, Session, hoist, output_format
@@ -77,12 +77,18 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     command("diff", files.diff, "diff -f blue-green.yaml --non-zero-exit-code")
     command("dump", files.dump, "dump -f saved.yaml")
     for kind in entities.KINDS:
-        group = entities.commands(kind) if completing or kind.name in arguments else typer.Typer()
+        named = completing or kind.name in arguments
+        group = entities.commands(kind) if named else typer.Typer()
+        if named and kind is entities.UPSTREAM:
+            targets.add_upstream_commands(group)
+        elif named and kind is entities.TARGET:
+            targets.add_target_commands(group)
         app.add_typer(group, name=kind.name, help=f"List and change {kind.collection}.")
     command("switch", switching.switch, 'switch example-service --to green --reason "release 2.7.1"')
     command("nodes", fleet.nodes, "nodes --watch")
     command("status", fleet.status, "status -o json")
     command("history", history.history, "history --size 20")
+    command("trace", trace.trace, "trace GET http://shop.example/cart -H x-a:1")
     return app
 
 

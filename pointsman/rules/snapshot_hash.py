@@ -14,7 +14,7 @@ Two levels, so that one change in 100,000 entities hashes about a hundred hashes
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 BUCKETS = 1024
 EMPTY_BUCKET = bytes(32)
@@ -36,43 +36,31 @@ def entity_hash(body: bytes) -> bytes:
 
 
 class SnapshotHash:
-    """The hashes of a changing set of entities.
-
-    Between two calls of `root` only the buckets that were touched are remembered; their hashes are made at the second.
-    """
+    """The hash of a changing set of entities that somebody else keeps by bucket."""
 
     def __init__(self) -> None:
-        self._entities: list[dict[Key, bytes]] = [{} for _ in range(BUCKETS)]
         self._buckets = [EMPTY_BUCKET] * BUCKETS
-        self._touched: set[int] = set()
-        self._root = hashlib.sha256(EMPTY_BUCKET * BUCKETS).digest()
+        self._root: bytes | None = None
 
-    def put(self, key: Key, hashed: bytes) -> None:
-        """Add an entity's hash or replace it."""
-        bucket = bucket_of(key)
-        self._entities[bucket][key] = hashed
-        self._touched.add(bucket)
-
-    def remove(self, key: Key) -> None:
-        """Take an entity out; it need not be there."""
-        bucket = bucket_of(key)
-        if self._entities[bucket].pop(key, None) is not None:
-            self._touched.add(bucket)
+    def put(self, bucket: int, entity_hashes: Iterable[bytes]) -> None:
+        """Say which entities are in a bucket now."""
+        ordered = sorted(entity_hashes)
+        self._buckets[bucket] = hashlib.sha256(b"".join(ordered)).digest() if ordered else EMPTY_BUCKET
+        self._root = None
 
     def root(self) -> bytes:
         """Return the snapshot hash of what is in now."""
-        if self._touched:
-            for bucket in self._touched:
-                hashes = self._entities[bucket].values()
-                self._buckets[bucket] = hashlib.sha256(b"".join(sorted(hashes))).digest() if hashes else EMPTY_BUCKET
-            self._touched.clear()
+        if self._root is None:
             self._root = hashlib.sha256(b"".join(self._buckets)).digest()
         return self._root
 
 
 def snapshot_hash(entities: Mapping[Key, bytes]) -> bytes:
     """Return the snapshot hash of entity bytes by key."""
-    hashes = SnapshotHash()
+    by_bucket: dict[int, list[bytes]] = {}
     for key, body in entities.items():
-        hashes.put(key, entity_hash(body))
+        by_bucket.setdefault(bucket_of(key), []).append(entity_hash(body))
+    hashes = SnapshotHash()
+    for bucket, members in by_bucket.items():
+        hashes.put(bucket, members)
     return hashes.root()

@@ -17,8 +17,10 @@ RUNNERS: Mapping[str, str] = MappingProxyType(
     {
         "admin": "tests.conformance.admin:main",
         "balancer": "tests.conformance.balancer:main",
+        "malformed": "tests.conformance.malformed:main",
         "proxy": "tests.conformance.proxy:main",
         "router": "tests.conformance.router:main",
+        "upstream-malformed": "tests.conformance.upstream_malformed:main",
     }
 )
 """Name -> module:function; the function takes the remaining arguments and returns the exit code."""

@@ -4,8 +4,8 @@
 
 Lines of kind `admin` set the gateway up and are all sent, in order; `proxy` lines are requests whose answer and whose
 form at the upstream count; `dist` lines are many requests of which the counts per upstream count. The upstreams are
-real servers (`recorded_upstreams.py`), the ports are the kernel's, the node has one worker, and nothing listens where it
-looks for a nameserver. The accepted list names differences that we want, with the reason and what differs.
+real servers (`recorded_upstreams.py`), the ports are the kernel's, the node has one worker, and nothing listens where
+it looks for a nameserver. The accepted list names differences that we want, with the reason and what differs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import http.client
 import json
 import re
@@ -37,6 +38,8 @@ PROXY_PORT = 18000
 TIMEOUT_S = 30.0
 PASSIVE_SETTLE_S = 0.03
 """A verdict takes up to 10 ms from the request that causes it to the workers."""
+
+HEALTH_SETTLE_S = 3.0
 
 _PORT = re.compile(r"(?<![\w.])190\d\d(?![\w.])")
 
@@ -72,7 +75,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A difference that is meant. Texts are patterns that must match somewhere; each difference needs one of `differs`."""
+    """A difference that is meant. Texts are patterns that must match somewhere; all that differs needs a `differs`."""
 
     reason: str
     differs: tuple[str, ...]
@@ -104,9 +107,7 @@ class Accepted:
 def read_accepted(path: Path) -> list[Accepted]:
     """The accepted list: YAML or JSON, a list of mappings with the fields of `Accepted`."""
     rows = yaml.safe_load(path.read_text()) or []
-    return [
-        Accepted(**{name: tuple(value) if name == "differs" else value for name, value in row.items()}) for row in rows
-    ]
+    return [Accepted(**{**row, "differs": tuple(row["differs"])}) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +205,21 @@ class Replay:
         passed: Counter[str] = Counter()
         total: Counter[str] = Counter()
         for line, following in zip(lines, [*lines[1:], None], strict=True):
-            if line.kind == "admin":
+            if line.kind == "admin" and not _asks_for_health(line):
                 self._set_up(line, settle=following is None or following.kind != "admin")
                 continue
             if groups and line.group not in groups:
                 continue
             total[line.group] += 1
-            found = self._proxied(line) if line.kind == "proxy" else self._distributed(line)
+            match line.kind:
+                case "proxy":
+                    found = self._proxied(line)
+                case "dist":
+                    found = self._distributed(line)
+                case "admin":
+                    found = self._health(line)
+                case other:
+                    found = [f"a line of kind {other!r}, which is not known here"]
             row = next((row for row in self._accepted if row.covers(line, found)), None) if found else None
             if row is not None:
                 self._lines.append(f"accepted {line.label}: {row.reason}")
@@ -226,14 +235,16 @@ class Replay:
     def _set_up(self, line: Line, *, settle: bool) -> None:
         """Sends a write; the last one before requests waits until the node runs it and probes have spoken."""
         to_ours = self._gateway.ports.items()
-        path = self._in_our_ids(mapped(line.text("path"), to_ours))
-        body = None if line.raw.get("body") is None else mapped(json.dumps(line.raw["body"]), to_ours)
+        recorded = parsed(line.text("response"))
+        path, tree = _with_recorded_id(line, recorded)
+        path = self._in_our_ids(mapped(path, to_ours))
+        body = None if tree is None else self._in_our_ids(mapped(json.dumps(tree), to_ours))
         connection = http.client.HTTPConnection(*self._gateway.admin, timeout=TIMEOUT_S)
         with contextlib.closing(connection):
             connection.request(
                 line.text("method"),
                 path,
-                body=None if body is None else self._in_our_ids(body),
+                body=body,
                 headers={"Content-Type": "application/json"},
             )
             answer = connection.getresponse()
@@ -244,7 +255,6 @@ class Replay:
                 f"set-up, line {line.number}: {line.text('method')} {path}: status {line.raw['status']} expected, "
                 f"{answer.status} came: {text[:300]}"
             )
-        recorded = parsed(line.text("response"))
         self._entities.learn(line.text("path"), recorded)
         ours, theirs = _below(parsed(text), "id"), _below(recorded, "id")
         if isinstance(ours, str) and isinstance(theirs, str):
@@ -253,6 +263,26 @@ class Replay:
             _await_version(self._gateway.status, self._version)
         if settle and self._entities.probe_interval_s:
             time.sleep(3 * self._entities.probe_interval_s + 0.5)
+
+    def _health(self, line: Line) -> list[str]:
+        """Asks for an upstream's health until the words are the recorded ones, or for long enough."""
+        path = self._in_our_ids(mapped(line.text("path"), self._gateway.ports.items()))
+        to_recorded = [(ours, theirs) for theirs, ours in self._gateway.ports.items()]
+        expected = _words(parsed(line.text("response")))
+        end = time.monotonic() + HEALTH_SETTLE_S
+        while True:
+            connection = http.client.HTTPConnection(*self._gateway.admin, timeout=TIMEOUT_S)
+            with contextlib.closing(connection):
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                text = mapped(answer.read().decode(), to_recorded)
+            if answer.status != line.raw["status"]:
+                return [f"status {line.raw['status']} expected, {answer.status} came: {text[:300]}"]
+            if (came := _words(parsed(text))) == expected:
+                return []
+            if time.monotonic() > end:
+                return [f"health: {expected} expected, {came} came"]
+            time.sleep(0.05)
 
     def _in_our_ids(self, text: str) -> str:
         for theirs, ours in self._ids.items():
@@ -275,6 +305,10 @@ class Replay:
             tuple((name, value) for name, value in recorded_headers),
             line.text("response_body"),
         )
+        if self._entities.upstream_of(line.text("host")):
+            # Which of the targets a single request goes to is nobody's promise.
+            time.sleep(PASSIVE_SETTLE_S if _judges_traffic(self._entities.upstream_of(line.text("host"))) else 0)
+            recorded, ours = _at_any_port(recorded), _at_any_port(ours)
         return differences(recorded, ours, head=line.text("method") == "HEAD")
 
     def _distributed(self, line: Line) -> list[str]:
@@ -330,6 +364,32 @@ class Replay:
         return Answer(response.status, told, mapped(text, to_recorded))
 
 
+def _asks_for_health(line: Line) -> bool:
+    return line.text("method") == "GET" and re.search(r"/health/?(\?|$)", line.text("path")) is not None
+
+
+def _words(report: Json) -> dict[str, Json]:
+    """The words of a health report: by target, or of the whole upstream."""
+    data = _below(report, "data")
+    if isinstance(data, list):
+        return {str(_below(item, "target")): _below(item, "health") for item in data}
+    return {name: _below(data, name) for name in ("health", "balancer_health")}
+
+
+def _at_any_port(answer: Answer) -> Answer:
+    return dataclasses.replace(answer, text=_PORT.sub("19000", answer.text))
+
+
+def _with_recorded_id(line: Line, recorded: Json) -> tuple[str, Json]:
+    """The path and the body of a write; a route that is put by its name keeps its recorded id, which decides ties."""
+    path, body, route_id = line.text("path"), line.raw.get("body"), _below(recorded, "id")
+    parts = path.strip("/").split("/")
+    is_new_route = line.text("method") == "PUT" and len(parts) == 2 and parts[0] == "routes"
+    if not is_new_route or not isinstance(body, dict) or not isinstance(route_id, str):
+        return path, body
+    return f"/routes/{route_id}", {"name": parts[1]} | body
+
+
 def _hash_input(upstream: _Tree, note: str) -> tuple[str, list[tuple[str, str]]]:
     """The path and the headers that carry the key which a line's note names; notes of more than one word are prose."""
     key = "" if " " in note else note
@@ -353,7 +413,9 @@ def read_lines(file: Path) -> list[Line]:
 
 
 def _recorded_ports(lines: Iterable[Line]) -> set[int]:
-    return {int(port) for line in lines for port in _PORT.findall(json.dumps([line.raw.get("body"), line.raw.get("dist")]))}
+    return {
+        int(port) for line in lines for port in _PORT.findall(json.dumps([line.raw.get("body"), line.raw.get("dist")]))
+    }
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def differences(recorded: Answer, ours: Answer, *, head: bool) -> list[str]:
     if recorded.status != ours.status:
         return [f"status {recorded.status} expected, {ours.status} came: {ours.text[:300]}"]
     found = _header_differences("header", recorded.headers, ours.headers)
-    length = dict((name.lower(), value) for name, value in ours.headers).get("content-length")
+    length = {name.lower(): value for name, value in ours.headers}.get("content-length")
     if not head and length is not None and int(length) != len(ours.text.encode("latin-1")):
         found.append(f"header content-length: {length} for {len(ours.text)} octets")
     return found + _body_differences(recorded.text, ours.text)
@@ -44,10 +44,10 @@ def differences(recorded: Answer, ours: Answer, *, head: bool) -> list[str]:
 
 def _header_differences(what: str, recorded: Pairs, ours: Pairs) -> list[str]:
     expected, came = _lines(recorded), _lines(ours)
-    found = []
-    for name in sorted({name for name, _ in (expected - came) + (came - expected)}):
-        found.append(f"{what} {name}: {_values(expected, name)} expected, {_values(came, name)} came")
-    return found
+    return [
+        f"{what} {name}: {_values(expected, name)} expected, {_values(came, name)} came"
+        for name in sorted({name for name, _ in (expected - came) + (came - expected)})
+    ]
 
 
 def _lines(headers: Pairs) -> Counter[tuple[str, str]]:

@@ -117,6 +117,18 @@ async def test_a_failed_unit_leaves_nothing(store: Store) -> None:
     assert await store.head() == 2
 
 
+async def test_a_unit_may_fail_with_anything(store: Store) -> None:
+    def exhausted(tx: Transaction) -> None:
+        editor.create(tx, "services", {"host": "x"}, now=NOW)
+        next(iter(()))
+
+    results = await asyncio.gather(
+        store.write(exhausted, ORIGIN), create(store, "services", host="x"), return_exceptions=True
+    )
+    assert isinstance(results[0], RuntimeError)
+    assert await store.head() == len(await everything(store)) == 1
+
+
 async def test_one_failing_unit_costs_others_nothing(store: Store) -> None:
     """Queued together they may share a commit; each still stands or falls alone."""
     results = await asyncio.gather(

@@ -219,6 +219,7 @@ def test_a_reader_that_has_seen_enough(admin: FakeAdmin) -> None:
 
 def test_watch_is_for_eyes(admin: FakeAdmin) -> None:
     assert main(["nodes", "--watch", "-o", "json", "--addr", admin.address]) == 64
+    assert main(["upstream", "health", "u", "--watch", "-o", "json", "--addr", admin.address]) == 64
 
 
 @pytest.mark.parametrize(("command", "module"), [("control-plane", "control_plane"), ("data-plane", "data_plane")])

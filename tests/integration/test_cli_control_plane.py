@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +13,10 @@ import pytest
 
 from control_plane.admin.server import AdminServer
 from control_plane.entities.types import EntityBody
+from control_plane.fleet.health import TargetVerdict
 from control_plane.fleet.nodes import NodeState, NodeView, SyncStatus
+from control_plane.fleet.timing import Times
+from control_plane.fleet.tracing import NoNode, Question
 from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
 from control_plane.store.contract import Store
 from control_plane.store.sqlite import open_sqlite
@@ -64,6 +67,26 @@ class TwoNodes:
 
     def data_planes(self) -> Sequence[EntityBody]:
         return []
+
+    def live_nodes(self) -> Mapping[str, str]:
+        return {}
+
+    def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
+        return None
+
+    def loads_age_s(self) -> float | None:
+        return None
+
+    @property
+    def published(self) -> int:
+        return 0
+
+    @property
+    def gather_times(self) -> Times:
+        return Times()
+
+    async def trace(self, question: Question, *, node: str | None, timeout_s: float) -> tuple[str, str, EntityBody]:
+        raise NoNode("no node is live")
 
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
         self.waited.append((version, timeout_s))

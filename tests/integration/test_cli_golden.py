@@ -210,6 +210,61 @@ VERSIONS: JsonObject = {
     "next": None,
 }
 
+TRACED: JsonObject = {
+    "node": {"node_id": "00000001-0000-4000-8000-000000000000", "hostname": "dp-1"},
+    "request": {
+        "method": "GET",
+        "scheme": "http",
+        "host": "a.example",
+        "target": "/shop/1?x=1",
+        "port": 80,
+        "sni": None,
+    },
+    "version": 9,
+    "routes": 3,
+    "status": None,
+    "message": "",
+    "path": "/shop/1",
+    "matched_path": "/shop",
+    "captures": {"1": "shop"},
+    "route": {"id": ROUTE["id"], "name": "example-route", "service": {"id": SERVICE["id"], "name": "example-service"}},
+    "upstream": {
+        "method": "GET",
+        "protocol": "http",
+        "path": "/anything/1?x=1",
+        "host": None,
+        "name": "blue",
+        "endpoints": [
+            {
+                "ip": "192.168.34.15",
+                "port": 80,
+                "host": "192.168.34.15",
+                "weight": 100,
+                "available": True,
+                "in_flight": 3,
+                "host_sent": "192.168.34.15",
+            }
+        ],
+        "endpoints_total": 1,
+        "error": "",
+    },
+    "near": [
+        {
+            "route": {"id": "22222222-2222-4222-8222-333333333333", "name": "everything", "service": None},
+            "failures": [],
+            "outranked": "the winner has: longer path",
+        },
+        {
+            "route": {"id": "22222222-2222-4222-8222-444444444444", "name": None, "service": None},
+            "failures": [
+                {"field": "methods", "wants": "POST, PUT", "has": "GET"},
+                {"field": "headers.x-b", "wants": "1", "has": ""},
+            ],
+            "outranked": "",
+        },
+    ],
+}
+
 FILE = str(EXAMPLES / "blue-green.yaml")
 SERVICES = f"/services?size={1000}"
 PATCH = "/services/example-service"
@@ -252,6 +307,100 @@ def waited(total: int, *lagging: JsonObject) -> JsonObject:
 
 FLEET = page(node(1), node(2))
 
+
+def word(number: int, health: str, reason: str = "") -> JsonObject:
+    return {
+        "node_id": node(number)["node_id"],
+        "hostname": f"dp-{number}",
+        "health": health,
+        "since": 1700000000,
+        "reason": reason,
+    }
+
+
+def seen_target(place: str, *, open_now: int = 0, **facts: Json) -> JsonObject:
+    ip, _, port = place.partition(":")
+    return {
+        "id": TARGET["id"],
+        "target": place,
+        "weight": 100,
+        "failover": False,
+        "former_weight": None,
+        "health": "HEALTHY",
+        "disagreement": False,
+        "dns": "A",
+        "in_flight": open_now,
+        "in_flight_by_node": {str(node(1)["node_id"]): open_now} if open_now else {},
+        "manual": [],
+        "addresses": [
+            {
+                "ip": ip,
+                "port": int(port),
+                "weight": 100,
+                "health": "HEALTHY",
+                "verdict": "all",
+                "nodes": [word(1, "HEALTHY"), word(2, "HEALTHY")],
+                "nodes_omitted": 0,
+                "dissenting": [],
+            }
+        ],
+        "unresolved": [],
+        **facts,
+    }
+
+
+def seen_health(*targets: JsonObject, live: int = 2, reporting: int = 2) -> JsonObject:
+    return {
+        "upstream": {"id": UPSTREAM["id"], "name": "blue"},
+        "health": "HEALTHY",
+        "balancer_health": "HEALTHY",
+        "nodes": {"live": live, "reporting": reporting},
+        "disagreement": any(target["disagreement"] is True for target in targets),
+        "in_flight": 3,
+        "in_flight_s_ago": 0.0,
+        "targets": list(targets),
+    }
+
+
+SPLIT = seen_target(
+    "10.0.0.2:80",
+    disagreement=True,
+    health="UNHEALTHY",
+    addresses=[
+        {
+            "ip": "10.0.0.2",
+            "port": 80,
+            "weight": 100,
+            "health": "UNHEALTHY",
+            "verdict": "some",
+            "nodes": [word(2, "HEALTHY"), word(1, "UNHEALTHY", "active tcp failure")],
+            "nodes_omitted": 0,
+            "dissenting": [node(2)["node_id"]],
+        }
+    ],
+)
+BY_HAND = seen_target(
+    "10.0.0.3:80",
+    weight=0,
+    former_weight=50,
+    failover=True,
+    manual=[{"address": None, "healthy": False, "until": 1700000600}],
+)
+UNRESOLVED = seen_target(
+    "api.test:80",
+    health="DNS_ERROR",
+    addresses=[],
+    unresolved=[{"node_id": node(1)["node_id"], "hostname": "dp-1", "error": "3 name error"}],
+)
+HEALTH = "/fleet/upstreams/blue/health"
+ONE_TARGET = "192.168.34.15:80"
+DRAIN = "/fleet/upstreams/blue/targets/192.168.34.15%3A80/drain"
+READY = "/fleet/upstreams/blue/targets/192.168.34.15%3A80/ready"
+AT_TARGET = "/upstreams/blue/targets/192.168.34.15%3A80"
+DRAINED: JsonObject = {**TARGET, "weight": 0}
+IDLE = seen_health(seen_target(ONE_TARGET))
+BUSY = seen_health(seen_target(ONE_TARGET, open_now=2))
+
 CASES = [
     Case("service-list", ["service", "list"], lambda a: a.answer("GET", SERVICES, page(SERVICE, NAMELESS)),
          ("table", "json", "yaml", "name")),
@@ -284,6 +433,30 @@ CASES = [
          lambda a: a.answer("GET", "/upstreams/blue/targets/%5B%3A%3A1%5D%3A80", NOT_FOUND, status=404)),
     Case("target-set", ["target", "set", "192.168.34.15:80", "weight=1", "-u", "blue"],
          lambda a: a.answer("PATCH", "/upstreams/blue/targets/192.168.34.15%3A80", TARGET, version=9)),
+    Case("upstream-health", ["upstream", "health", "blue"],
+         lambda a: a.answer("GET", HEALTH, seen_health(seen_target("10.0.0.1:80", open_now=3), SPLIT, BY_HAND,
+                                                       UNRESOLVED)), ("table", "json", "name")),
+    Case("upstream-health-unknown", ["upstream", "health", "blue"],
+         lambda a: a.answer("GET", HEALTH, seen_health(seen_target("10.0.0.1:80", health=None, addresses=[]), live=0,
+                                                       reporting=0)), ("table",)),
+    Case("upstream-health-missing", ["upstream", "health", "nope"],
+         lambda a: a.answer("GET", "/fleet/upstreams/nope/health", NOT_FOUND, status=404)),
+    Case("target-drain", ["target", "drain", ONE_TARGET, "-u", "blue"],
+         lambda a: a.answer("PUT", DRAIN, DRAINED, version=9).answer("GET", HEALTH, BUSY)),
+    Case("target-drain-waited", ["target", "drain", ONE_TARGET, "-u", "blue", "--wait", "5"],
+         lambda a: a.answer("PUT", DRAIN, DRAINED, version=9).answer("GET", HEALTH, IDLE)),
+    Case("target-drain-timed-out", ["target", "drain", ONE_TARGET, "-u", "blue", "--wait", "0"],
+         lambda a: a.answer("PUT", DRAIN, DRAINED, version=9).answer("GET", HEALTH, BUSY)),
+    Case("target-drain-missing", ["target", "drain", ONE_TARGET, "-u", "blue"],
+         lambda a: a.answer("PUT", DRAIN, NOT_FOUND, status=404)),
+    Case("target-ready", ["target", "ready", ONE_TARGET, "-u", "blue", "--wait", "5"],
+         lambda a: a.answer("PUT", READY, TARGET, version=9)),
+    Case("target-weight", ["target", "weight", ONE_TARGET, "100", "-u", "blue"],
+         lambda a: a.answer("PATCH", AT_TARGET, TARGET, version=9)),
+    Case("target-unhealthy", ["target", "unhealthy", ONE_TARGET, "-u", "blue", "--ttl", "600", "--wait", "5"],
+         lambda a: a.answer("PUT", f"{AT_TARGET}/unhealthy?ttl=600", status=204, version=9)),
+    Case("target-healthy", ["target", "healthy", ONE_TARGET, "-u", "blue", "--address", ONE_TARGET],
+         lambda a: a.answer("PUT", f"{AT_TARGET}/192.168.34.15%3A80/healthy", status=204, version=9)),
     Case("sync", ["sync", "-f", FILE], lambda a: a.answer("POST", "/config/sync", SUMMARY, version=9),
          ("table", "json", "name")),
     Case("sync-waited", ["sync", "-f", FILE, "--wait", "5"],
@@ -327,6 +500,15 @@ CASES = [
                     .answer("GET", "/versions?size=1", VERSIONS)
                     .answer("GET", "/fleet/nodes", page(node(1), node(2), node(3, state="lagging")))),
     Case("history", ["history"], lambda a: a.answer("GET", "/versions?size=20", VERSIONS), ("table", "json", "name")),
+    Case("trace", ["trace", "GET", "http://a.example/shop/1?x=1", "-H", "x-a: 1", "-H", "x-a: 2", "--node", "dp-1"],
+         lambda a: a.answer("POST", "/fleet/trace", TRACED), ("table", "json", "name")),
+    Case("trace-no-route", ["trace", "POST", "https://b.example/", "--sni", "b.example"],
+         lambda a: a.answer("POST", "/fleet/trace", {**TRACED, "route": None, "upstream": None, "captures": {},
+                                                     "matched_path": "", "path": "/", "status": 404,
+                                                     "message": "no Route matched with those values"})),
+    Case("trace-no-node", ["trace", "GET", "http://a.example/"],
+         lambda a: a.answer("POST", "/fleet/trace",
+                            {"message": "no node is live; only a node can say, see /fleet/nodes"}, status=503)),
     Case("denied", ["history"],
          lambda a: a.answer("GET", "/versions?size=20", {"message": "no such token"}, status=403)),
     Case("server-error", ["history"],
@@ -345,6 +527,7 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdmin]:
     for module in (files, switching):
         monkeypatch.setattr(module, "time", FakeTime(ticks))
     monkeypatch.setattr("pointsman.cli.entities.time", FakeTime(ticks))
+    monkeypatch.setattr("pointsman.cli.targets.time", FakeTime(ticks))
     with FakeAdmin() as fake:
         yield fake
     monkeypatch.undo()
@@ -359,6 +542,12 @@ class FakeTime:
 
     def monotonic(self) -> float:
         return next(self._ticks) * 0.0125
+
+    def gmtime(self, at: float) -> time.struct_time:
+        return time.gmtime(at)
+
+    def strftime(self, form: str, at: time.struct_time) -> str:
+        return time.strftime(form, at)
 
 
 @pytest.mark.parametrize(("case", "form"), [pytest.param(c, f, id=f"{c.name}-{f}") for c in CASES for f in c.formats])

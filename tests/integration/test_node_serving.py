@@ -156,7 +156,10 @@ async def test_targets_by_name_follow_the_nameserver(tmp_path: Path, blue: TinyU
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        (("--proxy-listen=127.0.0.1:0 ssl",), 2, "TLS is not there yet"),
+        (("--proxy-listen=127.0.0.1:0 http2",), 2, "HTTP/2 is not there yet"),
+        (("--ssl-cipher-suite=best",), 2, "ssl_cipher_suite"),
+        (("--ssl-protocols=SSLv3",), 2, "ssl_protocols"),
+        (("--proxy-listen=127.0.0.1:0 ssl", "--ssl-cert=/none.pem", "--ssl-cert-key=/none.key"), 2, "/none.pem"),
         (("--proxy-listen=127.0.0.1:0 fast",), 2, "unknown flag 'fast'"),
         (("--proxy-listen=off",), 2, "nothing to serve"),
         (("--proxy-listen=192.0.2.1:8000",), 1, "can't bind 192.0.2.1:8000"),

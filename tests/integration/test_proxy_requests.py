@@ -12,7 +12,7 @@ import pytest
 
 from data_plane.model import HeaderCondition, ServiceConfig
 from data_plane.proxy.settings import ProxySettings
-from tests.support.echo_upstream import EchoSettings, start_echo
+from tests.support.echo_upstream import EchoSettings, echo_running
 from tests.support.proxying import Client, Rig, proxy_to, route_to_first, until, upstream_of
 
 
@@ -20,9 +20,8 @@ from tests.support.proxying import Client, Rig, proxy_to, route_to_first, until,
 async def echo() -> AsyncIterator[tuple[int, EchoSettings]]:
     settings = EchoSettings(colour="blue", instance="blue-1")
     settings.keep_heads = True
-    server = await start_echo(settings)
-    yield server.sockets[0].getsockname()[1], settings
-    server.close()
+    async with echo_running(settings) as port:
+        yield port, settings
 
 
 @pytest.fixture

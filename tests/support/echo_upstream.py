@@ -20,7 +20,9 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import cast
 
 from typing_extensions import override
 
@@ -45,6 +47,7 @@ class EchoSettings:
         self.aborted = 0
         self.seen: list[bytes] = []
         self.keep_heads = False
+        self.open: set[EchoConnection] = set()
 
 
 class EchoConnection(asyncio.Protocol):
@@ -66,13 +69,14 @@ class EchoConnection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self._settings.connections += 1
+        self._settings.open.add(self)
         self._resumed.set()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
+        self._settings.open.discard(self)
         if self._busy or self._head is not None:
             self._settings.aborted += 1
         if self._task is not None:
@@ -239,6 +243,21 @@ async def start_echo(settings: EchoSettings, *, host: str = "127.0.0.1", port: i
     """Listen and answer; the caller closes the server. The port is that of `server.sockets[0]`."""
     factory: Callable[[], EchoConnection] = lambda: EchoConnection(settings)  # noqa: E731
     return await asyncio.get_running_loop().create_server(factory, host, port)
+
+
+@asynccontextmanager
+async def echo_running(settings: EchoSettings | None = None) -> AsyncIterator[int]:
+    """Answer on a port of the kernel's choice, which is yielded; ends with every connection closed."""
+    settings = settings or EchoSettings()
+    server = await start_echo(settings)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for connection in list(settings.open):
+            connection.transport.abort()
+        while settings.open:
+            await asyncio.sleep(0.001)
 
 
 async def _main() -> None:

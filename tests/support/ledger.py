@@ -229,7 +229,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def report(ledger: Ledger) -> str:
-    """The ledger as text at 80 columns."""
+    """The ledger as text at 100 columns."""
     lines = [
         f"sent {ledger.sent}   answered once {ledger.answered_once}   lost {len(ledger.lost)}   "
         f"doubled {ledger.doubled + ledger.stray}   violations of order {len(ledger.violations)}",
@@ -253,7 +253,7 @@ def report(ledger: Ledger) -> str:
     answered = sorted((switch.answered - switch.asked) * 1000 for switch in ledger.switches)
     if answered:
         lines.append(
-            f"switches     {len(answered)}: PATCH answered with every node switched after p50 "
+            f"switches     {len(answered)}: PATCH to all nodes switched p50 "
             f"{percentile(answered, 0.5):.1f} ms   p99 {percentile(answered, 0.99):.1f} ms   max {answered[-1]:.1f} ms"
         )
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from data_plane.balancer.endpoint import Endpoint, NoEndpoint, Reason
 from data_plane.model import RouteConfig, ServiceConfig
+from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.serving import ClientFactory, client_factory
 from data_plane.proxy.settings import ProxySettings
@@ -33,7 +34,9 @@ class HandBalancer:
         self.in_flight = 0
         self._next = 0
 
-    def pick(self, tried: Sequence[Endpoint]) -> Endpoint:
+    plain = True
+
+    def pick(self, tried: Sequence[Endpoint], key: bytes = b"") -> Endpoint:
         if not self.endpoints:
             raise no_endpoint()
         for _ in self.endpoints:
@@ -206,26 +209,30 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 @asynccontextmanager
 async def upstream_of(handler: Handler) -> AsyncIterator[int]:
     """Run a handler as a raw upstream; yields its port. Connections are closed when the handler returns."""
-    open_writers: set[asyncio.StreamWriter] = set()
+    tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_writers.add(writer)
         try:
             await handler(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            open_writers.discard(writer)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(serve(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=1 << 20)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        for writer in list(open_writers):
-            writer.transport.abort()
-        await server.wait_closed()
+        for task in list(tasks):
+            task.cancel()
+        await until(lambda: not tasks)
+        await asyncio.sleep(0.01)  # the transports close in the iteration after
 
 
 @asynccontextmanager
@@ -235,6 +242,7 @@ async def proxy_to(
     service: ServiceConfig | None = None,
     routes: Sequence[RouteConfig] | None = None,
     host_header: str = "",
+    access_log: AccessLog | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a proxy whose one service has endpoints at the ports."""
     loop = asyncio.get_running_loop()
@@ -243,7 +251,7 @@ async def proxy_to(
     tables = Tables(7, router_of(routes if routes is not None else [route_to_first()]), {"s": runtime})
     active = Active(tables)
     counters = Counters()
-    factory = client_factory(active, settings or ProxySettings(), loop, counters)
+    factory = client_factory(active, settings or ProxySettings(), loop, counters, access_log=access_log)
     factory.start()
     server = await loop.create_server(factory, "127.0.0.1", 0)
     try:
@@ -252,6 +260,6 @@ async def proxy_to(
         server.close()
         factory.cut()
         factory.stop()
-        await until(lambda: factory.connections == 0)
+        await until(lambda: factory.connections == 0 and counters.upstream_connections_open == 0)
         assert counters.in_flight == 0
         assert balancer.in_flight == 0

@@ -56,36 +56,40 @@ class SnapshotRef(_message.Message):
     def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., snapshot_hash: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health")
+    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     beat: Beat
     applied: Applied
     rejected: Rejected
     leaving: Leaving
     health: HealthReport
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ...) -> None: ...
+    trace: TraceAnswer
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ...) -> None: ...
 
 class PlaneMessage(_message.Message):
-    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health")
+    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     HEALTH_REQUEST_FIELD_NUMBER: _ClassVar[int]
     FLEET_HEALTH_FIELD_NUMBER: _ClassVar[int]
+    TRACE_REQUEST_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     beat_ack: BeatAck
     goodbye: Goodbye
     health_request: HealthRequest
     fleet_health: FleetHealth
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ...) -> None: ...
+    trace_request: TraceRequest
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ..., trace_request: _Optional[_Union[TraceRequest, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("node_id", "hostname", "software", "protocol_min", "protocol_max", "schema_level", "labels", "running", "boot_id", "snapshot_bytes_max", "workers", "proxy_addresses", "status_address")
@@ -319,3 +323,134 @@ class Goodbye(_message.Message):
     reconnect_max: _duration_pb2.Duration
     permanent: bool
     def __init__(self, reason: _Optional[str] = ..., reconnect_min: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reconnect_max: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., permanent: _Optional[bool] = ...) -> None: ...
+
+class TraceRequest(_message.Message):
+    __slots__ = ("id", "method", "scheme", "target", "port", "sni", "headers")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    SCHEME_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    SNI_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    method: str
+    scheme: str
+    target: bytes
+    port: int
+    sni: str
+    headers: _containers.RepeatedCompositeFieldContainer[TraceHeader]
+    def __init__(self, id: _Optional[int] = ..., method: _Optional[str] = ..., scheme: _Optional[str] = ..., target: _Optional[bytes] = ..., port: _Optional[int] = ..., sni: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[TraceHeader, _Mapping]]] = ...) -> None: ...
+
+class TraceHeader(_message.Message):
+    __slots__ = ("name", "value")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class TraceAnswer(_message.Message):
+    __slots__ = ("id", "error", "version", "status", "message", "route", "path", "matched_path", "captures", "near", "routes", "upstream")
+    class CapturesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    MATCHED_PATH_FIELD_NUMBER: _ClassVar[int]
+    CAPTURES_FIELD_NUMBER: _ClassVar[int]
+    NEAR_FIELD_NUMBER: _ClassVar[int]
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    error: str
+    version: int
+    status: int
+    message: str
+    route: TraceRoute
+    path: str
+    matched_path: str
+    captures: _containers.ScalarMap[str, str]
+    near: _containers.RepeatedCompositeFieldContainer[TraceNear]
+    routes: int
+    upstream: TraceUpstream
+    def __init__(self, id: _Optional[int] = ..., error: _Optional[str] = ..., version: _Optional[int] = ..., status: _Optional[int] = ..., message: _Optional[str] = ..., route: _Optional[_Union[TraceRoute, _Mapping]] = ..., path: _Optional[str] = ..., matched_path: _Optional[str] = ..., captures: _Optional[_Mapping[str, str]] = ..., near: _Optional[_Iterable[_Union[TraceNear, _Mapping]]] = ..., routes: _Optional[int] = ..., upstream: _Optional[_Union[TraceUpstream, _Mapping]] = ...) -> None: ...
+
+class TraceRoute(_message.Message):
+    __slots__ = ("id", "name", "service_id", "service_name")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_NAME_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    service_id: str
+    service_name: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., service_id: _Optional[str] = ..., service_name: _Optional[str] = ...) -> None: ...
+
+class TraceNear(_message.Message):
+    __slots__ = ("route", "failures", "outranked")
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    OUTRANKED_FIELD_NUMBER: _ClassVar[int]
+    route: TraceRoute
+    failures: _containers.RepeatedCompositeFieldContainer[TraceFailure]
+    outranked: str
+    def __init__(self, route: _Optional[_Union[TraceRoute, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[TraceFailure, _Mapping]]] = ..., outranked: _Optional[str] = ...) -> None: ...
+
+class TraceFailure(_message.Message):
+    __slots__ = ("field", "wants", "has")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    WANTS_FIELD_NUMBER: _ClassVar[int]
+    HAS_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    wants: str
+    has: str
+    def __init__(self, field: _Optional[str] = ..., wants: _Optional[str] = ..., has: _Optional[str] = ...) -> None: ...
+
+class TraceUpstream(_message.Message):
+    __slots__ = ("method", "protocol", "path", "host", "name", "endpoints", "endpoints_total", "error")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    protocol: str
+    path: str
+    host: str
+    name: str
+    endpoints: _containers.RepeatedCompositeFieldContainer[TraceEndpoint]
+    endpoints_total: int
+    error: str
+    def __init__(self, method: _Optional[str] = ..., protocol: _Optional[str] = ..., path: _Optional[str] = ..., host: _Optional[str] = ..., name: _Optional[str] = ..., endpoints: _Optional[_Iterable[_Union[TraceEndpoint, _Mapping]]] = ..., endpoints_total: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class TraceEndpoint(_message.Message):
+    __slots__ = ("ip", "port", "host", "weight", "available", "in_flight", "host_sent")
+    IP_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    HOST_SENT_FIELD_NUMBER: _ClassVar[int]
+    ip: str
+    port: int
+    host: str
+    weight: int
+    available: bool
+    in_flight: int
+    host_sent: str
+    def __init__(self, ip: _Optional[str] = ..., port: _Optional[int] = ..., host: _Optional[str] = ..., weight: _Optional[int] = ..., available: _Optional[bool] = ..., in_flight: _Optional[int] = ..., host_sent: _Optional[str] = ...) -> None: ...

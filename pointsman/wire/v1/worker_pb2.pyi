@@ -20,7 +20,7 @@ OBSERVATION_TCP_FAILURE: ObservationKind
 OBSERVATION_TIMEOUT: ObservationKind
 
 class ToWorker(_message.Message):
-    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request", "availability")
+    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request", "availability", "trace_request", "reopen_logs")
     STAGE_BEGIN_FIELD_NUMBER: _ClassVar[int]
     STAGE_PART_FIELD_NUMBER: _ClassVar[int]
     STAGE_END_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,8 @@ class ToWorker(_message.Message):
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_REQUEST_FIELD_NUMBER: _ClassVar[int]
     AVAILABILITY_FIELD_NUMBER: _ClassVar[int]
+    TRACE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    REOPEN_LOGS_FIELD_NUMBER: _ClassVar[int]
     stage_begin: StageBegin
     stage_part: StagePart
     stage_end: StageEnd
@@ -39,7 +41,9 @@ class ToWorker(_message.Message):
     drain: Drain
     counters_request: CountersRequest
     availability: Availability
-    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ..., availability: _Optional[_Union[Availability, _Mapping]] = ...) -> None: ...
+    trace_request: _fleet_pb2.TraceRequest
+    reopen_logs: ReopenLogs
+    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ..., availability: _Optional[_Union[Availability, _Mapping]] = ..., trace_request: _Optional[_Union[_fleet_pb2.TraceRequest, _Mapping]] = ..., reopen_logs: _Optional[_Union[ReopenLogs, _Mapping]] = ...) -> None: ...
 
 class StageBegin(_message.Message):
     __slots__ = ("snapshot", "base_version")
@@ -120,13 +124,19 @@ class Drain(_message.Message):
     def __init__(self, accept_for_ms: _Optional[int] = ..., finish_within_ms: _Optional[int] = ...) -> None: ...
 
 class CountersRequest(_message.Message):
-    __slots__ = ("sequence",)
+    __slots__ = ("sequence", "traffic")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
     sequence: int
-    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+    traffic: bool
+    def __init__(self, sequence: _Optional[int] = ..., traffic: _Optional[bool] = ...) -> None: ...
+
+class ReopenLogs(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class FromWorker(_message.Message):
-    __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained", "observations")
+    __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained", "observations", "trace", "traffic")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +144,8 @@ class FromWorker(_message.Message):
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     DRAINED_FIELD_NUMBER: _ClassVar[int]
     OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
     started: Started
     prepared: Prepared
     refused: Refused
@@ -141,7 +153,9 @@ class FromWorker(_message.Message):
     counters: Counters
     drained: Drained
     observations: Observations
-    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., observations: _Optional[_Union[Observations, _Mapping]] = ...) -> None: ...
+    trace: _fleet_pb2.TraceAnswer
+    traffic: Traffic
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., observations: _Optional[_Union[Observations, _Mapping]] = ..., trace: _Optional[_Union[_fleet_pb2.TraceAnswer, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
 
 class Availability(_message.Message):
     __slots__ = ("verdicts", "whole")
@@ -218,7 +232,7 @@ class Activated(_message.Message):
     def __init__(self, version: _Optional[int] = ..., at_monotonic_ns: _Optional[int] = ..., late_us: _Optional[int] = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes", "loads")
+    __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes", "loads", "requests_malformed", "attempts_failed", "retries", "errors_internal", "upstream_connections_open", "upstream_connections_opened", "upstream_connections_reused", "folded", "log_lines", "log_lines_dropped")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
@@ -227,6 +241,16 @@ class Counters(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOADS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_MALFORMED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FAILED_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_INTERNAL_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_CONNECTIONS_OPEN_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_CONNECTIONS_OPENED_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_CONNECTIONS_REUSED_FIELD_NUMBER: _ClassVar[int]
+    FOLDED_FIELD_NUMBER: _ClassVar[int]
+    LOG_LINES_FIELD_NUMBER: _ClassVar[int]
+    LOG_LINES_DROPPED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     requests: int
     connections_accepted: int
@@ -235,7 +259,51 @@ class Counters(_message.Message):
     version: int
     rss_bytes: int
     loads: _containers.RepeatedCompositeFieldContainer[EndpointLoad]
-    def __init__(self, sequence: _Optional[int] = ..., requests: _Optional[int] = ..., connections_accepted: _Optional[int] = ..., connections_active: _Optional[int] = ..., in_flight: _Optional[int] = ..., version: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ...) -> None: ...
+    requests_malformed: int
+    attempts_failed: int
+    retries: int
+    errors_internal: int
+    upstream_connections_open: int
+    upstream_connections_opened: int
+    upstream_connections_reused: int
+    folded: int
+    log_lines: int
+    log_lines_dropped: int
+    def __init__(self, sequence: _Optional[int] = ..., requests: _Optional[int] = ..., connections_accepted: _Optional[int] = ..., connections_active: _Optional[int] = ..., in_flight: _Optional[int] = ..., version: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ..., requests_malformed: _Optional[int] = ..., attempts_failed: _Optional[int] = ..., retries: _Optional[int] = ..., errors_internal: _Optional[int] = ..., upstream_connections_open: _Optional[int] = ..., upstream_connections_opened: _Optional[int] = ..., upstream_connections_reused: _Optional[int] = ..., folded: _Optional[int] = ..., log_lines: _Optional[int] = ..., log_lines_dropped: _Optional[int] = ...) -> None: ...
+
+class Traffic(_message.Message):
+    __slots__ = ("routes",)
+    ROUTES_FIELD_NUMBER: _ClassVar[int]
+    routes: _containers.RepeatedCompositeFieldContainer[RouteTraffic]
+    def __init__(self, routes: _Optional[_Iterable[_Union[RouteTraffic, _Mapping]]] = ...) -> None: ...
+
+class RouteTraffic(_message.Message):
+    __slots__ = ("service", "route", "codes", "counts", "kong_ms", "upstream_ms", "request_ms", "kong_s", "upstream_s", "request_s", "bytes_in", "bytes_out")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    KONG_MS_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_MS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_MS_FIELD_NUMBER: _ClassVar[int]
+    KONG_S_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_S_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_S_FIELD_NUMBER: _ClassVar[int]
+    BYTES_IN_FIELD_NUMBER: _ClassVar[int]
+    BYTES_OUT_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    route: str
+    codes: _containers.RepeatedScalarFieldContainer[int]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    kong_ms: _containers.RepeatedScalarFieldContainer[int]
+    upstream_ms: _containers.RepeatedScalarFieldContainer[int]
+    request_ms: _containers.RepeatedScalarFieldContainer[int]
+    kong_s: float
+    upstream_s: float
+    request_s: float
+    bytes_in: int
+    bytes_out: int
+    def __init__(self, service: _Optional[str] = ..., route: _Optional[str] = ..., codes: _Optional[_Iterable[int]] = ..., counts: _Optional[_Iterable[int]] = ..., kong_ms: _Optional[_Iterable[int]] = ..., upstream_ms: _Optional[_Iterable[int]] = ..., request_ms: _Optional[_Iterable[int]] = ..., kong_s: _Optional[float] = ..., upstream_s: _Optional[float] = ..., request_s: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ...) -> None: ...
 
 class EndpointLoad(_message.Message):
     __slots__ = ("endpoint", "in_flight")

@@ -17,7 +17,8 @@ def settings(*arguments: str) -> NodeSettings:
 
 def test_defaults_are_kongs_ports() -> None:
     plain = settings()
-    assert [str(spec.address) for spec in plain.listens()] == ["0.0.0.0:8000"]
+    assert [str(spec.address) for spec in plain.listens()] == ["0.0.0.0:8000", "0.0.0.0:8443"]
+    assert [spec.ssl for spec in plain.listens()] == [False, True]
     assert str(plain.status_listen) == "127.0.0.1:8007"
     assert [str(address) for address in plain.control_plane] == ["127.0.0.1:8005"]
     assert plain.worker_count() >= 1
@@ -33,10 +34,19 @@ def test_listeners_are_a_list_and_settings_reach_the_proxy() -> None:
     assert given.worker_count() == 3
 
 
-@pytest.mark.parametrize("flag", ["--proxy-listen=127.0.0.1:1 ssl", "--trusted-ips=x"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--proxy-listen=127.0.0.1:1 http2",
+        "--trusted-ips=x",
+        "--ssl-cipher-suite=best",
+        "--ssl-protocols=SSLv3",
+        "--upstream-tls-trusted-certificate=/none.pem",
+    ],
+)
 def test_what_does_not_make_sense_names_its_setting(flag: str) -> None:
     given = settings(flag)
-    with pytest.raises(SettingsError, match=r"setting (proxy_listen|trusted_ips)"):
+    with pytest.raises(SettingsError, match=r"setting (proxy_listen|trusted_ips|ssl_|upstream_tls_)"):
         assert (given.listens(), given.proxy()) is None
 
 
@@ -44,6 +54,7 @@ def test_a_handover_survives_the_command_line() -> None:
     handover = Handover(
         proxy=ProxySettings(trusted_ips=(ip_network("10.0.0.0/8"),), real_ip_recursive=True, keepalive_timeout_s=1.5),
         backlogs=(1, 2),
+        tls=(False, True),
         log_level=LogLevel.ERROR,
         log_format=LogFormat.JSON,
     )

@@ -14,6 +14,7 @@ from control_plane.admin.information import Connections, Identity
 from control_plane.admin.limits import Limits
 from control_plane.admin.messages import Answer
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.snapshot.consistency import check_changes
 from control_plane.store.contract import Store
 from control_plane.store.sqlite import open_sqlite
 from tests.unit.control_plane.admin.calls import call
@@ -65,7 +66,7 @@ def tree(answer: Answer) -> EntityBody:
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    store = await open_sqlite(tmp_path / "store.db")
+    store = await open_sqlite(tmp_path / "store.db", before_commit=check_changes)
     fleet = FakeFleet()
     api = AdminApi(
         store,

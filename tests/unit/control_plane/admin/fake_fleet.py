@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from control_plane.entities.types import EntityBody
+from control_plane.fleet.health import HealthBook, TargetVerdict
 from control_plane.fleet.nodes import NodeView
+from control_plane.fleet.timing import Times
+from control_plane.fleet.tracing import NoNode, Question
 from control_plane.fleet.waiting import NodeProgress, WaitReport
 
 
@@ -19,6 +22,10 @@ class FakeFleet:
     kong: tuple[EntityBody, ...] = ()
     progress: tuple[NodeProgress, ...] = ()
     hang: bool = False
+    traced: EntityBody | None = None
+    questions: list[tuple[Question, str | None]] = field(default_factory=list)
+    live: dict[str, str] = field(default_factory=dict)
+    book: HealthBook = field(default_factory=HealthBook)
     waits: list[tuple[int, float]] = field(default_factory=list)
 
     def nodes(self) -> Sequence[NodeView]:
@@ -26,6 +33,29 @@ class FakeFleet:
 
     def data_planes(self) -> Sequence[EntityBody]:
         return self.kong
+
+    def live_nodes(self) -> Mapping[str, str]:
+        return self.live
+
+    def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
+        return self.book.verdict(upstream, target, self.live)
+
+    def loads_age_s(self) -> float | None:
+        return 0.5 if self.live else None
+
+    @property
+    def published(self) -> int:
+        return 7
+
+    @property
+    def gather_times(self) -> Times:
+        return Times()
+
+    async def trace(self, question: Question, *, node: str | None, timeout_s: float) -> tuple[str, str, EntityBody]:
+        self.questions.append((question, node))
+        if not self.views and self.traced is None:
+            raise NoNode("no node is live")
+        return "n", "dp-1", self.traced or {}
 
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
         self.waits.append((version, timeout_s))

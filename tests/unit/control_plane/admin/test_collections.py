@@ -203,7 +203,6 @@ async def test_health_without_verdicts(client: Client) -> None:
     assert page == {"node_id": "00000000-0000-4000-8000-000000000001", "data": [made], "next": None}
     assert "data" not in await client.tree("GET", "/upstreams/u/health?balancer_health=1")
     assert (await client.ask("GET", "/upstreams/x/health?balancer_health=1")).status == 404
-    assert (await client.ask("PUT", f"/upstreams/u/targets/{made['id']}/healthy")).status == 404
 
 
 async def test_forms_are_typed_by_the_schema(client: Client) -> None:
@@ -260,7 +259,7 @@ async def test_head_is_answered_like_get(client: Client) -> None:
     assert (await client.ask("HEAD", "/services")).body == (await client.ask("GET", "/services")).body
 
 
-@pytest.mark.parametrize("collection", ["plugins", "consumers", "certificates", "snis"])
+@pytest.mark.parametrize("collection", ["plugins", "consumers"])
 async def test_collections_that_clients_read_first(client: Client, collection: str) -> None:
     assert await client.tree("GET", f"/{collection}?size=1000&tags=a") == {"data": [], "next": None}
     assert (await client.ask("GET", f"/{collection}/x")).status == 404
@@ -273,7 +272,7 @@ async def test_collections_that_clients_read_first(client: Client, collection: s
 @pytest.mark.parametrize(
     "path",
     ["vaults", "keys", "key-sets", "partials", "consumer_groups", "mtls-auths", "oauth2", "degraphql_routes",
-     "graphql-rate-limiting-advanced/costs", "hmac-auths", "workspaces", "filter-chains", "ca_certificates"],
+     "graphql-rate-limiting-advanced/costs", "hmac-auths", "workspaces", "filter-chains"],
 )  # fmt: skip
 async def test_collections_that_are_unknown(client: Client, path: str) -> None:
     assert await client.tree("GET", f"/{path}", status=404) == {"message": "Not found"}

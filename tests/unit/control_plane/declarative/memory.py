@@ -102,7 +102,8 @@ class MemoryTransaction:
 
     def _check(self, collection: str, body: EntityBody) -> None:
         schema = STORED[collection]
-        assert body.keys() == schema.fields.keys(), "an incomplete entity"
+        always = {name for name, field in schema.fields.items() if not field.only_when_set}
+        assert always <= body.keys() <= schema.fields.keys(), "an incomplete entity"
         for fields in schema.unique_keys:
             key = key_of(body, fields)
             if key is None:

@@ -37,7 +37,7 @@ def test_each_kind_is_understood() -> None:
 
 
 def test_an_unknown_kind_is_skipped() -> None:
-    assert messages.decode(b"\x32\x00") is None  # field 6, reserved for a later protocol
+    assert messages.decode(b"\xa2\x06\x00") is None  # field 100 of a later protocol
 
 
 def test_what_does_not_decode_is_refused() -> None:

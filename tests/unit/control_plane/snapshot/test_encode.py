@@ -5,14 +5,23 @@ from __future__ import annotations
 import pytest
 from google.protobuf.message import Message
 
-from control_plane.entities.registry import SCHEMAS
+from control_plane.entities.registry import STORED
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.snapshot.encode import ENCODERS, Unencodable, encode
 from pointsman.wire.v1 import config_pb2 as wire
 from tests.unit.control_plane.snapshot.bodies import entity, identity
 
-SINGULAR = {"services": "service", "routes": "route", "upstreams": "upstream", "targets": "target"}
-NOT_FOR_NODES = {"tags", "updated_at", "enabled"}
+SINGULAR = {
+    "services": "service",
+    "routes": "route",
+    "upstreams": "upstream",
+    "targets": "target",
+    "upstream_settings": "upstream_settings",
+    "certificates": "certificate",
+    "snis": "sni",
+    "ca_certificates": "ca_certificate",
+}
+NOT_FOR_NODES = {"tags", "updated_at", "enabled", "former_weights", "cert_digest"}
 
 
 def decoded(collection: str, body: EntityBody) -> Message:
@@ -25,15 +34,19 @@ def decoded(collection: str, body: EntityBody) -> Message:
 
 def test_every_collection_is_encoded() -> None:
     """A collection that joins later is encoded, or left out on purpose here."""
-    assert set(ENCODERS) == set(SCHEMAS)
+    assert set(ENCODERS) == set(STORED)
 
 
-@pytest.mark.parametrize("collection", sorted(SCHEMAS))
+@pytest.mark.parametrize("collection", sorted(STORED))
 def test_every_field_has_its_place_on_the_wire(collection: str) -> None:
     fields = set(decoded(collection, entity(collection)).DESCRIPTOR.fields_by_name)
-    expected = set(SCHEMAS[collection].fields) - NOT_FOR_NODES
+    expected = set(STORED[collection].fields) - NOT_FOR_NODES
     if collection != "routes":
         expected -= {"created_at"}
+    if collection == "upstream_settings":
+        expected -= {"upstream"}  # its id is the upstream's
+    if collection == "certificates":
+        expected -= {"snis"}  # entities of their own
     assert fields == expected
 
 
@@ -172,3 +185,30 @@ def test_what_does_not_fit_names_its_field(collection: str, field: str, value: J
     with pytest.raises(Unencodable) as caught:
         encode(collection, {**entity(collection), field: value})
     assert caught.value.field == field
+
+
+def test_settings_of_an_upstream() -> None:
+    target = identity("targets", 1)
+    words: list[JsonValue] = [
+        {"target": target, "healthy": False},
+        {"target": target, "address": "[2001:db8::1]:80", "healthy": True, "until": 1_800_000_000},
+    ]
+    settings = decoded(
+        "upstream_settings", entity("upstream_settings", slow_start=2.5, probe_sampling="on", manual_health=words)
+    )
+    assert isinstance(settings, wire.UpstreamSettings)
+    assert (settings.slow_start.seconds, settings.slow_start.nanos) == (2, 500_000_000)
+    assert settings.probe_sampling == wire.PROBE_SAMPLING_ON
+    first, second = settings.manual_health
+    assert (first.target, first.ip, first.port, first.healthy, first.until) == (target, "", 0, False, 0)
+    assert (second.ip, second.port, second.healthy, second.until) == ("2001:db8::1", 80, True, 1_800_000_000)
+
+
+def test_sticky_sessions_and_failover() -> None:
+    upstream = decoded("upstreams", entity("upstreams", algorithm="sticky-sessions", sticky_sessions_cookie="sid"))
+    assert isinstance(upstream, wire.Upstream)
+    assert (upstream.algorithm, upstream.hash_on) == ("sticky-sessions", "none")
+    assert (upstream.sticky_sessions_cookie, upstream.sticky_sessions_cookie_path) == ("sid", "")
+    target = decoded("targets", entity("targets", failover=True))
+    assert isinstance(target, wire.Target)
+    assert target.failover

@@ -109,7 +109,7 @@ def test_an_entity_that_does_not_decode_is_refused() -> None:
 
 
 def test_an_entity_of_a_later_schema_level_is_refused_with_a_remedy() -> None:
-    later = b"\x2a\x02\x0a\x00"  # field 5 of Entity
+    later = b"\x4a\x02\x0a\x00"  # field 9 of Entity
     offer, data = packed(body(later))
     with pytest.raises(SnapshotRefused, match="upgrade the node"):
         unpack(offer, data)

@@ -31,7 +31,6 @@ def test_a_listener_is_an_address_and_flags(text: str, expected: ListenSpec) -> 
         ("", "empty"),
         ("off", "nothing to serve"),
         ("8000", "not host:port"),
-        ("0.0.0.0:8000 ssl", "TLS is not there yet"),
         ("0.0.0.0:8000 http2", "HTTP/2 is not there yet"),
         ("0.0.0.0:8000 proxy_protocol", "PROXY protocol is not there yet"),
         ("0.0.0.0:8000 udp", "unknown flag 'udp'"),

@@ -148,7 +148,7 @@ async def test_srv_names_ask_for_srv_only_and_use_the_lowest_priority() -> None:
     }
     names, table = resolver(zone)
     assert await names.resolve("_http._tcp.blue.test") == found(
-        30.0, Record("10.0.0.1", 8001, 5), Record("10.0.0.2", 8002, 1)
+        30.0, Record("10.0.0.1", 8001, 5, "one.test"), Record("10.0.0.2", 8002, 1, "two.test")
     )
     assert ("spare.test", "A") not in table.asked
 

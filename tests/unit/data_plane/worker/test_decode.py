@@ -89,7 +89,7 @@ def test_a_target_is_host_and_port(text: str, host: str, port: int) -> None:
     ("data", "code", "field"),
     [
         (b"", "UNKNOWN_ENTITY", ""),
-        (b"\x2a\x00", "UNKNOWN_ENTITY", ""),  # kind 5 of a later schema
+        (b"\x4a\x00", "UNKNOWN_ENTITY", ""),  # kind 9 of a later schema
         (b"\x0a\xff", "UNDECODABLE", ""),
         (wire.Entity(target=wire.Target(id="t", target="nowhere")).SerializeToString(), "BAD_VALUE", "target"),
         (wire.Entity(target=wire.Target(id="t", target="a:0")).SerializeToString(), "BAD_VALUE", "target"),

@@ -8,6 +8,7 @@ from typing import cast
 
 from google.protobuf.duration_pb2 import Duration
 
+from data_plane.balancer import Endpoint
 from data_plane.observe.counters import Counters
 from data_plane.proxy.serving import ClientFactory
 from data_plane.proxy.tables import Active, Tables
@@ -62,6 +63,9 @@ class FakeFactory:
         self.steps: list[str] = []
         self.connections = 0
         self.in_flight = 0
+
+    def loads(self) -> dict[Endpoint, int]:
+        return {}
 
     def start(self) -> None:
         self.steps.append("start")

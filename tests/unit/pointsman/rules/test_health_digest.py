@@ -21,14 +21,18 @@ def test_the_order_of_addresses_does_not_matter() -> None:
     assert row("u", "t", FIRST, SECOND) == row("u", "t", SECOND, FIRST)
 
 
-@pytest.mark.parametrize("place", range(5))
-def test_each_fact_of_an_address_matters(place: int) -> None:
-    changed: list[AddressRow] = [("10.0.0.9", *FIRST[1:])] if place == 0 else []
-    if place:
-        values = list(FIRST)
-        values[place] = int(values[place]) + 1
-        changed = [(FIRST[0], int(values[1]), int(values[2]), int(values[3]), int(values[4]))]
-    assert row("u", "t", *changed) != row("u", "t", FIRST)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("10.0.0.9", 80, 100, 1, 1_700_000_000),
+        ("10.0.0.1", 81, 100, 1, 1_700_000_000),
+        ("10.0.0.1", 80, 101, 1, 1_700_000_000),
+        ("10.0.0.1", 80, 100, 2, 1_700_000_000),
+        ("10.0.0.1", 80, 100, 1, 1_700_000_001),
+    ],
+)
+def test_each_fact_of_an_address_matters(changed: AddressRow) -> None:
+    assert row("u", "t", changed) != row("u", "t", FIRST)
 
 
 def test_names_errors_and_record_types_matter() -> None:

@@ -1,0 +1,48 @@
+"""The committed vectors of hostile requests and broken answers, as a whole: what fails is printed by the runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conformance import malformed, upstream_malformed
+
+VECTORS = Path(__file__).parent / "vectors"
+
+# What meets an alternative and not the first choice, each with the reason.
+STRICT_ONLY = {
+    "host-missing-10": "no route without a host is set up, so HTTP/1.0 without Host is 404",
+    "f-name-64k": "one line too long is 400 with Kong's text, and not 431",
+    "ck-size-15": "a chunk larger than any body may be is 413",
+    "max-forwards-options": "passed on, as Kong does",
+    "pa-overlong": "a path that is not UTF-8 matches no route",
+    "pa-nul": "an escaped NUL is 400, as in Kong",
+}
+
+
+def test_every_hostile_request_is_handled(capsys: pytest.CaptureFixture[str]) -> None:
+    status = malformed.main([str(VECTORS / "http-malformed.json")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "passed 243 of 243", "\n".join(lines)
+    assert {line.split(":")[0].removeprefix("strict-only ") for line in lines[:-2]} <= STRICT_ONLY.keys()
+    assert status == 0
+
+
+def test_every_broken_answer_is_handled(capsys: pytest.CaptureFixture[str]) -> None:
+    status = upstream_malformed.main([str(VECTORS / "http-upstream-malformed.json")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "passed 39 of 39", "\n".join(lines)
+    assert status == 0
+
+
+def test_a_wrong_expectation_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "one.json"
+    file.write_text(
+        '{"vectors": [{"id": "x", "raw": "GET /v HTTP/1.1\\r\\nHost: gw.test\\r\\n\\r\\n", "expect":'
+        ' {"class": "reject-400", "connection_after": "close", "upstream_requests": 0}}]}'
+    )
+    assert malformed.main([str(file)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("FAIL x: not reject-400: got [200]")
+    assert lines[-2:] == ["strict: 0 of 1", "passed 0 of 1"]

@@ -1,0 +1,132 @@
+"""What deploy/ says to the programs is understood by them: flags, times, addresses, units.
+
+There may be no container engine where the tests run, so nothing is built here; `tests/prove/test_image.py` does the
+Containerfile's steps by hand.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from control_plane.settings import Settings
+from data_plane.settings import NodeSettings
+from pointsman.cli.main import main
+from pointsman.settings import SettingsError, load
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOM = 5.0  # seconds that a stop needs beside what is waited for
+
+
+def compose() -> Mapping[str, dict[str, object]]:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert isinstance(services, dict)
+    return services
+
+
+def command(service: str) -> tuple[str, list[str]]:
+    """The plane a service runs, and its flags."""
+    words = compose()[service]["command"]
+    assert isinstance(words, list)
+    return words[0], words[1:]
+
+
+def control_plane() -> Settings:
+    plane, flags = command("control-plane")
+    assert plane == "control-plane"
+    settings = load(Settings, flags, {}, program="pointsman control-plane")
+    settings.check()
+    return settings
+
+
+def node() -> NodeSettings:
+    plane, flags = command("node")
+    assert plane == "data-plane"
+    return load(NodeSettings, flags, {}, program="pointsman data-plane")
+
+
+def seconds(text: object) -> float:
+    found = re.fullmatch(r"(\d+)s", str(text))
+    assert found is not None, f"{text} is not in seconds"
+    return float(found[1])
+
+
+def test_compose_runs_both_planes_with_flags_that_they_know() -> None:
+    plane, one = control_plane(), node()
+    assert one.listens()
+    (address,) = one.control_plane
+    assert (address.host, address.port) == ("control-plane", plane.fleet_listen.port)
+    assert not plane.fleet_listen.is_loopback, "other containers could not reach it"
+
+
+def test_a_flag_that_is_gone_would_be_found() -> None:
+    with pytest.raises(SettingsError):
+        load(Settings, [*command("control-plane")[1], "--no-such-flag=1"], {}, program="pointsman control-plane")
+
+
+def test_compose_publishes_the_ports_that_are_listened_on_to_loopback_only() -> None:
+    services = compose()
+    inside = {"control-plane": control_plane().admin_listen.port, "node": node().listens()[0].address.port}
+    for name, port in inside.items():
+        published = services[name]["ports"]
+        assert isinstance(published, list)
+        for entry in published:
+            host, _, target = str(entry).rpartition(":")
+            assert int(target) == port
+            assert host.startswith("127.0.0.1:")
+
+
+def test_nobody_is_killed_before_requests_are_finished() -> None:
+    settings = node()
+    needed = settings.drain_delay_s + settings.drain_timeout_s + ROOM
+    assert seconds(compose()["node"]["stop_grace_period"]) >= needed
+    unit = (DEPLOY / "systemd" / "pointsman-data-plane.service").read_text()
+    found = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) >= needed
+    assert "KillMode=mixed" in unit
+
+
+def test_health_checks_ask_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    check = compose()["control-plane"]["healthcheck"]
+    assert isinstance(check, dict)
+    assert check["test"] == ["CMD", "pointsman", "status"]
+    assert main(["status", "--help"]) == 0
+    assert "Show how the control plane is" in capsys.readouterr().out
+    assert f":{node().status_listen.port}/status/ready" in str(compose()["node"]["healthcheck"])
+
+
+def test_state_is_kept_in_volumes() -> None:
+    volumes = compose()["control-plane"]["volumes"]
+    assert isinstance(volumes, list)
+    kept = Path(str(volumes[0]).partition(":")[2])
+    assert control_plane().database.is_relative_to(kept)
+    text = (DEPLOY / "Containerfile").read_text()
+    (declared,) = re.findall(r"^VOLUME (\S+)$", text, re.MULTILINE)
+    assert Path(declared) == kept
+    assert node().state_dir.is_relative_to(kept)
+
+
+@pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").glob("*.service")), ids=lambda path: path.stem)
+def test_units_run_a_plane_and_are_accepted_by_systemd(unit: Path, tmp_path: Path) -> None:
+    text = unit.read_text()
+    (line,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    program, plane, *flags = line.split()
+    assert Path(program).name == "pointsman"
+    assert f"pointsman-{plane}" == unit.stem
+    assert flags == ["--config", f"/etc/pointsman/{plane}.yaml"]
+    verify = shutil.which("systemd-analyze")
+    if verify is None:
+        pytest.skip("systemd-analyze is not here")
+    # The program of the unit is not installed here; all else is verified as it is.
+    copy = tmp_path / unit.name
+    copy.write_text(text.replace(program, "/bin/true"))
+    verified = subprocess.run([verify, "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False)
+    complaints = [line for line in verified.stderr.splitlines() if unit.name in line]
+    assert complaints == []
