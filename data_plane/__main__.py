@@ -23,7 +23,7 @@ EXIT_FAILED = 1
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status: 0 after a good end, 64 for settings that can't be used, 1 for what else stops a start."""
+    """Returns the exit status: 0 after a good end, 64 for unusable settings, 1 for what else stops a start."""
     try:
         settings = load(
             NodeSettings,

@@ -131,9 +131,7 @@ FOLDED = Metric(
     Kind.COUNTER,
     "Requests counted in the series _overflow because of the limit on series",
 )
-OMITTED = Metric(
-    "pointsman_metrics_targets_omitted", Kind.GAUGE, "Targets left out because of the limit on series"
-)
+OMITTED = Metric("pointsman_metrics_targets_omitted", Kind.GAUGE, "Targets left out because of the limit on series")
 LOG_LINES = Metric("pointsman_access_log_lines_total", Kind.COUNTER, "Lines written to the access log")
 LOG_DROPPED = Metric(
     "pointsman_access_log_dropped_total",

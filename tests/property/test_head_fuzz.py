@@ -62,7 +62,7 @@ def heads(draw: st.DrawFn) -> bytes:
     for line in lines[1:]:
         text += draw(SEPARATORS) + line
     # The first empty line ends a head.
-    return text.partition(b"\r\n\r\n")[0]
+    return (text + b"\r\n\r\n").partition(b"\r\n\r\n")[0]
 
 
 def scan(block: bytes) -> RequestHead | None:

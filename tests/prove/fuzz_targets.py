@@ -28,7 +28,7 @@ from tests.property.chunk_model import ModelRefuses, read_chunked
 
 def fuzz_head(data: bytes) -> None:
     """What is accepted, a strict reader reads too, with the same framing."""
-    block = data.partition(b"\r\n\r\n")[0]
+    block = (data + b"\r\n\r\n").partition(b"\r\n\r\n")[0]
     head = RequestHead()
     try:
         RequestScanner(ProxySettings()).scan(block + b"\r\n\r\n", len(block), head)

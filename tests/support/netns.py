@@ -1,6 +1,7 @@
 """A network namespace of a test's own: any address may be given to its loopback, any port bound, and nothing gets out.
 
-A program goes on inside (`continue_inside`), where it is root over the namespace and nothing else. There, `open_loopback` and `add_addresses` make the addresses that a test's upstreams have.
+A program goes on inside (`continue_inside`), where it is root over the namespace and nothing else. There,
+`open_loopback` and `add_addresses` make the addresses that a test's upstreams have.
 """
 
 from __future__ import annotations

@@ -54,8 +54,10 @@ http {{
   uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e; client_body_buffer_size 2m; client_max_body_size 0;
   merge_slashes off; keepalive_timeout 60s;
   log_format books escape=json '{{"method":"$request_method","target":"$request_uri","body":"$request_body"}}';
+  # It also logs requests that were cut off inside, as 400 or 499.
+  map $status $whole {{ 200 1; default 0; }}
   server {{
-    listen 127.0.0.1:{port}; access_log {books} books;
+    listen 127.0.0.1:{port}; access_log {books} books if=$whole;
     location / {{ proxy_pass http://127.0.0.1:{inner}; }}
   }}
   server {{ listen 127.0.0.1:{inner}; access_log off; location / {{ return 200 "seen"; }} }}
