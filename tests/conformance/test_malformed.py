@@ -18,6 +18,7 @@ STRICT_ONLY = {
     "max-forwards-options": "passed on, as Kong does",
     "pa-overlong": "a path that is not UTF-8 matches no route",
     "pa-nul": "an escaped NUL is 400, as in Kong",
+    "tm-silent": "a connection that never said a word is closed without one: a 408 would be taken for a later answer",
 }
 
 
