@@ -6,7 +6,8 @@ may be repeated (spec/retries-timeouts.md §2-§4), and composes both heads; `up
 `_release` and `finished` end that, and every way out goes through one of them.
 
 What may be repeated: an attempt of which nothing was sent, always; after that only if the method is not POST, LOCK or
-PATCH, and only while the body is all here (none, or gathered). An answer begun is never repeated.
+PATCH, or if it is proved that none of it arrived (`unread.py`), and only while the body is all here (none, or
+gathered). An answer begun is never repeated.
 """
 
 from __future__ import annotations
@@ -295,12 +296,23 @@ class Exchange:
             return b"".join(pieces)
         return b"".join([b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"])
 
-    def attempt_failed(self, status: int, *, stale: bool) -> None:
+    @property
+    def asks_once(self) -> bool:
+        """Whether the method forbids to send the request again after it may have been read."""
+        return self._plan is not None and not self._plan.replayable
+
+    def request_bytes(self) -> int:
+        """How many octets the attempt under way wrote, if they can be written again; else 0."""
+        if not self._sent or self._body_flowed or not self._pieces:
+            return 0
+        return len(b"\r\n".join(self._pieces))
+
+    def attempt_failed(self, status: int, *, stale: bool, unread: bool = False) -> None:
         """An attempt ended before its answer began. Repeat it if that is allowed, else answer `status`.
 
         `stale`: a reused connection died without an octet of answer, so the endpoint had most likely closed it while it
         was idle. That says nothing about the endpoint: once a request, the same one is asked again on a new
-        connection, without counting as an attempt.
+        connection, without counting as an attempt. `unread`: it is proved that nothing of the request arrived.
         """
         self.upstream = None
         self._shared.counters.attempts_failed += 1
@@ -311,7 +323,7 @@ class Exchange:
         # The body of an unbuffered route is for the first endpoint that takes it, even one that happens to be here
         # still: or what becomes of a request would depend on how its body was cut into packets.
         once = self._unbuffered_body and not stale
-        repeatable = not self._sent or (plan.replayable and not self._body_flowed and not once)
+        repeatable = not self._sent or (not self._body_flowed and (unread or (plan.replayable and not once)))
         if repeatable and stale and not self._stale_retry and not endpoint.retired:
             self._stale_retry = True
             self._shared.counters.retries += 1

@@ -20,6 +20,7 @@ from typing_extensions import override
 from data_plane.proxy.chunks import BadChunk, ChunkDecoder
 from data_plane.proxy.fields import without_fields
 from data_plane.proxy.response_head import BadAnswer, ResponseHead
+from data_plane.proxy.unread import ended_before
 
 if TYPE_CHECKING:
     from data_plane.balancer.endpoint import Endpoint
@@ -50,6 +51,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_interim",
         "_left",
         "_shared",
+        "_unread",
         "active_at",
         "endpoint",
         "exchange",
@@ -75,6 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._left: int = 0
         self._interim: int = 0
         self._decoder: ChunkDecoder | None = None
+        self._unread: bool = False
         self.transport: asyncio.Transport
 
     # What the loop calls
@@ -123,9 +126,13 @@ class UpstreamConnection(asyncio.Protocol):
     @override
     def eof_received(self) -> bool:
         # Not left to the transport's own close: that would first wait for what is still to be written.
-        if self.exchange is None:
+        exchange = self.exchange
+        if exchange is None:
             self.close()
         else:
+            # A fresh connection that ends at once is no race with an idle one's end: as in Kong, a POST is not repeated.
+            if self.state == HEAD and self.requests > 1 and self._silent() and self.identity is None:
+                self._unread = exchange.asks_once and ended_before(self.transport, exchange.request_bytes())
             self.transport.abort()
         return False
 
@@ -139,7 +146,7 @@ class UpstreamConnection(asyncio.Protocol):
         state, self.state = self.state, CLOSED
         self.exchange = None
         if state == HEAD:
-            exchange.attempt_failed(502, stale=self.requests > 1 and not self._buffer and not self._interim)
+            exchange.attempt_failed(502, stale=self.requests > 1 and self._silent(), unread=self._unread)
         elif state == UNTIL_CLOSE and exc is None:
             exchange.write(b"" if exchange.http10 else b"0\r\n\r\n")
             exchange.finished(None)
@@ -181,6 +188,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self in self._shared.upstreams:
             self._uncount()
             self.transport.abort()
+
+    def _silent(self) -> bool:
+        """Tell whether nothing came for the request under way, when its head is awaited."""
+        return not self._buffer and not self._interim
 
     def _uncount(self) -> None:
         upstreams = self._shared.upstreams
