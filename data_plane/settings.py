@@ -74,7 +74,9 @@ class NodeSettings:
     )
     resolver_hosts_file: Path = setting(Path("/etc/hosts"), help="read once at start [resolver_hosts_file]")
     resolver_family: tuple[str, ...] = setting(
-        ("A", "SRV"), help="record types that are asked for: A, AAAA, SRV [resolver_family]"
+        ("SRV", "A"),
+        help="record types that are asked for, in this order: SRV, A, AAAA; SRV after A = for names like "
+        "_service._proto.name only [dns_order, resolver_family]",
     )
     resolver_valid_ttl_s: float = setting(
         0.0, help="use answers for this long instead of their own TTL, 0 = their own [resolver_valid_ttl]", minimum=0

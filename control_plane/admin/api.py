@@ -69,7 +69,7 @@ class AdminApi:
             targets.mount(table, below_upstreams)
             upstream_health.mount(table, below_upstreams, fleet, node_id=identity.node_id)
             upstream_settings.mount(table, self.writes)
-            manual_health.mount(table, self.writes)
+            manual_health.mount(table, self.writes, fleet)
         planned.mount(table, schemas, self.writes)
         tags.mount(table, self.writes)
         history.mount(table, store)

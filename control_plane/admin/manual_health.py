@@ -9,10 +9,15 @@ check may change it. Here it is part of the configuration and stands above all c
 until it is lifted; `healthy` lasts a minute, after which the checks go on from there, because a script that says
 unhealthy, works, and says healthy must not leave a target unchecked for ever. `?ttl=SECONDS`, or `{"ttl": SECONDS}` as
 the body, says otherwise; 0 = until lifted.
+
+A word on a target that is a name is said of the addresses which the name has then, as in Kong: it is about the servers
+that the operator has seen, and one that DNS brings later is innocent. Where the fleet does not know the addresses, or
+they are good for one moment only, the word is about whatever the name stands for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass
 
@@ -21,7 +26,7 @@ from control_plane.admin.messages import Answer, Call, Handler, Refused
 from control_plane.admin.table import PathTable
 from control_plane.admin.upstream_health import checking
 from control_plane.admin.upstream_settings import change, find_target, find_upstream
-from control_plane.admin.writes import Writes
+from control_plane.admin.writes import Fleet, Writes
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.entities.upstream_settings import (
     COLLECTION,
@@ -33,14 +38,20 @@ from control_plane.entities.upstream_settings import (
 )
 from control_plane.store.contract import Transaction
 from pointsman.rules.addresses import BadAddress, split_target
+from pointsman.rules.upstream_health import UNSTEADY
 
 HEALTHY_TTL_S = 60.0
+ADDRESSES_MAX = 100
+"""A name with more addresses than this gets one word for all of them, later ones too."""
+ADDRESSES_WITHIN_S = 1.0
+"""How long to wait for the nodes' report on a target that was made a moment ago."""
+_LOOK_EVERY_S = 0.02
 TTL_S_MAX = 366 * 24 * 3600.0
 
 
-def mount(table: PathTable, writes: Writes) -> None:
+def mount(table: PathTable, writes: Writes, fleet: Fleet) -> None:
     """Adds the paths."""
-    manual = _Manual(writes)
+    manual = _Manual(writes, fleet)
     target = "/upstreams/{upstreams}/targets/{targets}"
     for above in (target, f"{target}/{{address}}"):
         for word, healthy in (("healthy", True), ("unhealthy", False)):
@@ -52,6 +63,7 @@ def mount(table: PathTable, writes: Writes) -> None:
 @dataclass(frozen=True, slots=True)
 class _Manual:
     writes: Writes
+    fleet: Fleet
 
     def saying(self, *, healthy: bool) -> Handler:
         """The handler for one of the two words."""
@@ -62,19 +74,43 @@ class _Manual:
                 ttl_s = HEALTHY_TTL_S if healthy else 0.0
             now = self.writes.now()
             until = until_of(ttl_s, now=now)
+            places = await self._places(path)
 
             def work(tx: Transaction) -> None:
                 upstream = find_upstream(tx, path[0])
                 target, upstream_id = find_target(tx, path[0], path[1])
                 if not checking(upstream):
                     raise Refused(400, f"no healthchecker found for {upstream['name']}")
-                word = ManualHealth(str(target["id"]), _address(target, path), healthy, until)
-                words = with_word(tx.get(COLLECTION, upstream_id), word, now=now)
+                target_id, address = str(target["id"]), _address(target, path)
+                settings = tx.get(COLLECTION, upstream_id)
+                if address or not places:
+                    words = with_word(settings, ManualHealth(target_id, address, healthy, until), now=now)
+                else:
+                    words = without_words(settings, target_id, "", now=now)
+                    words += [ManualHealth(target_id, place, healthy, until).to_json() for place in places]
                 change(tx, upstream_id, {"manual_health": words}, now=now)
 
             return await self.writes.entity(call, work, status=204)
 
         return say
+
+    async def _places(self, path: tuple[str, ...]) -> list[str]:
+        """The addresses that a target's name has now, by the nodes' word; none when it is no name or nobody knows."""
+        target, upstream_id = await self.writes.store.read(lambda tx: find_target(tx, path[0], path[1]))
+        if _is_ip(split_target(str(target["target"]))[0]):
+            return []
+        end = asyncio.get_running_loop().time() + ADDRESSES_WITHIN_S
+        while True:
+            verdict = self.fleet.verdict(upstream_id, str(target["id"]))
+            if verdict is not None and verdict.addresses:
+                break
+            if not self.fleet.live_nodes() or asyncio.get_running_loop().time() > end:
+                return []
+            await asyncio.sleep(_LOOK_EVERY_S)
+        if verdict.record_type == UNSTEADY or len(verdict.addresses) > ADDRESSES_MAX:
+            return []
+        return [normal_address(f"[{each.ip}]:{each.port}" if ":" in each.ip else f"{each.ip}:{each.port}")
+                for each in verdict.addresses]  # fmt: skip
 
     async def lift(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Takes back what was said; nothing said is as good."""

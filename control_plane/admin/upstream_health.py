@@ -22,7 +22,7 @@ from control_plane.entities.upstream_settings import COLLECTION, ManualHealth, f
 from control_plane.fleet.health import AddressReport, AddressState, AddressVerdict, TargetVerdict
 from control_plane.store.contract import Transaction
 from pointsman.rules.addresses import split_target
-from pointsman.rules.upstream_health import is_usable
+from pointsman.rules.upstream_health import UNSTEADY, is_usable
 
 NODES_SHOWN_MAX = 100
 """Nodes listed for an address whose word is the fleet's; those that differ are always listed."""
@@ -120,6 +120,8 @@ class UpstreamHealth:
         addresses: list[JsonValue] = [
             {**_place(address), "health": address.state.word} for address in verdict.addresses
         ]
+        if verdict.record_type == UNSTEADY:
+            addresses = [{**_one_place(target, verdict), "health": verdict.word}]
         return {**target, "health": verdict.word, "data": {**_host(target, verdict), "addresses": addresses}}
 
     def _balancer(self, facts: _Facts) -> EntityBody | None:
@@ -132,6 +134,9 @@ class UpstreamHealth:
             addresses: list[JsonValue] = [
                 {**_place(address), "healthy": _usable(address)} for address in verdict.addresses
             ]
+            if verdict.record_type == UNSTEADY:
+                usable = any(_usable(address) for address in verdict.addresses)
+                addresses = [{**_one_place(target, verdict), "healthy": usable}]
             hosts.append({**_host(target, verdict), "addresses": addresses})
             failover = target.get("failover") is True
             available, total = _weights(verdict)
@@ -224,6 +229,12 @@ def _weight_facts(available: int, total: int) -> EntityBody:
 
 def _place(address: AddressVerdict) -> EntityBody:
     return {"ip": _shown(address.ip), "port": address.port, "weight": address.weight}
+
+
+def _one_place(target: EntityBody, verdict: TargetVerdict) -> EntityBody:
+    """How Kong shows a name whose answers are good for one moment: as an address that is the name."""
+    host, port = split_target(str(target["target"]))
+    return {"ip": host, "port": port, "weight": sum(address.weight for address in verdict.addresses)}
 
 
 def _shown(ip: str) -> str:

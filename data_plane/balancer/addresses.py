@@ -54,8 +54,9 @@ def addresses_steps(
 ) -> Generator[None, None, Found]:
     """Return what the targets come to, by key; an unresolved target stands under its `host:port`.
 
-    Each address of a name has the target's full weight; SRV records have their own, and their own port. A name that
-    failed has no address and adds no weight. With `use_srv_name` the name an SRV record points to goes upstream.
+    The addresses of an unsteady answer share the target's weight. Else each address of a name has the target's full
+    weight; SRV records have their own, and their own port. A name that failed has no address and adds no weight. With
+    `use_srv_name` the name an SRV record points to goes upstream.
     """
     found: Found = {}
     for number, target in enumerate(targets):
@@ -70,9 +71,12 @@ def addresses_steps(
         if answer is None:
             found[f"{target.host}:{target.port}"] = Unresolved(target)
             continue
-        for record in answer.records:
+        for place, record in enumerate(answer.records):
             address = _address(target, record.ip, record.port or target.port)
-            if record.weight or (use_srv_name and record.name):
+            if answer.unsteady:
+                share, rest = divmod(target.weight, len(answer.records))
+                address = replace(address, weight=share + (place < rest))
+            elif record.weight or (use_srv_name and record.name):
                 host = record.name if use_srv_name and record.name else target.host
                 address = replace(address, weight=record.weight or target.weight, host=host)
             found[address.key] = address

@@ -18,12 +18,11 @@ from xxhash import xxh32_intdigest
 from data_plane.balancer.endpoint import Endpoint
 from data_plane.balancer.policy import STEP, Steps, at_once
 
-# Points of the heaviest endpoint: between this and twice as many. The share of an endpoint with 160 points varies by
-# about 8 percent of itself.
-_POINTS_MIN = 128
-# In a larger ring each endpoint has an eighth of the points, or making it would take too long.
-_ENDPOINTS_WITH_ALL_POINTS_MAX = 512
-_POINTS_MIN_LARGE = 16
+# Points of the heaviest endpoint: between this and twice as many. The share of an endpoint with n points varies by
+# about 1 / sqrt(n) of itself: 3 percent and less. A larger ring gives each endpoint fewer, so that
+# it has not many more than 131,072 points, or making it would take too long: (up to so many endpoints, this many).
+_POINTS_MIN = ((64, 1024), (512, 128))
+_POINTS_MIN_LARGEST = 16
 
 _OWNER_BITS = 32
 _PIECES = 64
@@ -60,11 +59,13 @@ class ConsistentHashing:
         for number, (endpoint, (owner, count)) in enumerate(counts.items()):
             owners[owner] = endpoint
             if before.get(endpoint) != (owner, count):
-                name = endpoint.key.encode()
+                # The index is part of the text, as in Kong. As the hash's seed it would not do: hashes of one text by
+                # seeds in a row are related, and with a thousand points some endpoints got twice the share of others.
+                name = endpoint.key.encode() + b" "
                 for index in range(1, count + 1):
-                    point = xxh32_intdigest(name, index) << _OWNER_BITS | owner
+                    point = xxh32_intdigest(name + b"%d" % index) << _OWNER_BITS | owner
                     pieces[point >> _PIECE_SHIFT].append(point)
-            if number % 8 == 0:
+            if number % 8 == 0 or count > _POINTS_A_STEP // 2:
                 yield
         points: list[int] = []
         for piece in pieces:
@@ -95,7 +96,7 @@ def _points_of(endpoints: Sequence[Endpoint]) -> Generator[None, None, dict[Endp
     """Give each endpoint a number of its own and how many points it has."""
     if not endpoints:
         return {}
-    least = _POINTS_MIN if len(endpoints) <= _ENDPOINTS_WITH_ALL_POINTS_MAX else _POINTS_MIN_LARGE
+    least = next((points for most, points in _POINTS_MIN if len(endpoints) <= most), _POINTS_MIN_LARGEST)
     heaviest = max(endpoint.weight for endpoint in endpoints)
     # The weight by a power of two. The next power doubles the points, and the first half stay where they were.
     doublings = 0

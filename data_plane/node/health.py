@@ -27,6 +27,7 @@ from data_plane.node.pool_index import Pool, PoolIndex
 from data_plane.node.probe_requests import Result
 from data_plane.node.probes import ProbePlan
 from data_plane.resolve.answers import Answer
+from pointsman.rules.upstream_health import UNSTEADY
 from pointsman.wire.v1 import fleet_pb2
 from pointsman.wire.v1 import worker_pb2 as wire
 
@@ -282,9 +283,18 @@ class NodeHealth:
                 renamed[before] = self._names[pool.id] = pool.config.name
         self._verdicts.rename(renamed)
 
+    def _hand_over(self, upstream_id: str, name: str, keys: Iterable[str]) -> None:
+        """What an operator called ill leaves the config: that is what is known of it, should it come back."""
+        standings = self._standings.get(upstream_id, {})
+        for key in keys:
+            standing = standings[key]
+            if standing.reason == MANUAL and standing.state == fleet_pb2.HEALTH_STATE_UNHEALTHY:
+                self._verdicts.put(name, key, available=False)
+
     def _forget(self, upstream_id: str) -> None:
         name = self._names.pop(upstream_id, None)
         if name is not None:
+            self._hand_over(upstream_id, name, list(self._standings.get(upstream_id, ())))
             self._verdicts.forget(name, now=self._clock())
         self._worded.pop(upstream_id, None)
         if self._plans.pop(upstream_id, None) is not None:
@@ -297,6 +307,7 @@ class NodeHealth:
         assert config is not None
         self._names[pool.id] = config.name
         keys = [key for key, address in pool.addresses.items() if address.weight > 0]
+        self._hand_over(pool.id, config.name, self._standings.get(pool.id, {}).keys() - pool.addresses.keys())
         self._verdicts.reconcile(config.name, config.healthchecks, keys, now=self._clock())
         wall = self._wall()
         words = pool.settings.manual_health if pool.settings is not None else ()
@@ -477,6 +488,8 @@ def _reason(source: Source, result: Result) -> str:
 def _record_type(answer: Answer) -> str:
     if not answer.records:
         return ""
+    if answer.unsteady:
+        return UNSTEADY
     first = answer.records[0]
     if first.name or first.weight:
         return "SRV"

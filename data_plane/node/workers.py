@@ -200,7 +200,7 @@ class WorkerProcess:
         for start in range(0, len(answers), NAMES_PER_MESSAGE):
             message = wire.ToWorker()
             for answer in answers[start : start + NAMES_PER_MESSAGE]:
-                told = message.names.answers.add(name=answer.name, error=answer.error)
+                told = message.names.answers.add(name=answer.name, error=answer.error, unsteady=answer.unsteady)
                 for record in answer.records:
                     told.records.add(ip=record.ip, port=record.port, weight=record.weight, name=record.name)
             self._tell(message.SerializeToString())

@@ -42,9 +42,9 @@ def ended_before(transport: asyncio.Transport, request_bytes: int) -> bool:
         return False
     if len(info) < _INFO_BYTES:
         return False
-    (sent_again,) = struct.unpack_from("=I", info, _TOTAL_RETRANS_AT)
-    (acknowledged,) = struct.unpack_from("=Q", info, _BYTES_ACKED_AT)
-    (sent,) = struct.unpack_from("=Q", info, _BYTES_SENT_AT)
+    sent_again: int = struct.unpack_from("=I", info, _TOTAL_RETRANS_AT)[0]
+    acknowledged: int = struct.unpack_from("=Q", info, _BYTES_ACKED_AT)[0]
+    sent: int = struct.unpack_from("=Q", info, _BYTES_SENT_AT)[0]
     # The side that connects counts its SYN among the acknowledged. Acknowledgements come in order, so if as much as the
     # whole request is outstanding, none of it is among the rest.
     outstanding = sent - (acknowledged - 1)

@@ -130,9 +130,10 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             self.close()
         else:
-            # A fresh connection that ends at once is no race with an idle one's end: as in Kong, a POST is not repeated.
-            if self.state == HEAD and self.requests > 1 and self._silent() and self.identity is None:
-                self._unread = exchange.asks_once and ended_before(self.transport, exchange.request_bytes())
+            # A fresh connection that ends at once is no race with the end of an idle one: no POST is repeated there.
+            reused = self.state == HEAD and self.requests > 1 and self.identity is None
+            if reused and self._silent() and exchange.asks_once:
+                self._unread = ended_before(self.transport, exchange.request_bytes())
             self.transport.abort()
         return False
 

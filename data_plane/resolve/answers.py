@@ -27,12 +27,14 @@ class Answer:
     """All addresses of `name` in the nameserver's order, or why there is none.
 
     `records` is never empty when `error` is: a name without addresses says why in Kong's words
-    (`dns server error: 3 name error`), because the proxy shows them.
+    (`dns server error: 3 name error`), because the proxy shows them. `unsteady` = the nameserver says that it is good
+    for this moment only (TTL 0): then the name counts as one place, whose weight its addresses share, as in Kong.
     """
 
     name: str
     records: tuple[Record, ...] = ()
     error: str = ""
+    unsteady: bool = False
 
     @property
     def not_found(self) -> bool:

@@ -63,6 +63,7 @@ class _Entry:
     stale_until: float
     due_at: float
     failures: int = 0
+    momentary: bool = False  # the last answer had TTL 0
 
 
 class Cache:
@@ -103,7 +104,10 @@ class Cache:
 
     def _store_found(self, name: str, found: Found, entry: _Entry | None, now: float, jitter: float) -> bool:
         rules = self._rules
-        answer = Answer(name, found.records)
+        momentary = found.ttl_s == 0 and rules.valid_ttl_s is None
+        # One TTL of 0 among others is an accident, as in Kong; the first one, or two in a row, are the name's nature.
+        nature = momentary and (entry is None or not entry.answer.records or entry.momentary or entry.answer.unsteady)
+        answer = Answer(name, found.records, unsteady=nature)
         if found.ttl_s is None:
             stale = due = float("inf")
         else:
@@ -115,12 +119,12 @@ class Cache:
         if entry is None:
             if len(self._entries) >= self._rules.names_max:
                 raise CacheFull(f"more than {self._rules.names_max} names are in use")
-            self._entries[name] = _Entry(answer, stale, due)
+            self._entries[name] = _Entry(answer, stale, due, momentary=momentary)
             return True
         changed = entry.answer != answer
         if changed:
             entry.answer = answer
-        entry.stale_until, entry.due_at, entry.failures = stale, due, 0
+        entry.stale_until, entry.due_at, entry.failures, entry.momentary = stale, due, 0, momentary
         return changed
 
     def _store_error(self, name: str, error: str, entry: _Entry | None, now: float, jitter: float) -> bool:

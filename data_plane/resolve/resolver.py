@@ -1,8 +1,10 @@
 """One name to its addresses: what is asked, in which order, and how an answer is read.
 
-The order of Kong's newer client: an address is itself; then the hosts file; then, for a name like `_service._proto.x`,
-SRV alone; for any other name A, then AAAA when the settings name it. Each type is tried over the whole search list
-before the next one. A transport failure ends the lookup at once, so that an outage is not mistaken for "no such name".
+The order of Kong's default client: an address is itself; then the hosts file; then the type that a name was found by
+last, SRV, A, and AAAA when the settings name it, in the order of the settings. Each type is tried over the whole search
+list before the next one. A transport failure ends the lookup at once, so that an outage is not mistaken for "no such
+name". With SRV after A, the order of Kong's newer client: SRV alone for a name like `_service._proto.x`, and for no
+other.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from data_plane.resolve.client import Exchange, TransportFailure
 from data_plane.resolve.system import ResolvConf, as_address, names_to_try
 
 CNAMES_MAX = 16
+LAST_KINDS_MAX = 100_000
 RECORDS_MAX = 1000
 """A set larger than this is cut: no upstream has more, and an answer over TCP may hold several thousand."""
 SRV_WEIGHT_MAX = 65535
@@ -67,7 +70,7 @@ class Resolver:
         *,
         conf: ResolvConf,
         hosts: Mapping[str, tuple[str, ...]],
-        families: Sequence[str] = ("A", "SRV"),
+        families: Sequence[str] = ("SRV", "A"),
     ) -> None:
         self._exchange = exchange
         self._conf = conf
@@ -76,6 +79,8 @@ class Resolver:
             dns.rdatatype.from_text(family) for family in families if family in ("A", "AAAA")
         ) or (_A,)
         self._srv = "SRV" in families
+        self._srv_first = self._srv and families[0] == "SRV"
+        self._plain: set[str] = set()  # names found by an address type last: they cost no question about SRV
         self._running: dict[str, asyncio.Task[Outcome]] = {}
 
     async def resolve(self, name: str) -> Outcome:
@@ -106,10 +111,25 @@ class Resolver:
         if listed:
             return Found(tuple(Record(ip) for ip in listed), None)
         if self._srv and is_srv_name(plain):
-            return await self._resolve_srv(name)
+            answer = await self._search_srv(name)
+            return NotFound(answer.error) if isinstance(answer, _Failure) else await self._expand_srv(answer)
+        if self._srv_first and name not in self._plain:
+            answer = await self._search_srv(name)
+            if isinstance(answer, _Failure):
+                if answer.final:
+                    return NotFound(answer.error)
+            # Kubernetes answers for a service without named ports with entries that point back at it.
+            elif any(entry.target != plain for entry in answer.entries):
+                return await self._expand_srv(answer)
         addresses = await self._search_addresses(name)
         if isinstance(addresses, _Failure):
+            if self._srv_first and name in self._plain and not addresses.final:
+                self._plain.discard(name)  # its records may be of another type now
+                return await self._resolve(name)
             return NotFound(addresses.error)
+        if len(self._plain) >= LAST_KINDS_MAX:
+            self._plain.clear()
+        self._plain.add(name)
         return Found(tuple(Record(ip) for ip in addresses.ips), addresses.ttl_s)
 
     async def _search_addresses(self, name: str) -> _Addresses | _Failure:
@@ -130,16 +150,16 @@ class Resolver:
             return answer
         return _Addresses(answer.ips, answer.ttl_s)
 
-    async def _resolve_srv(self, name: str) -> Outcome:
+    async def _search_srv(self, name: str) -> _Answers | _Failure:
         failure = _Failure(NAME_ERROR)
         for candidate in names_to_try(name, self._conf):
             answer = await self._ask(candidate, _SRV)
             if isinstance(answer, _Answers):
-                return await self._expand_srv(answer)
+                return answer
             failure = _worse(failure, answer)
             if failure.final:
                 break
-        return NotFound(failure.error)
+        return failure
 
     async def _expand_srv(self, answer: _Answers) -> Outcome:
         """The SRV entries of the lowest priority, each as the addresses of its target.

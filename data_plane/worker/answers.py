@@ -15,6 +15,7 @@ def decode_answers(names: wire.Names) -> list[Answer]:
             told.name,
             tuple(Record(record.ip, record.port, record.weight, record.name) for record in told.records),
             told.error,
+            told.unsteady,
         )
         for told in names.answers
     ]

@@ -13,3 +13,7 @@ def is_usable(available_weight: int, total_weight: int, threshold: float) -> boo
         return False
     percent = available_weight / total_weight * 100
     return percent >= threshold if threshold >= 100 else percent > threshold
+
+
+UNSTEADY = "ttl=0, virtual SRV"
+"""Kong's words for a name whose answers are good for one moment: it is shown as one address, which is the name."""

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,7 +196,7 @@ def test_a_tenth_of_the_keys_moves_when_one_of_ten_goes() -> None:
     keys = [b"%d" % number for number in range(20_000)]
     before = [ring.pick((), key) for key in keys]
     shares = Counter(before)
-    assert all(0.07 < shares[endpoint] / len(keys) < 0.13 for endpoint in all_of)
+    assert all(0.09 < shares[endpoint] / len(keys) < 0.11 for endpoint in all_of)
     ring.reconcile(all_of[1:])
     moved = sum(ring.pick((), key) is not home for key, home in zip(keys, before, strict=True))
     assert moved == shares[all_of[0]]
@@ -231,3 +232,14 @@ def test_least_connections_always_picks_the_lowest_score(of: list[int], steps: l
             found.in_flight += 1
             policy.load_changed(found)
             held.append(found)
+
+
+@pytest.mark.parametrize("weights", [[100, 100], [100] * 5, [100, 50], [1, 2, 3, 4], [100] * 64])
+def test_shares_of_the_circle_follow_the_weights(weights: list[int]) -> None:
+    all_of = endpoints(weights)
+    ring = ConsistentHashing()
+    ring.reconcile(all_of)
+    shares = Counter(ring.pick((), b"%d" % number) for number in range(100_000))
+    for endpoint, weight in zip(all_of, weights, strict=True):
+        share = shares[endpoint] / 100_000 * sum(weights) / weight
+        assert 0.88 < share < 1.12, (endpoint, share)

@@ -119,7 +119,7 @@ class DnsServer:
             response.flags |= dns.flags.TC
             return [response.to_wire()]
         self._fill(response, name, dns.rdatatype.to_text(question.rdtype))
-        wire = response.to_wire(max_size=65535)
+        wire = response.to_wire(max_size=65535, want_shuffle=False)  # the order in an answer means something
         if failure is Failure.WRONG_ID_FIRST:
             forged = bytes([wire[0] ^ 0xFF]) + wire[1:]
             return [forged, wire]

@@ -94,14 +94,16 @@ class Names(_message.Message):
     def __init__(self, answers: _Optional[_Iterable[_Union[NameAnswer, _Mapping]]] = ...) -> None: ...
 
 class NameAnswer(_message.Message):
-    __slots__ = ("name", "records", "error")
+    __slots__ = ("name", "records", "error", "unsteady")
     NAME_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    UNSTEADY_FIELD_NUMBER: _ClassVar[int]
     name: str
     records: _containers.RepeatedCompositeFieldContainer[NameRecord]
     error: str
-    def __init__(self, name: _Optional[str] = ..., records: _Optional[_Iterable[_Union[NameRecord, _Mapping]]] = ..., error: _Optional[str] = ...) -> None: ...
+    unsteady: bool
+    def __init__(self, name: _Optional[str] = ..., records: _Optional[_Iterable[_Union[NameRecord, _Mapping]]] = ..., error: _Optional[str] = ..., unsteady: _Optional[bool] = ...) -> None: ...
 
 class NameRecord(_message.Message):
     __slots__ = ("ip", "port", "weight", "name")

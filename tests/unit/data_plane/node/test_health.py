@@ -389,3 +389,23 @@ def test_a_whole_table_of_many_is_several_messages_and_only_the_first_replaces()
     messages = [wire.ToWorker.FromString(message).availability for message in rig.health.whole()]
     assert [message.whole for message in messages] == [True, False]
     assert sum(len(message.verdicts) for message in messages) == 2500
+
+
+def test_what_an_operator_called_ill_is_still_so_when_it_is_made_again() -> None:
+    rig = Rig()
+    rig.put(*BLUE, settings("u1", config_pb2.ManualHealth(target="t1", healthy=False)))
+    assert rig.taken() == [("u1", "10.0.0.1:80", False)]
+    rig.put()
+    rig.taken()
+    rig.put(upstream("u2", "blue"), target("t2", "u2", "10.0.0.1:80"))
+    assert ("u2", "10.0.0.1:80", False) in rig.taken()
+
+
+def test_a_name_of_ttl_zero_is_told_as_such() -> None:
+    rig = Rig()
+    rig.answers["a.test"] = Answer("a.test", (Record("10.0.0.1"), Record("10.0.0.2")), unsteady=True)
+    rig.put(upstream("u1", "blue"), target("t1", "u1", "a.test:80", 5))
+    row = rig.health.row(("u1", "t1"))
+    assert row is not None
+    assert row.record_type == "ttl=0, virtual SRV"
+    assert [address.weight for address in row.addresses] == [3, 2]

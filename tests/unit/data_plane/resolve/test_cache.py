@@ -99,3 +99,13 @@ def test_the_cache_is_bounded_and_can_be_emptied() -> None:
 def test_rules_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="TTL"):
         CacheRules(ttl_min_s=5.0, ttl_max_s=1.0)
+
+
+def test_a_name_is_unsteady_by_its_first_ttl_of_zero_or_by_two_in_a_row() -> None:
+    cache = Cache(CacheRules())
+    for name, ttls, unsteady in (("a", (0,), True), ("b", (5, 0), False), ("c", (5, 0, 0), True), ("d", (0, 5), False)):
+        for ttl in ttls:
+            cache.store(name, Found((Record("10.0.0.1"),), float(ttl)), 0.0)
+        answer = cache.answer(name)
+        assert answer is not None
+        assert answer.unsteady is unsteady, name

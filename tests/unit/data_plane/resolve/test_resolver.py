@@ -184,3 +184,40 @@ async def test_concurrent_lookups_of_one_name_share_a_question_and_survive_a_cal
     assert await asyncio.gather(*patient) == [found(30.0, Record("10.0.0.1"))] * 3
     assert table.asked == [("blue.test", "A")]
     await names.close()
+
+
+SRV_FIRST = ("SRV", "A")
+
+
+async def test_srv_stands_before_a_for_any_name_when_it_is_named_first() -> None:
+    both: Zone = {
+        ("both.test", "SRV"): [("both.test", 30, "SRV", ["1 5 8080 one.test."])],
+        ("both.test", "A"): [("both.test", 30, "A", ["10.0.0.2"])],
+        ("one.test", "A"): [("one.test", 30, "A", ["10.0.0.1"])],
+    }
+    names, _ = resolver(both, families=SRV_FIRST)
+    assert await names.resolve("both.test") == found(30.0, Record("10.0.0.1", 8080, 5, "one.test"))
+
+
+async def test_the_type_that_worked_last_is_asked_for_first() -> None:
+    names, table = resolver({("a.test", "A"): [("a.test", 30, "A", ["10.0.0.2"])]}, families=SRV_FIRST)
+    for _ in range(2):
+        assert await names.resolve("a.test") == found(30.0, Record("10.0.0.2"))
+    assert table.asked == [("a.test", "SRV"), ("a.test", "A"), ("a.test", "A")]
+    table.zone = {("a.test", "SRV"): [("a.test", 30, "SRV", ["1 5 8080 10.0.0.3."])]}
+    assert await names.resolve("a.test") == found(30.0, Record("10.0.0.3", 8080, 5, "10.0.0.3"))
+
+
+async def test_srv_entries_that_point_back_at_the_name_are_no_answer() -> None:
+    circle: Zone = {
+        ("k.test", "SRV"): [("k.test", 30, "SRV", ["1 5 8080 k.test."])],
+        ("k.test", "A"): [("k.test", 30, "A", ["10.0.0.2"])],
+    }
+    names, _ = resolver(circle, families=SRV_FIRST)
+    assert await names.resolve("k.test") == found(30.0, Record("10.0.0.2"))
+
+
+async def test_an_outage_of_srv_is_not_taken_for_a_name_without_it() -> None:
+    names, table = resolver({("a.test", "SRV"): None}, families=SRV_FIRST)
+    assert await names.resolve("a.test") == NotFound("nobody answers")
+    assert table.asked == [("a.test", "SRV")]
