@@ -1,6 +1,6 @@
 """Runs vectors of balancing, names, health and retries, and says what differs.
 
-    python -m tests.conformance balancer FILE [--ids rr-*,hc-01*] [--accepted FILE]
+    python -m tests.conformance balancer FILE [--ids rr-*,hc-01*] [--accepted FILE] [--part 1/3]
 
 Vectors that feed events or samples run on the pure cores with a fake clock. The rest run on a real control plane and a
 real node, in a network namespace of their own where every address of a vector exists; where no namespace can be had
@@ -125,11 +125,19 @@ async def _run_all_real(vectors: Sequence[Vector], score: Score, accepted: Mappi
                     score.result(vector, found, accepted)
 
 
+def _part(text: str) -> tuple[int, int]:
+    part, parts = (int(number) for number in text.split("/"))
+    if not 1 <= part <= parts:
+        raise ValueError(text)
+    return part, parts
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance balancer", description=__doc__)
     parser.add_argument("file", type=Path, help="vectors of the form of vectors/balancer.json")
     parser.add_argument("--ids", default="*", help="vectors to run, like rr-*,hc-01*")
+    parser.add_argument("--part", type=_part, default=(1, 1), help="run one part of so many, like 1/3")
     parser.add_argument("--accepted", type=Path, default=ACCEPTED, help="the list of accepted differences")
     options = parser.parse_args(arguments)
     real_too = True
@@ -143,11 +151,12 @@ def main(arguments: Sequence[str]) -> int:
             print(f"skipped: all vectors that need a node: no network namespace here: {error}")
             real_too = False
     patterns = options.ids.split(",")
+    part, parts = options.part
     chosen = [
         vector
         for vector in read_vectors(options.file)
         if any(fnmatch.fnmatchcase(vector.id, pattern) for pattern in patterns)
-    ]
+    ][part - 1 :: parts]
     score, accepted = Score(), read_accepted(options.accepted)
     real = []
     for vector in chosen:
