@@ -28,6 +28,7 @@ _OWNER_BITS = 32
 _PIECES = 64
 _PIECE_SHIFT = 58
 _POINTS_A_STEP = 1000
+_POINTS_MADE_A_STEP = 200
 _OWNER_MASK = (1 << _OWNER_BITS) - 1
 
 
@@ -65,7 +66,9 @@ class ConsistentHashing:
                 for index in range(1, count + 1):
                     point = xxh32_intdigest(name + b"%d" % index) << _OWNER_BITS | owner
                     pieces[point >> _PIECE_SHIFT].append(point)
-            if number % 8 == 0 or count > _POINTS_A_STEP // 2:
+                    if index % _POINTS_MADE_A_STEP == 0:
+                        yield
+            if number % 8 == 0:
                 yield
         points: list[int] = []
         for piece in pieces:
