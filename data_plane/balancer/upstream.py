@@ -7,9 +7,10 @@ gone from the config or from DNS is retired.
 
 from __future__ import annotations
 
+import heapq
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -46,6 +47,21 @@ class _Policies:
     loads: tuple[LeastConnections, ...] = ()
     times: tuple[Latency, ...] = ()
     sessions: StickySessions | None = None
+
+
+def _in_order(kept: Mapping[str, Endpoint]) -> Generator[None, None, dict[str, Endpoint]]:
+    """Return `kept` by key; ten thousand keys sorted at once would hold up requests for some milliseconds."""
+    keys = list(kept)
+    runs: list[list[str]] = []
+    for start in range(0, len(keys), STEP):
+        runs.append(sorted(keys[start : start + STEP]))
+        yield
+    endpoints: dict[str, Endpoint] = {}
+    for number, key in enumerate(heapq.merge(*runs)):
+        endpoints[key] = kept[key]
+        if number % STEP == STEP - 1:
+            yield
+    return endpoints
 
 
 @final
@@ -153,7 +169,7 @@ class Upstream:
             if number % STEP == STEP - 1:
                 yield
         # In an order that depends on nothing but the endpoints themselves, so that all workers agree on it.
-        endpoints = dict(sorted(kept.items()))
+        endpoints = yield from _in_order(kept)
         yield
         gone: list[Endpoint] = []
         for number, (key, endpoint) in enumerate(before.items()):

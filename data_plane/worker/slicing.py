@@ -17,7 +17,7 @@ SLICE_S = 0.001
 IDLE_SLICE_S = 0.02
 """While nothing is served yet, only the channel waits for us."""
 
-_STEPS_PER_LOOK = 8
+_STEPS_PER_LOOK = 2
 
 
 class Slicer:
