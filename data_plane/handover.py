@@ -28,6 +28,7 @@ class Handover:
     proxy: ProxySettings = field(default_factory=ProxySettings)
     backlogs: tuple[int, ...] = ()
     tls: tuple[bool, ...] = ()  # whether each of the sockets begins with a handshake; empty = none does
+    proxy_protocol: tuple[bool, ...] = ()  # whether each begins with a PROXY header before that; empty = none does
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
     node_id: str = ""
@@ -47,6 +48,7 @@ class Handover:
                 "proxy": proxy,
                 "backlogs": self.backlogs,
                 "tls": self.tls,
+                "proxy_protocol": self.proxy_protocol,
                 "log_level": self.log_level.value,
                 "log_format": self.log_format.value,
                 "node_id": self.node_id,
@@ -67,6 +69,7 @@ class Handover:
             proxy=ProxySettings(**proxy),
             backlogs=tuple(given["backlogs"]),
             tls=tuple(given["tls"]),
+            proxy_protocol=tuple(given["proxy_protocol"]),
             log_level=LogLevel(given["log_level"]),
             log_format=LogFormat(given["log_format"]),
             node_id=given["node_id"],

@@ -104,7 +104,9 @@ class NodeSettings:
     snapshot_bytes_max: int = setting(RAW_BYTES_MAX, help="a larger config is refused", minimum=1 << 20)
 
     trusted_ips: tuple[str, ...] = setting((), help="peers whose forwarding headers are believed [trusted_ips]")
-    real_ip_header: str = setting("X-Real-IP", help="where a trusted peer names the client [real_ip_header]")
+    real_ip_header: str = setting(
+        "X-Real-IP", help="where a trusted peer names the client, a header or proxy_protocol [real_ip_header]"
+    )
     real_ip_recursive: bool = setting(
         False,
         help="take the last address that is not trusted [real_ip_recursive]",

@@ -115,6 +115,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         proxy=proxy,
         backlogs=tuple(spec.backlog for spec in specs),
         tls=tuple(spec.ssl for spec in specs),
+        proxy_protocol=tuple(spec.proxy_protocol for spec in specs),
         log_level=settings.log_level,
         log_format=settings.log_format,
         node_id=node_id,

@@ -15,7 +15,7 @@ from pointsman.settings import SocketAddress
 
 BACKLOG_DEFAULT = 16384
 
-_LATER_FLAGS = {"http2": "HTTP/2", "proxy_protocol": "the PROXY protocol"}
+_LATER_FLAGS = {"http2": "HTTP/2"}
 
 
 class ListenError(ValueError):
@@ -41,6 +41,7 @@ class ListenSpec:
     ipv6only: bool = True
     keepalive: KeepAlive | None = None
     ssl: bool = False
+    proxy_protocol: bool = False
 
 
 def parse_listen(text: str) -> ListenSpec:
@@ -54,7 +55,7 @@ def parse_listen(text: str) -> ListenSpec:
         address = SocketAddress.parse(words[0])
     except ValueError as error:
         raise ListenError(str(error)) from None
-    backlog, deferred, ipv6only, ssl = BACKLOG_DEFAULT, False, True, False
+    backlog, deferred, ipv6only, ssl, proxy_protocol = BACKLOG_DEFAULT, False, True, False, False
     keepalive: KeepAlive | None = None
     for flag in words[1:]:
         name, _, value = flag.partition("=")
@@ -66,6 +67,8 @@ def parse_listen(text: str) -> ListenSpec:
             deferred = True
         elif flag == "ssl":
             ssl = True
+        elif flag == "proxy_protocol":
+            proxy_protocol = True
         elif name == "backlog" and value.isascii() and value.isdigit() and 0 < int(value) <= 65535:
             backlog = int(value)
         elif name == "ipv6only" and value in ("on", "off"):
@@ -74,10 +77,10 @@ def parse_listen(text: str) -> ListenSpec:
             keepalive = _keepalive(value, text)
         else:
             raise ListenError(
-                f"'{text}': unknown flag '{flag}'; known are ssl, reuseport, bind, deferred, backlog=N, "
-                "ipv6only=on|off, so_keepalive=on|off|idle:interval:count"
+                f"'{text}': unknown flag '{flag}'; known are ssl, proxy_protocol, reuseport, bind, deferred, "
+                "backlog=N, ipv6only=on|off, so_keepalive=on|off|idle:interval:count"
             )
-    return ListenSpec(address, backlog, deferred, ipv6only, keepalive, ssl)
+    return ListenSpec(address, backlog, deferred, ipv6only, keepalive, ssl, proxy_protocol)
 
 
 def _keepalive(value: str, text: str) -> KeepAlive | None:

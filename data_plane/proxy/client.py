@@ -82,6 +82,7 @@ class ClientConnection(asyncio.Protocol):
         "requests",
         "scheme",
         "sni",
+        "speaks_for",
         "stalled_bytes",
         "state",
         "transport",
@@ -102,6 +103,7 @@ class ClientConnection(asyncio.Protocol):
         self._port_key: int = 0
         self.scheme: str = shared.scheme
         self.sni: bytes = b""
+        self.speaks_for: str = ""
         self.peer: PeerLines
         self.transport: asyncio.Transport
         self._plan: Plan | None = None
@@ -136,7 +138,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(shared.settings.write_buffer_bytes_max)
         peer = transport.get_extra_info("peername")
-        self.peer = PeerLines(peer[0] if peer else "", shared.settings)
+        self.peer = PeerLines(peer[0] if peer else "", shared.settings, speaks_for=self.speaks_for)
         local = transport.get_extra_info("sockname")
         self.port = self._port_key = local[1] if local else 0
         encrypted = transport.get_extra_info("ssl_object")
@@ -144,7 +146,8 @@ class ClientConnection(asyncio.Protocol):
             self.scheme = "https"
             self._port_key |= _ENCRYPTED | _SAID_HTTPS
             self.sni = encrypted.client_name.encode("latin-1", "replace") if isinstance(encrypted, ServerSide) else b""
-            shared.handshakes.pop(id(self), None)
+        if shared.greetings:
+            shared.greetings.pop(id(self), None)
         shared.clients.add(self)
         shared.counters.connections_accepted += 1
         shared.counters.connections_open += 1

@@ -575,7 +575,7 @@ class Exchange:
             Record(
                 ended=time.time(),
                 ended_at=now,
-                client=client.peer.client_address(head) if plan is not None else client.peer.address,
+                client=client.peer.client_address(head) if plan is not None else client.peer.client,
                 scheme=client.scheme,
                 port=client.port,
                 method=head.method if plan is not None else b"",

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 NO_ROUTE = "no Route matched with those values"
 NO_SERVICE = "no Service found with those values"
 
+# The value of `real_ip_header` that lets a listener's PROXY header name the client.
+PROXY_PROTOCOL = "proxy_protocol"
+
 # Not repeated once sent: what nginx, and so Kong, counts as not idempotent (spec/retries-timeouts.md §3).
 ONCE_ONLY = frozenset({b"POST", b"LOCK", b"PATCH"})
 
@@ -107,20 +110,24 @@ class PeerLines:
     """What the address of a peer adds to its requests, made once a connection.
 
     `common` is ready for the request that has nothing of its own to add: HTTP/1.1, no `Via`, no `X-Forwarded-For`.
+    `address` is the peer's; what a PROXY header said (`speaks_for`) is the client's if settings and trust agree.
     """
 
-    __slots__ = ("_settings", "_via", "address", "common", "trusted")
+    __slots__ = ("_asks_requests", "_settings", "_via", "address", "client", "common", "trusted")
 
-    def __init__(self, address: str, settings: ProxySettings) -> None:
+    def __init__(self, address: str, settings: ProxySettings, *, speaks_for: str = "") -> None:
         self.address: bytes = address.encode("latin-1", "replace")
         self._settings = settings
         self._via: bytes = settings.product.encode("latin-1")
         self.trusted: bool = bool(settings.trusted_ips) and _is_trusted(address, settings)
+        by_header = settings.real_ip_header == PROXY_PROTOCOL
+        self._asks_requests = self.trusted and not by_header and bool(settings.real_ip_header)
+        self.client: bytes = speaks_for.encode("latin-1") if by_header and self.trusted and speaks_for else self.address
         self.common: bytes = b"\r\n".join(
             (
                 b"Connection: keep-alive",
-                b"X-Forwarded-For: " + self.address,
-                b"X-Real-IP: " + self.address,
+                b"X-Forwarded-For: " + self.client,
+                b"X-Real-IP: " + self.client,
                 b"Via: 1.1 " + self._via,
             )
         )
@@ -133,7 +140,7 @@ class PeerLines:
             and not head.http10
             and not head.te_trailers
             and not head.websocket
-            and not self.trusted
+            and not self._asks_requests
         ):
             return self.common
         client = self.client_address(head)
@@ -151,9 +158,9 @@ class PeerLines:
 
     def client_address(self, head: RequestHead) -> bytes:
         """Return the client's address: the peer's, or what a trusted peer says it is (spec/proxy.md §2.4)."""
+        if not self._asks_requests:
+            return self.client
         settings = self._settings
-        if not self.trusted or not settings.real_ip_header:
-            return self.address
         said = b",".join(head.values(settings.real_ip_header.lower().encode("latin-1")))
         addresses = [part.strip(b" \t") for part in said.split(b",") if part.strip(b" \t")]
         for address in reversed(addresses):

@@ -12,13 +12,14 @@ from data_plane.balancer.endpoint import Endpoint
 from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.client import READY, ClientConnection
+from data_plane.proxy.misdirected import MisdirectedConnection
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.shared import Shared
 from data_plane.proxy.sweep import Sweep
 from data_plane.proxy.tables import Active
 
-HANDSHAKE_COUNTS_S = 2.0
-"""A drain waits for handshakes up to this age; a client that takes longer would not be served by waiting."""
+GREETING_COUNTS_S = 2.0
+"""A drain waits for greetings up to this age; a client that takes longer would not be served by waiting."""
 
 
 class ClientFactory:
@@ -39,15 +40,28 @@ class ClientFactory:
         """Requests begun and not yet answered completely."""
         return self._shared.counters.in_flight
 
-    def tls(self) -> asyncio.Protocol:
-        """Make a protocol for a connection that begins with a TLS handshake.
+    def greeted(self) -> asyncio.Protocol:
+        """Make a protocol for a connection that begins with something else than a request: `worker/acceptor.py`.
 
-        One whose handshake fails never hears of it, so what is noted about it grows old instead.
+        One that never gets that far hears nothing of its end, so what is noted about it grows old instead.
         """
         connection = ClientConnection(self._shared)
-        handshakes = self._shared.handshakes
-        self._forget_handshakes()
-        handshakes[id(connection)] = time.monotonic()
+        greetings = self._shared.greetings
+        self._forget_greetings()
+        greetings[id(connection)] = time.monotonic()
+        return connection
+
+    def speaks_for(self, protocol: asyncio.Protocol, address: str) -> None:
+        """Note whom a PROXY header names for a connection that is about to begin; empty = itself."""
+        assert isinstance(protocol, ClientConnection)
+        protocol.speaks_for = address
+
+    def misdirected(self, protocol: asyncio.Protocol) -> asyncio.Protocol:
+        """Make the protocol that answers plain requests on a TLS port, in place of one that has greeted."""
+        assert isinstance(protocol, ClientConnection)
+        self._shared.greetings.pop(id(protocol), None)
+        connection = MisdirectedConnection(self._shared)
+        connection.speaks_for = protocol.speaks_for
         return connection
 
     @property
@@ -57,18 +71,18 @@ class ClientFactory:
 
     @property
     def connections(self) -> int:
-        """Client connections open, those included that are still shaking hands and began a moment ago."""
-        self._forget_handshakes()
-        return len(self._shared.clients) + len(self._shared.handshakes)
+        """Client connections open, those included that began a moment ago and are still at their greeting."""
+        self._forget_greetings()
+        return len(self._shared.clients) + len(self._shared.greetings)
 
-    def _forget_handshakes(self) -> None:
-        handshakes = self._shared.handshakes
-        began_before = time.monotonic() - HANDSHAKE_COUNTS_S
-        while handshakes:
-            oldest = next(iter(handshakes))
-            if handshakes[oldest] > began_before:
+    def _forget_greetings(self) -> None:
+        greetings = self._shared.greetings
+        began_before = time.monotonic() - GREETING_COUNTS_S
+        while greetings:
+            oldest = next(iter(greetings))
+            if greetings[oldest] > began_before:
                 break
-            del handshakes[oldest]
+            del greetings[oldest]
 
     def loads(self) -> dict[Endpoint, int]:
         """How many requests are open towards each endpoint of an upstream."""

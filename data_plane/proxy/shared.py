@@ -44,7 +44,7 @@ class Shared:
         "connecting",
         "counters",
         "draining",
-        "handshakes",
+        "greetings",
         "loop",
         "now",
         "proxy_latency_lines",
@@ -77,8 +77,8 @@ class Shared:
         self.counters = counters
         self.scheme = scheme
         self.draining: bool = False
-        # TLS connections that are not yet any: when each began, by the id of what it will be. See `ClientFactory.tls`.
-        self.handshakes: dict[int, float] = {}
+        # Connections that are not yet any: when each began, by the id of what it will be. See `ClientFactory.greeted`.
+        self.greetings: dict[int, float] = {}
         self.now: float = time.monotonic()
         self.request_scanner = RequestScanner(settings)
         self.response_scanner = ResponseScanner(settings)

@@ -27,8 +27,9 @@ from data_plane.proxy.serving import client_factory
 from data_plane.proxy.tables import Active
 from data_plane.proxy.tls import listener_context
 from data_plane.worker import memory
+from data_plane.worker.acceptor import Greeting
 from data_plane.worker.certificates import Credentials
-from data_plane.worker.listeners import Listeners, TlsAccept
+from data_plane.worker.listeners import Listeners
 from data_plane.worker.process import Worker
 from pointsman import logs
 
@@ -77,10 +78,13 @@ async def _serve(
         access_log.start()
     factory = client_factory(active, handover.proxy, loop, counters, access_log=access_log)
     settings = handover.proxy
-    tls: list[TlsAccept | None] = []
-    if any(handover.tls):
-        accept = TlsAccept(listener_context(active, settings, default_pairs), factory.tls, settings.head_timeout_s)
-        tls = [accept if encrypted else None for encrypted in handover.tls]
+    context = listener_context(active, settings, default_pairs) if any(handover.tls) else None
+    greetings: list[Greeting | None] = [
+        Greeting(factory, context if encrypted else None, announced, settings.head_timeout_s)
+        if encrypted or announced
+        else None
+        for encrypted, announced in zip(handover.tls, handover.proxy_protocol, strict=True)
+    ]
     channel: Channel | None = None
 
     def send(message: bytes) -> None:
@@ -91,7 +95,7 @@ async def _serve(
         active=active,
         factory=factory,
         counters=counters,
-        listeners=Listeners(sockets, factory, backlogs=handover.backlogs, tls=tls),
+        listeners=Listeners(sockets, factory, backlogs=handover.backlogs, greetings=greetings),
         send=send,
         access_log=access_log,
         credentials=credentials,

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import ctypes
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from data_plane.worker.acceptor import Acceptor, Greeting
 
 _SO_ATTACH_FILTER = 26
 _BPF_LOAD_BYTE = 0x30  # BPF_LD | BPF_B | BPF_ABS
@@ -23,19 +23,8 @@ _BPF_RETURN = 0x06  # BPF_RET | BPF_K
 _TCP_FLAGS_AT = 13
 _TCP_SYN = 0x02
 
-SHUTDOWN_S = 2.0
-"""For a client to answer that a TLS connection ends; most just close."""
-LATE_HANDSHAKE_S = 2.0
+LATE_GREETING_S = 2.0
 """For connections that were accepted when the port was about to close."""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsAccept:
-    """How connections of a TLS listener begin: the context, who speaks after the handshake, the time for it."""
-
-    context: ssl.SSLContext
-    factory: Callable[[], asyncio.BaseProtocol]
-    handshake_timeout_s: float
 
 
 class Listeners:
@@ -47,36 +36,31 @@ class Listeners:
         factory: Callable[[], asyncio.BaseProtocol],
         *,
         backlogs: Sequence[int],
-        tls: Sequence[TlsAccept | None] = (),
+        greetings: Sequence[Greeting | None] = (),
     ) -> None:
-        """`tls` has an entry for each socket, None where it is in the clear; empty = all are."""
-        self._sockets = list(zip(sockets, backlogs, tls or [None] * len(sockets), strict=True))
+        """`greetings` has an entry for each socket, None where requests come at once; empty = on all."""
+        self._sockets = list(zip(sockets, backlogs, greetings or [None] * len(sockets), strict=True))
         self._factory = factory
         self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
         # The event loop takes over the descriptor it is given; these copies are ours, to empty the queue at the end.
-        self._copies: list[tuple[socket.socket, TlsAccept | None]] = []
+        self._copies: list[tuple[socket.socket, Acceptor | None]] = []
         self._closed = False
 
     async def open(self) -> None:
         """Listen and accept."""
         loop = asyncio.get_running_loop()
-        for sock, backlog, tls in self._sockets:
+        for sock, backlog, greeting in self._sockets:
             sock.setblocking(False)
             copy = sock.dup()
             copy.setblocking(False)
-            self._copies.append((copy, tls))
-            if tls is None:
-                server = await loop.create_server(self._factory, sock=sock, backlog=backlog)
+            acceptor: Acceptor | None = None
+            if greeting is None:
+                self._servers.append(await loop.create_server(self._factory, sock=sock, backlog=backlog))
             else:
-                server = await loop.create_server(
-                    tls.factory,
-                    sock=sock,
-                    backlog=backlog,
-                    ssl=tls.context,
-                    ssl_handshake_timeout=tls.handshake_timeout_s,
-                    ssl_shutdown_timeout=SHUTDOWN_S,
-                )
-            self._servers.append(server)
+                acceptor = Acceptor(sock, greeting, backlog=backlog)
+                self._acceptors.append(acceptor)
+            self._copies.append((copy, acceptor))
 
     async def close(self, *, handshakes_s: float) -> None:
         """Stop accepting, but serve every connection that a client could believe to have.
@@ -95,32 +79,32 @@ class Listeners:
         loop = asyncio.get_running_loop()
         for server in self._servers:
             server.close()
-        accepted: list[tuple[socket.socket, TlsAccept | None]] = []
-        for copy, tls in self._copies:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        accepted: list[socket.socket] = []
+        for copy, greets in self._copies:
             with contextlib.suppress(OSError):  # nothing more in the queue, or no descriptors left to take it
                 while True:
                     connection, _ = copy.accept()
                     connection.setblocking(False)
-                    accepted.append((connection, tls))
+                    if greets is None:
+                        accepted.append(connection)
+                    else:
+                        greets.take(connection, timeout_s=LATE_GREETING_S)
             copy.close()
-        if not self._servers:
+        if not self._copies:
             for sock, *_ in self._sockets:  # never given to the event loop
                 sock.close()
-        # Together, because one that shakes hands slowly must not keep the others waiting.
-        await asyncio.gather(*(self._serve(loop, connection, tls) for connection, tls in accepted))
+        await asyncio.gather(*(self._serve(loop, connection) for connection in accepted))
 
-    async def _serve(self, loop: asyncio.AbstractEventLoop, connection: socket.socket, tls: TlsAccept | None) -> None:
+    def cut(self) -> None:
+        """End connections that have not said yet what they are."""
+        for acceptor in self._acceptors:
+            acceptor.cut()
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
         try:
-            if tls is None:
-                await loop.connect_accepted_socket(self._factory, connection)
-            else:
-                await loop.connect_accepted_socket(
-                    tls.factory,
-                    connection,
-                    ssl=tls.context,
-                    ssl_handshake_timeout=LATE_HANDSHAKE_S,
-                    ssl_shutdown_timeout=SHUTDOWN_S,
-                )
+            await loop.connect_accepted_socket(self._factory, connection)
         except OSError:
             connection.close()
 

@@ -406,6 +406,7 @@ class Worker:
         cut = self._factory.in_flight
         if cut:
             _log.warning("%d requests were still open at the deadline and are cut", cut)
+        self._listeners.cut()
         self._factory.cut()
         for _ in tell_traffic(self._counters.traffic, self._send):
             pass  # the last counts: nothing else is to be done any more

@@ -240,9 +240,15 @@ def test_sessions_are_resumed_within_a_worker(tmp_path: Path, version: ssl.TLSVe
         node.destroy()
 
 
-async def test_what_is_no_handshake_ends_the_connection_and_nothing_else(served: Served) -> None:
-    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-        await request(served.tls, "/anything")
+async def test_a_plain_request_on_a_tls_port_is_told_so_and_nothing_else_suffers(served: Served) -> None:
+    for method, body in (("GET", ""), ("POST", "x" * 100_000)):
+        answer = await request(served.tls, "/anything", method=method, body=body)
+        assert answer.status == 400
+        assert answer.body.startswith("The plain HTTP request was sent to HTTPS port\nrequest_id: ")
+        assert answer.headers["connection"] == "close"
+    told = await request(served.tls, "/anything", headers=["Accept: application/json"])
+    assert '"message":"The plain HTTP request was sent to HTTPS port"' in told.body
+    assert served.upstream.requests == 0
     assert (await get(served.tls, "/anything")).status == 200
 
 

@@ -18,6 +18,7 @@ import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore] 
 with atheris.instrument_imports(include=["data_plane.proxy", "pointsman.rules"]):
     from data_plane.proxy.chunks import BadChunk, ChunkDecoder
     from data_plane.proxy.head import BadRequest, RequestHead, RequestScanner, check_target
+    from data_plane.proxy.proxy_header import BadProxyHeader, ProxyHeaderReader
     from data_plane.proxy.settings import ProxySettings
     from pointsman.rules.addresses import BadAddress, parse_host_port
     from pointsman.rules.paths import encode_for_upstream, normalise
@@ -100,11 +101,32 @@ def fuzz_host(data: bytes) -> None:
         assert parse_host_port(str(first)) == first
 
 
+def fuzz_proxy_header(data: bytes) -> None:
+    """However it is cut, the verdict and the end are the same; an address is one."""
+
+    def read(pieces: list[bytes]) -> object:
+        reader, taken = ProxyHeaderReader(), 0
+        for piece in pieces:
+            try:
+                size = reader.feed(piece)
+            except BadProxyHeader:
+                return "refused"
+            assert 0 < size <= len(piece)
+            taken += size
+            if reader.header is not None:
+                return reader.header, taken
+        return None
+
+    whole = read([data] if data else [])
+    assert read([data[at : at + 1] for at in range(len(data))]) == whole
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "head": fuzz_head,
     "chunks": fuzz_chunks,
     "paths": fuzz_paths,
     "host": fuzz_host,
+    "proxy-header": fuzz_proxy_header,
 }
 
 if __name__ == "__main__":

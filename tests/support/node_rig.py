@@ -43,6 +43,7 @@ class TinyUpstream:
     def __init__(self, name: str) -> None:
         self.name = name
         self.requests = 0
+        self.last_head = ""
         self.go = asyncio.Event()
         self.asked = asyncio.Event()
         self.port = 0
@@ -72,6 +73,7 @@ class TinyUpstream:
                 while True:
                     head = await reader.readuntil(b"\r\n\r\n")
                     self.requests += 1
+                    self.last_head = head.decode("latin-1")
                     if b"/slow " in head.split(b"\r\n", 1)[0]:
                         self.asked.set()
                         await self.go.wait()

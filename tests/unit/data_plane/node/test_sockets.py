@@ -18,6 +18,7 @@ ANY = SocketAddress("0.0.0.0", 8000)
         ("[::]:0 ipv6only=off deferred", ListenSpec(SocketAddress("::", 0), ipv6only=False, deferred=True)),
         ("localhost:80 so_keepalive=on", ListenSpec(SocketAddress("localhost", 80), keepalive=KeepAlive())),
         ("0.0.0.0:8000 so_keepalive=off", ListenSpec(ANY)),
+        ("0.0.0.0:8000 ssl proxy_protocol", ListenSpec(ANY, ssl=True, proxy_protocol=True)),
         ("0.0.0.0:8000 so_keepalive=30::5", ListenSpec(ANY, keepalive=KeepAlive(30, 0, 5))),
     ],
 )
@@ -32,7 +33,6 @@ def test_a_listener_is_an_address_and_flags(text: str, expected: ListenSpec) -> 
         ("off", "nothing to serve"),
         ("8000", "not host:port"),
         ("0.0.0.0:8000 http2", "HTTP/2 is not there yet"),
-        ("0.0.0.0:8000 proxy_protocol", "PROXY protocol is not there yet"),
         ("0.0.0.0:8000 udp", "unknown flag 'udp'"),
         ("0.0.0.0:8000 backlog=0", "unknown flag 'backlog=0'"),
         ("0.0.0.0:8000 so_keepalive=1:2", "idle:interval:count"),
