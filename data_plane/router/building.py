@@ -20,7 +20,8 @@ from data_plane.router.candidate import (
     make_candidates,
 )
 from data_plane.router.router import HostTables, Router
-from data_plane.router.table import Leaf, Lengthwise, PathTable, copied, path_keys
+from data_plane.router.table import Leaf, Lengthwise, PathTable, path_keys
+from data_plane.sharded import Sharded
 
 _COMPARED_PER_STEP = 64
 _RELEASED_PER_STEP = 16
@@ -32,27 +33,35 @@ V = TypeVar("V")
 def build_router(
     routes: Iterable[RouteConfig], *, flavour: str = TRADITIONAL_COMPATIBLE, previous: Router | None = None
 ) -> Generator[None, None, Router]:
-    """Yield between steps and return the router of `routes`. Raises BadRoute for one that cannot be matched by."""
+    """Yield between steps and return the router of `routes`, which are walked more than once.
+
+    Raises BadRoute for one that cannot be matched by.
+    """
     base = previous if previous is not None and previous.flavour == flavour else None
-    known = base.candidates if base is not None else {}
+    known = base.candidates if base is not None else Sharded[str, tuple[RouteConfig, tuple[Candidate, ...]]]()
     changed: list[RouteConfig] = []
-    staying: set[str] = set()
+    staying = 0
     for number, route in enumerate(routes):
         before = known.get(route.id)
         if before is not None:
-            staying.add(route.id)
+            staying += 1
         if before is None or not (before[0] is route or before[0] == route):
             changed.append(route)
         if number % _COMPARED_PER_STEP == 0:
             yield
-    if base is not None and not changed and len(staying) == len(known):
+    if base is not None and not changed and staying == len(known):
         return base
     editor = _Editor(flavour)
     if base is not None:
-        yield from editor.begin(base)
-    if len(staying) < len(known):
+        editor.begin(base)
+    if staying < len(known):
+        wanted: Sharded[str, None] = Sharded()  # a set of 100,000 would stop everything each time it grows
+        for number, route in enumerate(routes):
+            wanted.put(route.id, None)
+            if number % _COMPARED_PER_STEP == 0:
+                yield
         for number, route_id in enumerate(known):
-            if route_id not in staying:
+            if route_id not in wanted:
                 yield from editor.remove(route_id)
             if number % _COMPARED_PER_STEP == 0:
                 yield
@@ -71,10 +80,10 @@ def release_router(router: Router, successor: Router | None = None) -> Generator
     hosts = router.hosts
     heirs = successor.hosts if successor is not None else HostTables()
     if hosts.any_host is not None and hosts.any_host is not heirs.any_host:
-        yield from _empty(hosts.any_host.entries)
-    for tables in (hosts.exact, hosts.ends, hosts.starts):
-        yield from _empty(tables.entries)
-    yield from _empty(router.candidates)
+        yield from hosts.any_host.entries.release(heirs.any_host.entries if heirs.any_host is not None else None)
+    for tables, theirs in ((hosts.exact, heirs.exact), (hosts.ends, heirs.ends), (hosts.starts, heirs.starts)):
+        yield from tables.entries.release(theirs.entries)
+    yield from router.candidates.release(successor.candidates if successor is not None else None)
 
 
 def _empty(mapping: dict[K, V]) -> Generator[None, None, None]:
@@ -95,15 +104,15 @@ class _Editor:
         self._own: dict[int, PathTable | Leaf] = {}
         self._leaves_to_compile: dict[int, tuple[Leaf, Leaf | None]] = {}
 
-    def begin(self, base: Router) -> Generator[None, None, None]:
+    def begin(self, base: Router) -> None:
         """Start from what `base` has."""
         router = self._router
-        router.candidates = yield from copied(base.candidates)
+        router.candidates = base.candidates.copy()
         router.header_counts = base.header_counts.copy()
         router.snis = base.snis
-        router.hosts.exact = yield from base.hosts.exact.copy()
-        router.hosts.ends = yield from base.hosts.ends.copy()
-        router.hosts.starts = yield from base.hosts.starts.copy()
+        router.hosts.exact = base.hosts.exact.copy()
+        router.hosts.ends = base.hosts.ends.copy()
+        router.hosts.starts = base.hosts.starts.copy()
         router.hosts.any_host = base.hosts.any_host
 
     def put(self, route: RouteConfig) -> Generator[None, None, None]:
@@ -111,22 +120,22 @@ class _Editor:
         if route.id in self._router.candidates:
             yield from self.remove(route.id)
         candidates = make_candidates(route, flavour=self._router.flavour)
-        self._router.candidates[route.id] = (route, candidates)
+        self._router.candidates.put(route.id, (route, candidates))
         for candidate in candidates:
             self._count(candidate, 1)
             for kind, text in _host_keys(candidate):
-                table = yield from self._table(kind, text)
+                table = self._table(kind, text)
                 for key in path_keys(candidate):
                     self._leaf(table, key).add(candidate)
                     yield
 
     def remove(self, route_id: str) -> Generator[None, None, None]:
         """Take a route out wherever it is filed."""
-        _, candidates = self._router.candidates.pop(route_id)
+        _, candidates = self._router.candidates.drop(route_id)
         for candidate in candidates:
             self._count(candidate, -1)
             for kind, text in _host_keys(candidate):
-                table = yield from self._table(kind, text)
+                table = self._table(kind, text)
                 for key in path_keys(candidate):
                     leaf = self._leaf(table, key)
                     leaf.remove(candidate)
@@ -165,7 +174,7 @@ class _Editor:
             return hosts.exact
         return hosts.ends if kind == ENDS else hosts.starts
 
-    def _table(self, kind: str | None, text: bytes) -> Generator[None, None, PathTable]:
+    def _table(self, kind: str | None, text: bytes) -> PathTable:
         hosts = self._router.hosts
         table = hosts.any_host if kind is None else self._tables(kind).entries.get(text)
         if table is None:
@@ -173,7 +182,7 @@ class _Editor:
         elif id(table) in self._own:
             return table
         else:
-            table = yield from table.copy()
+            table = table.copy()
         self._own[id(table)] = table
         if kind is None:
             hosts.any_host = table

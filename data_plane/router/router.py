@@ -18,6 +18,7 @@ from data_plane.router.candidate import (
     split_host_traditional,
 )
 from data_plane.router.table import Best, Lengthwise, PathTable
+from data_plane.sharded import Sharded
 from pointsman.rules.paths import normalise
 
 
@@ -93,7 +94,7 @@ class Router:
     def __init__(self, flavour: str) -> None:
         self.flavour = flavour
         self.hosts = HostTables()
-        self.candidates: dict[str, tuple[RouteConfig, tuple[Candidate, ...]]] = {}
+        self.candidates: Sharded[str, tuple[RouteConfig, tuple[Candidate, ...]]] = Sharded()
         self.header_counts: dict[str, int] = {}
         self.header_names: frozenset[str] = frozenset()
         self.snis = 0

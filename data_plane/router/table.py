@@ -13,23 +13,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Generator
-from itertools import islice
 from typing import Generic, Self, TypeVar
 
 import re2
 
 from data_plane.router.candidate import PLAIN, Candidate, Facts
+from data_plane.sharded import Sharded
 from pointsman.rules.regexes import path_expression
 
 V = TypeVar("V")
-K = TypeVar("K")
-W = TypeVar("W")
 
 # Below this many regexes in one place a set costs more than it saves.
 _SET_MIN = 8
-# A set is compiled in one go, between two requests: 64 patterns take about 0.3 ms.
-_CHUNK_MAX = 64
-_COPIED_PER_STEP = 1024
+# A set is compiled in one go, between two requests: 128 patterns take about a millisecond. Fewer make more sets, and
+# each costs a request that has to ask them all some 2 microseconds.
+_CHUNK_MAX = 128
+_SET_BYTES_MAX = 64 << 20
+"""What the automaton of one set may take: RE2's default is an eighth, and is for one pattern. It is taken as needed."""
 
 
 class Best:
@@ -102,7 +102,7 @@ def search_line(line: Line, facts: Facts, best: Best) -> None:
 class Chunk:
     """Regex candidates next to each other in rank, and one automaton for all of their regexes.
 
-    `compile` makes the automaton; without one (few regexes, or too large) each is tried.
+    Made by `compile_chunks`. Without an automaton (a single regex that is too large for one) its candidates are tried.
     """
 
     __slots__ = ("_owners", "_set", "line")
@@ -112,9 +112,11 @@ class Chunk:
         self._set: re2.Set | None = None
         self._owners: list[int] = []
 
-    def compile(self) -> None:
+    def compile(self) -> bool:
+        """Make the automaton; False when all of the regexes together are too large for one."""
         options = re2.Options()
         options.log_errors = False
+        options.max_mem = _SET_BYTES_MAX
         together = re2.Set.SearchSet(options)
         owners: list[int] = []
         try:
@@ -123,10 +125,11 @@ class Chunk:
                     together.Add(path_expression(regex.expression))
                     owners.append(index)
             together.Compile()
-        except re2.error:  # each compiles, but not all of them in the memory of one: they are tried one by one
-            return
+        except re2.error:  # each compiles alone
+            return False
         self._set = together
         self._owners = owners
+        return True
 
     def search(self, facts: Facts, best: Best) -> None:
         line = self.line
@@ -138,6 +141,19 @@ class Chunk:
                 return
             line = [line[index] for index in sorted({self._owners[hit] for hit in hits})]
         search_line(line, facts, best)
+
+
+def compile_chunks(line: Line) -> Generator[None, None, list[Chunk]]:
+    """Return chunks that make up a line: one, or halves of it as often as they are too large."""
+    chunk = Chunk(line)
+    whole = chunk.compile()
+    yield
+    if whole or len(line) == 1:
+        return [chunk]
+    middle = len(line) // 2
+    first = yield from compile_chunks(line[:middle])
+    second = yield from compile_chunks(line[middle:])
+    return first + second
 
 
 class Leaf:
@@ -212,11 +228,11 @@ class Leaf:
         chunks = []
         for line in _cut(self.regexes):
             chunk = known.get(id(line[0]))
-            if chunk is None or chunk.line != line:
-                chunk = Chunk(line)
-                chunk.compile()
-            chunks.append(chunk)
-            yield
+            if chunk is not None and chunk.line == line:
+                chunks.append(chunk)
+                yield
+            else:
+                chunks += yield from compile_chunks(line)
         self.chunks = chunks
 
     def search(self, facts: Facts, best: Best) -> None:
@@ -271,31 +287,19 @@ def _sni_names(candidate: Candidate) -> frozenset[bytes]:
     return frozenset(sni.text for sni in candidate.snis)
 
 
-def copied(mapping: dict[K, W]) -> Generator[None, None, dict[K, W]]:
-    """Copy a dictionary that does not change meanwhile; a large one in steps."""
-    if len(mapping) <= _COPIED_PER_STEP:
-        return mapping.copy()
-    twin: dict[K, W] = {}
-    entries = iter(mapping.items())
-    while len(twin) < len(mapping):
-        twin.update(islice(entries, _COPIED_PER_STEP))
-        yield
-    return twin
-
-
 class Lengthwise(Generic[V]):
     """Entries by key, and which lengths keys have, so that a look-up by what something begins with tries only those."""
 
     __slots__ = ("_counts", "entries", "lengths")
 
     def __init__(self) -> None:
-        self.entries: dict[bytes, V] = {}
+        self.entries: Sharded[bytes, V] = Sharded()
         self.lengths: tuple[int, ...] = ()
         self._counts: dict[int, int] = {}
 
-    def copy(self) -> Generator[None, None, Self]:
+    def copy(self) -> Self:
         twin = type(self)()
-        twin.entries = yield from copied(self.entries)
+        twin.entries = self.entries.copy()
         twin.lengths = self.lengths
         twin._counts = self._counts.copy()
         return twin
@@ -307,10 +311,10 @@ class Lengthwise(Generic[V]):
             self._counts[size] = count + 1
             if not count:
                 self.lengths = tuple(sorted(self._counts))
-        self.entries[key] = entry
+        self.entries.put(key, entry)
 
     def drop(self, key: bytes) -> None:
-        del self.entries[key]
+        self.entries.drop(key)
         size = len(key)
         self._counts[size] -= 1
         if not self._counts[size]:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 from data_plane.model import RouteConfig, ServiceConfig
 from data_plane.proxy.tables import ServiceRuntime, Tables
 from data_plane.router import BadRoute, build_router
+from data_plane.sharded import Sharded
 from data_plane.worker.answers import Answers
 from data_plane.worker.balancers import BalancerPlan, Balancers
 from data_plane.worker.catalogue import Catalogue, StagedCatalogue
@@ -156,28 +157,32 @@ class Staging:
 
     def _services(
         self, previous: Tables | None, plan: BalancerPlan, balancers: Balancers, answers: Answers
-    ) -> Generator[None, None, dict[str, ServiceRuntime]]:
+    ) -> Generator[None, None, Sharded[str, ServiceRuntime]]:
         """Services by id: what did not change is the same object as before, with all it remembers."""
         catalogue = self.catalogue
-        services = dict(previous.services) if previous is not None else {}
+        services: Sharded[str, ServiceRuntime] = Sharded()
+        if previous is not None:
+            before = previous.services
+            services = before.copy() if isinstance(before, Sharded) else Sharded(before)
         for service_id in catalogue.services.deletes:
-            services.pop(service_id, None)
+            if service_id in services:
+                services.drop(service_id)
             plan.unbind(service_id)
             yield
         rebound = self._changed_upstream_names()
         if rebound:
             for service in catalogue.services:
                 if service.host in rebound:
-                    services[service.id] = self._service(service, plan, balancers, answers)
+                    services.put(service.id, self._service(service, plan, balancers, answers))
                 yield
         for service in catalogue.services.upserts.values():
             if service.host not in rebound:
-                services[service.id] = self._service(service, plan, balancers, answers)
+                services.put(service.id, self._service(service, plan, balancers, answers))
             yield
         concerned = yield from services_concerned(catalogue)
         for service in concerned:
             if service.host not in rebound and service.id not in catalogue.services.upserts:
-                services[service.id] = self._service(service, plan, balancers, answers)
+                services.put(service.id, self._service(service, plan, balancers, answers))
             yield
         return services
 

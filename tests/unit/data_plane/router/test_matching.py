@@ -198,3 +198,19 @@ def test_a_star_of_traditional_stands_for_something() -> None:
     table = router(RouteConfig(id=identity(1), hosts=("api.*",)), flavour=TRADITIONAL)
     assert match(table, host=b"api.") is None
     assert match(table, host=b"api.x:99") is not None
+
+
+def test_regexes_too_large_for_one_automaton_are_split_and_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_plane.router.table._SET_BYTES_MAX", 96 << 10)
+    routes = [RouteConfig(id=f"{number:032x}", paths=(f"~/.*/x{number}/[a-z]{{1,20}}$",)) for number in range(100)]
+    router = build(routes, TRADITIONAL_COMPATIBLE)
+    assert router.hosts.any_host is not None
+    leaf = router.hosts.any_host.entries[b"/"]
+    assert leaf.chunks is not None
+    assert len(leaf.chunks) > 4, "a test of splitting needs regexes that don't fit"
+    for number in range(100):
+        match = router.match(
+            b"GET", None, b"/a/x%d/abc" % number, port=80, scheme="http", header_values=lambda name: ()
+        )
+        assert match is not None
+        assert match.route is routes[number]

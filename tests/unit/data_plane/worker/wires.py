@@ -93,6 +93,9 @@ class FakeListeners:
     async def close(self, *, handshakes_s: float) -> None:
         self.steps.append("close")
 
+    def cut(self) -> None:
+        self.steps.append("cut greetings")
+
 
 class Rig:
     """A worker with everything around it replaced; `said` is what it has told the node process."""
