@@ -7,6 +7,7 @@ command lines are visible to everybody on the machine.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import ipaddress
 import json
 import os
@@ -16,9 +17,17 @@ from dataclasses import dataclass, field
 from data_plane.observe.access_log import AccessLogFormat, AccessLogSettings
 from data_plane.observe.traffic import SERIES_MAX
 from data_plane.proxy.settings import ProxySettings
+from data_plane.router import TRADITIONAL, TRADITIONAL_COMPATIBLE
 from pointsman.logs import LogFormat, LogLevel
 
 PAIRS_BYTES_MAX = 4 << 20
+
+
+class RouterFlavour(enum.StrEnum):
+    """Kong's `router_flavor`, as far as it is there: the documented order, or the older one by kinds and age."""
+
+    TRADITIONAL_COMPATIBLE = TRADITIONAL_COMPATIBLE
+    TRADITIONAL = TRADITIONAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,7 @@ class Handover:
     node_id: str = ""
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
     series_max: int = SERIES_MAX
+    router_flavour: RouterFlavour = RouterFlavour.TRADITIONAL_COMPATIBLE
 
     def to_json(self) -> str:
         """The text for the command line; only what differs from the defaults."""
@@ -54,6 +64,7 @@ class Handover:
                 "node_id": self.node_id,
                 "access_log": dataclasses.asdict(self.access_log),
                 "series_max": self.series_max,
+                "router_flavour": self.router_flavour.value,
             },
             separators=(",", ":"),
         )
@@ -79,6 +90,7 @@ class Handover:
                 queue_max=given["access_log"]["queue_max"],
             ),
             series_max=given["series_max"],
+            router_flavour=RouterFlavour(given["router_flavour"]),
         )
 
 

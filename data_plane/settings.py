@@ -12,7 +12,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_plane.handover import Pair
+from data_plane.handover import Pair, RouterFlavour
 from data_plane.node.default_pairs import BadDefaultPair, read_pairs, self_signed_pairs
 from data_plane.node.snapshot import RAW_BYTES_MAX
 from data_plane.node.sockets import ListenError, ListenSpec, parse_listen
@@ -33,6 +33,19 @@ def software_version() -> str:
         return importlib.metadata.version("pointsman")
     except importlib.metadata.PackageNotFoundError:
         return "0"
+
+
+def _tokens(name: str, values: tuple[str, ...], known: set[str]) -> set[str]:
+    """The words of a list of headers, in lower case; raises SettingsError."""
+    words = {value.lower() for value in values}
+    if words == {"off"}:
+        return set()
+    unknown = words - known - {"off"}
+    if unknown:
+        raise SettingsError(
+            f"setting {name}: '{unknown.pop()}' can't be had by itself; known are {', '.join(sorted(known))} and off"
+        )
+    return words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +127,44 @@ class NodeSettings:
     client_max_body_bytes: int = setting(
         0, help="largest request body, 0 = any [nginx_http_client_max_body_size]", minimum=0
     )
+    client_header_timeout_s: float = setting(
+        60.0,
+        help="for a whole request head, and for a handshake; beyond it 408 [nginx_http_client_header_timeout]",
+        minimum=0.1,
+    )
+    client_body_timeout_s: float = setting(
+        60.0, help="silence inside a request body; beyond it 408 [nginx_http_client_body_timeout]", minimum=0.1
+    )
+    client_body_rate_min: int = setting(
+        50, help="bytes a second that a body must bring over any 20 s, 0 = any; not on unbuffered routes", minimum=0
+    )
+    send_timeout_s: float = setting(
+        60.0, help="a client that takes nothing of its answer is cut off [nginx_http_send_timeout]", minimum=0.1
+    )
+    keepalive_requests: int = setting(
+        10000, help="requests on one client connection, 0 = any [nginx_http_keepalive_requests]", minimum=0
+    )
+    request_line_bytes_max: int = setting(
+        8192,
+        help="a longer request line is answered 414 [nginx_http_large_client_header_buffers]",
+        minimum=256,
+        maximum=1 << 20,
+    )
+    header_line_bytes_max: int = setting(
+        8192,
+        help="a longer header is answered 400 [nginx_http_large_client_header_buffers]",
+        minimum=256,
+        maximum=1 << 20,
+    )
+    head_bytes_max: int = setting(
+        32768,
+        help="a larger request head is answered 400 [nginx_http_large_client_header_buffers]",
+        minimum=1024,
+        maximum=1 << 22,
+    )
+    header_count_max: int = setting(
+        1000, help="more headers in a request are answered 431 [nginx_http_max_headers]", minimum=10, maximum=100_000
+    )
     keepalive_timeout_s: float = setting(
         75.0, help="silence between two requests of a client [nginx_http_keepalive_timeout]", minimum=0.1
     )
@@ -127,6 +178,16 @@ class NodeSettings:
         10000, help="requests on one upstream connection, 0 = any [upstream_keepalive_max_requests]", minimum=0
     )
 
+    router_flavor: RouterFlavour = setting(
+        RouterFlavour.TRADITIONAL_COMPATIBLE, help="in which order routes are tried [router_flavor]"
+    )
+    headers: tuple[str, ...] = setting(
+        ("server_tokens", "latency_tokens", "X-Kong-Request-Id"),
+        help="what is added to answers, `off` for nothing [headers]",
+    )
+    headers_upstream: tuple[str, ...] = setting(
+        ("X-Kong-Request-Id",), help="what is added to requests, `off` for nothing [headers_upstream]"
+    )
     allow_debug_header: bool = setting(
         False, help="tell requests with Kong-Debug which route and service they got [allow_debug_header]"
     )
@@ -159,6 +220,9 @@ class NodeSettings:
     ssl_prefer_server_ciphers: bool = setting(
         True, help="our order of ciphers goes before the client's [ssl_prefer_server_ciphers]"
     )
+    ssl_dhparam: str = setting("", help="PEM file of parameters for ciphers with DHE [ssl_dhparam]")
+    ssl_session_timeout: str = setting("", help="refused: it is OpenSSL's own [ssl_session_timeout]")
+    ssl_session_cache_size: str = setting("", help="refused: it is OpenSSL's own [ssl_session_cache_size]")
     ssl_session_tickets: bool = setting(True, help="clients keep their sessions themselves [ssl_session_tickets]")
     upstream_tls_verify: bool = setting(
         False, help="verify upstream servers of services that don't say [nginx_proxy_proxy_ssl_verify]"
@@ -202,11 +266,32 @@ class NodeSettings:
             trusted = tuple(ipaddress.ip_network(text, strict=False) for text in self.trusted_ips)
         except ValueError as error:
             raise SettingsError(f"setting trusted_ips: {error}; write addresses or ranges like 10.0.0.0/8") from None
+        for name in ("ssl_session_timeout", "ssl_session_cache_size"):
+            if getattr(self, name):
+                raise SettingsError(
+                    f"setting {name}: Python's ssl has no way to set it; leave it out, and sessions are kept for as "
+                    "long as OpenSSL keeps them by default"
+                )
+        headers = _tokens("headers", self.headers, {"server_tokens", "latency_tokens", "x-kong-request-id"})
+        headers_upstream = _tokens("headers_upstream", self.headers_upstream, {"x-kong-request-id"})
         proxy = ProxySettings(
             trusted_ips=trusted,
             real_ip_header=self.real_ip_header,
             real_ip_recursive=self.real_ip_recursive,
             body_bytes_max=self.client_max_body_bytes,
+            head_timeout_s=self.client_header_timeout_s,
+            body_idle_timeout_s=self.client_body_timeout_s,
+            body_rate_min_bytes=self.client_body_rate_min,
+            send_timeout_s=self.send_timeout_s,
+            keepalive_requests_max=self.keepalive_requests,
+            request_line_bytes_max=self.request_line_bytes_max,
+            header_line_bytes_max=self.header_line_bytes_max,
+            head_bytes_max=self.head_bytes_max,
+            header_count_max=self.header_count_max,
+            server_tokens="server_tokens" in headers,
+            latency_tokens="latency_tokens" in headers,
+            request_id_downstream="x-kong-request-id" in headers,
+            request_id_upstream="x-kong-request-id" in headers_upstream,
             keepalive_timeout_s=self.keepalive_timeout_s,
             upstream_keepalive_pool_size=self.upstream_keepalive_pool_size,
             upstream_keepalive_idle_timeout_s=self.upstream_keepalive_idle_timeout_s,
@@ -215,6 +300,7 @@ class NodeSettings:
             ssl_protocols="TLSv1.3" if self.ssl_cipher_suite == "modern" else self.ssl_protocols,
             ssl_ciphers=self._ciphers(),
             ssl_prefer_server_ciphers=self.ssl_prefer_server_ciphers,
+            ssl_dhparam=self.ssl_dhparam,
             ssl_session_tickets=self.ssl_session_tickets,
             upstream_tls_verify=self.upstream_tls_verify,
             upstream_tls_verify_depth=self.upstream_tls_verify_depth,

@@ -121,6 +121,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         node_id=node_id,
         access_log=settings.access_log_settings(),
         series_max=settings.metrics_series_max,
+        router_flavour=settings.router_flavor,
     ).to_json()
     cores = sorted(os.sched_getaffinity(0)) if settings.worker_affinity else []
     sums = MetricsSum(settings.metrics_series_max)

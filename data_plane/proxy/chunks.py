@@ -20,6 +20,9 @@ _SIZE_LINE = re.compile(
 _SIZE_LINE_SO_FAR = re.compile(rb"[0-9A-Fa-f]{0,16}[ \t]*(?:;[^\r\n]*)?\r?")
 
 SIZE_MAX = (1 << 63) - 1
+REQUEST_SIZE_MAX = (1 << 32) - 1
+"""One chunk of a request. Nobody sends larger ones but to make a decoder of 32 bits wrap."""
+LAST_CHUNK = b"0\r\n\r\n"
 SIZE_DIGITS_MAX = 16
 
 _SIZE = 0
@@ -34,6 +37,11 @@ _FORBIDDEN_TRAILERS = re.compile(
     rb"set-cookie.*|www-authenticate|x-forwarded.*|x-real-ip|x-kong-.*|forwarded)",
     re.IGNORECASE,
 )
+
+
+def last_chunk(trailers: list[bytes]) -> bytes:
+    """Return what ends a chunked body: the chunk of no octets, and the trailers that may go on."""
+    return b"\r\n".join([b"0", *trailers, b"", b""]) if trailers else LAST_CHUNK
 
 
 class BadChunk(Exception):
@@ -53,6 +61,7 @@ class ChunkDecoder:
         "_extension_bytes_max",
         "_left",
         "_line",
+        "_size_max",
         "_state",
         "_trailer_bytes",
         "_trailer_bytes_max",
@@ -62,7 +71,8 @@ class ChunkDecoder:
         "trailers",
     )
 
-    def __init__(self, *, extension_bytes_max: int, trailer_bytes_max: int) -> None:
+    def __init__(self, *, extension_bytes_max: int, trailer_bytes_max: int, size_max: int = SIZE_MAX) -> None:
+        self._size_max = size_max
         self._state = _SIZE
         self._left = 0
         self._line = b""
@@ -156,7 +166,7 @@ class ChunkDecoder:
             if self._extension_bytes > self._extension_bytes_max:
                 raise BadChunk(413, "Payload too large")
         length = int(found[1], 16)
-        if length > SIZE_MAX:
+        if length > self._size_max:
             raise BadChunk(400, "Bad request")
         self._left = length
         self._state = _DATA if length else _TRAILERS

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 from typing_extensions import override
 
 from data_plane.proxy import answers
-from data_plane.proxy.chunks import BadChunk, ChunkDecoder
+from data_plane.proxy.chunks import REQUEST_SIZE_MAX, BadChunk, ChunkDecoder, last_chunk
 from data_plane.proxy.exchange import CLOSE, KEEP_ALIVE, Exchange
 from data_plane.proxy.forwarding import PeerLines, debug_lines, make_plan, redirect_location, trusted_value
 from data_plane.proxy.head import BadRequest, RequestHead
@@ -79,6 +79,8 @@ class ClientConnection(asyncio.Protocol):
         "keep",
         "peer",
         "port",
+        "rate_at",
+        "rate_bytes",
         "requests",
         "scheme",
         "sni",
@@ -100,6 +102,8 @@ class ClientConnection(asyncio.Protocol):
         self.write_paused: bool = False
         self.stalled_bytes: int = 0
         self.port: int = 0
+        self.rate_at: float = 0.0
+        self.rate_bytes: int = 0
         self._port_key: int = 0
         self.scheme: str = shared.scheme
         self.sni: bytes = b""
@@ -128,6 +132,18 @@ class ClientConnection(asyncio.Protocol):
     def held(self) -> bool:
         """Whether this connection is not read at the moment, for whatever reason."""
         return self._held != 0
+
+    def measure_body(self, now: float) -> int:
+        """Return the octets that the request under way has brought since the last measure, and begin the next."""
+        brought = self._exchange.bytes_in - self.rate_bytes
+        self.rate_at = now
+        self.rate_bytes = self._exchange.bytes_in
+        return brought
+
+    @property
+    def may_pause(self) -> bool:
+        """Whether the body under way may be a stream with pauses: its route does not wait for the end of it."""
+        return self._plan is not None and not self._plan.buffered
 
     # What the loop calls
 
@@ -335,11 +351,15 @@ class ClientConnection(asyncio.Protocol):
             return
         if head.chunked:
             self._decoder = ChunkDecoder(
-                extension_bytes_max=settings.chunk_extension_bytes_max, trailer_bytes_max=settings.trailer_bytes_max
+                extension_bytes_max=settings.chunk_extension_bytes_max,
+                trailer_bytes_max=settings.trailer_bytes_max,
+                size_max=REQUEST_SIZE_MAX,
             )
         else:
             self._left = head.length
         self.state = BODY
+        self.rate_at = self._shared.now
+        self.rate_bytes = self._exchange.bytes_in
         if plan.status:
             if head.expect_continue and not self._buffer:
                 # It may or may not send the body now, so what comes next can't be told apart.
@@ -363,6 +383,7 @@ class ClientConnection(asyncio.Protocol):
     def _body(self, data: bytes) -> None:
         """Take what is here of the body: gather it, or pass it on."""
         pieces: list[bytes]
+        trailers: list[bytes] = []
         decoder = self._decoder
         if decoder is None:
             size = len(data)
@@ -387,6 +408,7 @@ class ClientConnection(asyncio.Protocol):
             complete = decoder.done
             if complete:
                 self._decoder = None
+                trailers = decoder.trailers
                 if end < len(data):
                     self._buffer = data[end:]
         exchange = self._exchange
@@ -398,11 +420,17 @@ class ClientConnection(asyncio.Protocol):
             if pieces:
                 exchange.send_body(pieces)
             if complete:
-                exchange.end_body()
+                exchange.end_body(trailers)
             return
         self._content += pieces
         self._content_bytes += sum(map(len, pieces))
-        if complete:
+        if complete and trailers:
+            # Only chunks can have them, so those that the client made are made again, as one.
+            if self._content_bytes:
+                self._content = [b"%x\r\n" % self._content_bytes, *self._content, b"\r\n"]
+            self._content.append(last_chunk(trailers))
+            self._start(b"Transfer-Encoding: chunked", streaming=False)
+        elif complete:
             self._start(b"Content-Length: %d" % self._content_bytes, streaming=False)
         elif not self._gathers():
             exchange.stream_chunked = self.head.chunked

@@ -24,6 +24,7 @@ from data_plane.observe.traffic import CLIENT_GONE, PROXIED_OK, QUICK_KONG_S, QU
 from data_plane.proxy import pool
 from data_plane.proxy.answers import ENGINE_MESSAGES
 from data_plane.proxy.choosing import Choice
+from data_plane.proxy.chunks import LAST_CHUNK, last_chunk
 from data_plane.proxy.forwarding import forwarded_by_trusted
 from data_plane.proxy.shared import LATENCIES_READY
 from data_plane.proxy.upstream import CLOSED
@@ -69,6 +70,7 @@ class Exchange:
         "_client",
         "_connecting",
         "_endpoint",
+        "_last_chunk",
         "_pending",
         "_pending_bytes",
         "_pieces",
@@ -111,6 +113,7 @@ class Exchange:
         self._choice: Choice | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._pieces: list[bytes] = []
+        self._last_chunk: bytes = LAST_CHUNK
         self._pending: list[bytes] = []
         self._pending_bytes: int = 0
         self._tried: list[Endpoint] = []
@@ -282,9 +285,9 @@ class Exchange:
             self._pending = []
             self._pending_bytes = 0
             if self.request_sent and self.stream_chunked:
-                data += b"0\r\n\r\n"
+                data += self._last_chunk
         elif self.streaming and self.request_sent and self.stream_chunked:
-            data += b"0\r\n\r\n"
+            data += self._last_chunk
         upstream.send(self, data)
         client = self._client
         if client.write_paused:
@@ -442,14 +445,15 @@ class Exchange:
         upstream.active_at = self._shared.now
         upstream.transport.write(self._framed(pieces))
 
-    def end_body(self) -> None:
-        """The streaming body is complete."""
+    def end_body(self, trailers: list[bytes]) -> None:
+        """The streaming body is complete; `trailers` are those of its fields that may go on."""
         self.request_sent = True
+        self._last_chunk = last_chunk(trailers)
         upstream = self.upstream
         if upstream is not None:
             upstream.active_at = self._shared.now
             if self.stream_chunked:
-                upstream.transport.write(b"0\r\n\r\n")
+                upstream.transport.write(self._last_chunk)
 
     def upstream_stalled(self) -> None:
         """The upstream takes nothing more for now."""

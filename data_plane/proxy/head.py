@@ -149,7 +149,8 @@ class RequestScanner:
         if len(data) > self._request_line_max and data.find(b"\r\n", 0, self._request_line_max + 2) < 0:
             raise BadRequest(414, URI_TOO_LONG)
         if len(data) > self._head_max:
-            raise BadRequest(431 if data.count(b"\r\n") > self._lines_max else 400, HEAD_TOO_LARGE)
+            many = data.count(b"\r\n") > self._lines_max
+            raise BadRequest(431 if many or self._names_too_long(data) else 400, HEAD_TOO_LARGE)
 
     def scan(self, data: bytes, end: int, head: RequestHead) -> None:
         """Scan a complete head, whose empty line begins at `end`, into `head`; raises `BadRequest`.
@@ -205,7 +206,7 @@ class RequestScanner:
         if len(block) > self._line_max and (
             len(block) > self._head_max or max(map(len, block.split(b"\r\n"))) > self._line_max
         ):
-            raise BadRequest(400, HEAD_TOO_LARGE)
+            raise BadRequest(431 if self._names_too_long(block) else 400, HEAD_TOO_LARGE)
         head.block = b""
         head.keep_alive = not head.http10
         head.chunked = False
@@ -282,6 +283,12 @@ class RequestScanner:
             _obey_connection(connection, upgrade, head)
         head.block = block
         head.block_http10 = head.http10
+
+    def _names_too_long(self, data: bytes) -> bool:
+        """Tell whether a field is too large by its name alone: no cookie, which is what Kong's 400 is about."""
+        return any(
+            len(line) > self._line_max and b":" not in line[: self._line_max] for line in data.split(b"\r\n")[1:]
+        )
 
     def _host(self, raw: bytes) -> bytes:
         host = self._hosts.get(raw)

@@ -61,6 +61,9 @@ class ProxySettings:
     """From the first byte of a request head to its end; beyond it 408 [client_header_timeout]."""
     body_idle_timeout_s: float = 60.0
     """Silence inside a request body; beyond it 408 or, once an attempt has begun, the end [client_body_timeout]."""
+    body_rate_min_bytes: int = 50
+    """Octets a second that a request body must bring, over any 20 s; slower ones are answered 408. 0 = any. Not asked
+    where the route doesn't buffer requests, since those may be streams with pauses."""
     keepalive_timeout_s: float = 75.0
     """Silence between two requests; beyond it the connection is closed [keepalive_timeout]."""
     keepalive_requests_max: int = 10000
@@ -85,6 +88,8 @@ class ProxySettings:
     """Ciphers of TLS 1.2 in OpenSSL's syntax; empty = Mozilla's intermediate list [ssl_ciphers]."""
     ssl_prefer_server_ciphers: bool = True
     """Our order of ciphers goes before the client's [ssl_prefer_server_ciphers]."""
+    ssl_dhparam: str = ""
+    """File of parameters for ciphers with DHE; empty = such ciphers can't be agreed on [ssl_dhparam]."""
     ssl_session_tickets: bool = True
     """Clients keep their sessions themselves; off = this worker keeps them [ssl_session_tickets]."""
     upstream_tls_verify: bool = False

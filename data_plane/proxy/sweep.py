@@ -18,6 +18,8 @@ from data_plane.proxy.upstream import UpstreamConnection
 
 TICK_S = 0.1
 SLOW_TICKS = 10
+# The least rate of a body is asked of spans of this length: a radio link may well be silent for some seconds.
+BODY_RATE_SPAN_S = 20.0
 # A tick this much late says that the loop stood still, not that the peers did.
 STALL_S = 3 * TICK_S
 
@@ -91,6 +93,14 @@ class Sweep:
             ):
                 upstream.close()
 
+    def _too_slow(self, connection: ClientConnection, now: float) -> bool:
+        """Tell whether a body has come slower than the least rate for as long as that is looked at."""
+        rate_min = self._shared.settings.body_rate_min_bytes
+        span_s = now - connection.rate_at
+        if not rate_min or span_s < BODY_RATE_SPAN_S or connection.may_pause:
+            return False
+        return connection.measure_body(now) < rate_min * span_s
+
     def _client(self, connection: ClientConnection, now: float) -> None:
         settings = self._shared.settings
         state = connection.state
@@ -116,7 +126,9 @@ class Sweep:
             elif quiet_s > settings.keepalive_timeout_s:
                 connection.close_idle()
         elif state == clients.BODY:
-            if not connection.held and quiet_s > settings.body_idle_timeout_s:
+            if connection.held:
+                connection.measure_body(now)  # it is the upstream that takes its time
+            elif quiet_s > settings.body_idle_timeout_s or self._too_slow(connection, now):
                 connection.time_out()
         elif state == clients.DRAIN and quiet_s > settings.drain_timeout_s:
             connection.close_idle()

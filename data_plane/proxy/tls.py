@@ -72,6 +72,11 @@ def server_context(settings: ProxySettings) -> ssl.SSLContext:
         context.set_ciphers(settings.ssl_ciphers or _INTERMEDIATE)
     except ssl.SSLError:
         raise BadTlsSetting("ssl_ciphers: OpenSSL knows none of these ciphers") from None
+    if settings.ssl_dhparam:
+        try:
+            context.load_dh_params(settings.ssl_dhparam)
+        except (OSError, ssl.SSLError):
+            raise BadTlsSetting(f"ssl_dhparam: {settings.ssl_dhparam} has no parameters that can be used") from None
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     if settings.ssl_prefer_server_ciphers:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from typing_extensions import override
 
-from data_plane.proxy.chunks import BadChunk, ChunkDecoder
+from data_plane.proxy.chunks import LAST_CHUNK, BadChunk, ChunkDecoder, last_chunk
 from data_plane.proxy.fields import without_fields
 from data_plane.proxy.response_head import BadAnswer, ResponseHead
 from data_plane.proxy.unread import ended_before
@@ -149,7 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
         if state == HEAD:
             exchange.attempt_failed(502, stale=self.requests > 1 and self._silent(), unread=self._unread)
         elif state == UNTIL_CLOSE and exc is None:
-            exchange.write(b"" if exchange.http10 else b"0\r\n\r\n")
+            exchange.write(b"" if exchange.http10 else LAST_CHUNK)
             exchange.finished(None)
         elif state == TUNNEL:
             exchange.tunnel_ended()
@@ -332,10 +332,7 @@ class UpstreamConnection(asyncio.Protocol):
                 out.append(b"\r\n")
         if decoder.done:
             if not exchange.http10:
-                if decoder.trailers and exchange.te_trailers:
-                    out.append(b"\r\n".join([b"0", *decoder.trailers, b"", b""]))
-                else:
-                    out.append(b"0\r\n\r\n")
+                out.append(last_chunk(decoder.trailers) if exchange.te_trailers else LAST_CHUNK)
             self._decoder = None
             exchange.write(b"".join(out))
             self._end(exchange, end == len(data))

@@ -99,6 +99,7 @@ async def _serve(
         send=send,
         access_log=access_log,
         credentials=credentials,
+        router_flavour=handover.router_flavour,
     )
     channel = await Channel.open(channel_end, worker.on_message, worker.on_channel_lost)
     worker.attach(channel)

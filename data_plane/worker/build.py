@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 
 from data_plane.model import RouteConfig, ServiceConfig
 from data_plane.proxy.tables import ServiceRuntime, Tables
-from data_plane.router import BadRoute, build_router
+from data_plane.router import TRADITIONAL_COMPATIBLE, BadRoute, build_router
 from data_plane.sharded import Sharded
 from data_plane.worker.answers import Answers
 from data_plane.worker.balancers import BalancerPlan, Balancers
@@ -35,8 +35,15 @@ class Staging:
     """One version on its way: fed with entities, then finished. `tables` and `plan` are there once it is prepared."""
 
     def __init__(
-        self, version: int, base: Catalogue, *, from_nothing: bool, credentials: Credentials | None = None
+        self,
+        version: int,
+        base: Catalogue,
+        *,
+        from_nothing: bool,
+        credentials: Credentials | None = None,
+        router_flavour: str = TRADITIONAL_COMPATIBLE,
     ) -> None:
+        self._router_flavour = router_flavour
         self.version = version
         self.catalogue = StagedCatalogue(base)
         self.faults = BuildFaults()
@@ -81,7 +88,9 @@ class Staging:
         if previous is None or catalogue.routes.changed:
             try:
                 router = yield from build_router(
-                    catalogue.routes, previous=previous.router if previous is not None else None
+                    catalogue.routes,
+                    flavour=self._router_flavour,
+                    previous=previous.router if previous is not None else None,
                 )
             except BadRoute as error:
                 route = error.route

@@ -25,7 +25,7 @@ from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.serving import ClientFactory
 from data_plane.proxy.tables import Active, Tables
-from data_plane.router import release_router
+from data_plane.router import TRADITIONAL_COMPATIBLE, release_router
 from data_plane.worker import memory
 from data_plane.worker.answers import Answers, decode_answers
 from data_plane.worker.balancers import Balancers
@@ -79,7 +79,9 @@ class Worker:
         send: Callable[[bytes], None],
         access_log: AccessLog | None = None,
         credentials: Credentials | None = None,
+        router_flavour: str = TRADITIONAL_COMPATIBLE,
     ) -> None:
+        self._router_flavour = router_flavour
         self._access_log = access_log
         self._credentials = credentials or Credentials()
         self._active = active
@@ -178,7 +180,13 @@ class Worker:
     def _begin_staging(self, begin: wire.StageBegin) -> None:
         self._drop_staging()
         base_version, version = begin.base_version, begin.snapshot.version
-        staging = Staging(version, self._catalogue, from_nothing=base_version == 0, credentials=self._credentials)
+        staging = Staging(
+            version,
+            self._catalogue,
+            from_nothing=base_version == 0,
+            credentials=self._credentials,
+            router_flavour=self._router_flavour,
+        )
         staging.epoch = begin.snapshot.epoch
         if base_version not in (0, self._version):
             staging.out_of_step(base_version, self._version)

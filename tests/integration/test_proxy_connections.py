@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -248,3 +249,32 @@ async def test_bodies_beyond_the_limit_are_413() -> None:
             answer = await rig.ask(b"POST /x HTTP/1.1\r\nHost: h\r\n" + body, close=True)
             assert answer.startswith(b"HTTP/1.1 413 ")
         assert json.loads((await rig.ask(GET)).partition(b"\r\n\r\n")[2])["path"] == "/x"
+
+
+async def test_a_body_slower_than_the_least_rate_is_408_unless_its_route_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("data_plane.proxy.sweep.BODY_RATE_SPAN_S", 0.2)
+    settings = ProxySettings(body_rate_min_bytes=1000)
+    routes = [
+        route_to_first(),
+        route_to_first(id="r2", paths=("/stream",), request_buffering=False),
+    ]
+
+    async def drip(client: Client) -> None:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                client.send(b"x")
+                await asyncio.sleep(0.03)
+
+    async with (
+        echo_running(EchoSettings(colour="blue", instance="blue-1")) as port,
+        proxy_to(port, settings=settings, routes=routes) as rig,
+    ):
+        for path, status in ((b"/gathered", 408), (b"/stream", 200)):
+            client = await Client.open(rig.port)
+            client.send(b"POST " + path + b" HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n")
+            dripping = asyncio.ensure_future(drip(client))
+            assert (await client.answer()).status == status
+            dripping.cancel()
+            await client.close()

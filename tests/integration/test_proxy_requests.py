@@ -393,3 +393,29 @@ async def test_websocket_becomes_a_tunnel_and_other_upgrades_do_not() -> None:
         assert answer2.startswith(b"HTTP/1.1 200 ")
         assert b"h2c" not in seen[1].partition(b"\r\n")[2].replace(b"/h2c", b"")
         await rig.settled()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"x" * 200_000])
+async def test_trailers_of_a_request_go_on_when_they_may(content: bytes) -> None:
+    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"\r\nTransfer-Encoding: chunked\r\n" in head
+        got = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            got += (await reader.readexactly(size + 2))[:-2]
+        trailers = b""
+        while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+            trailers += line
+        ok = got == content
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (2 + len(trailers), b"%d " % ok + trailers))
+        await reader.read()
+
+    async with upstream_of(upstream) as port, proxy_to(port) as rig:
+        client = await Client.open(rig.port)
+        client.send(b"POST /up HTTP/1.1\r\nHost: h\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n")
+        if content:
+            client.send(b"%x\r\n%b\r\n" % (len(content), content))
+        client.send(b"0\r\nX-Sum: 9\r\nHost: evil\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+        assert (await client.answer()).body == b"1 X-Sum: 9\r\n"
+        await client.close()
+        await rig.settled()

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from data_plane.handover import Handover
+from data_plane.handover import Handover, RouterFlavour
 from data_plane.proxy.settings import ProxySettings
 from data_plane.settings import NodeSettings
 from pointsman.logs import LogFormat, LogLevel
@@ -41,13 +41,39 @@ def test_listeners_are_a_list_and_settings_reach_the_proxy() -> None:
         "--trusted-ips=x",
         "--ssl-cipher-suite=best",
         "--ssl-protocols=SSLv3",
+        "--ssl-session-timeout=1d",
+        "--ssl-session-cache-size=10m",
+        "--ssl-dhparam=/none.pem",
+        "--headers=X-Kong-Upstream-Status",
+        "--headers-upstream=server_tokens",
         "--upstream-tls-trusted-certificate=/none.pem",
     ],
 )
 def test_what_does_not_make_sense_names_its_setting(flag: str) -> None:
     given = settings(flag)
-    with pytest.raises(SettingsError, match=r"setting (proxy_listen|trusted_ips|ssl_|upstream_tls_)"):
+    with pytest.raises(SettingsError, match=r"setting (proxy_listen|trusted_ips|ssl_|upstream_tls_|headers)"):
         assert (given.listens(), given.proxy()) is None
+
+
+def test_limits_and_times_reach_the_proxy() -> None:
+    given = settings(
+        "--client-header-timeout-s=1",
+        "--client-body-timeout-s=2",
+        "--client-body-rate-min=3",
+        "--send-timeout-s=4",
+        "--keepalive-requests=5",
+        "--request-line-bytes-max=1000",
+        "--header-line-bytes-max=2000",
+        "--head-bytes-max=3000",
+        "--header-count-max=60",
+        "--headers=server_tokens",
+        "--headers-upstream=off",
+    ).proxy()
+    assert (given.head_timeout_s, given.body_idle_timeout_s, given.body_rate_min_bytes) == (1, 2, 3)
+    assert (given.send_timeout_s, given.keepalive_requests_max, given.request_line_bytes_max) == (4, 5, 1000)
+    assert (given.header_line_bytes_max, given.head_bytes_max, given.header_count_max) == (2000, 3000, 60)
+    assert given.server_tokens
+    assert [given.latency_tokens, given.request_id_downstream, given.request_id_upstream] == [False] * 3
 
 
 def test_a_handover_survives_the_command_line() -> None:
@@ -55,6 +81,8 @@ def test_a_handover_survives_the_command_line() -> None:
         proxy=ProxySettings(trusted_ips=(ip_network("10.0.0.0/8"),), real_ip_recursive=True, keepalive_timeout_s=1.5),
         backlogs=(1, 2),
         tls=(False, True),
+        proxy_protocol=(True, False),
+        router_flavour=RouterFlavour.TRADITIONAL,
         log_level=LogLevel.ERROR,
         log_format=LogFormat.JSON,
     )
