@@ -17,8 +17,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from control_plane.admin.bodies import entity_body
-from control_plane.admin.messages import Answer, Call, Handler, json_answer, message_answer, not_found
+from control_plane.admin.messages import (
+    Addressed,
+    Answer,
+    Call,
+    Current,
+    Handler,
+    json_answer,
+    message_answer,
+    not_found,
+)
 from control_plane.admin.paging import decode_id, encode_offset, page, page_size, tag_filter
+from control_plane.admin.preconditions import etag_of
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.schema import ForeignField, Schema
@@ -89,22 +99,29 @@ class FlatEntity:
 
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The entity."""
-        (key,) = path
-        return found(await self.writes.store.read(lambda tx: editor.lookup(tx, self.schema.collection, key)))
+        return found(await self.writes.store.read(self._current(path)))
 
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Creates or replaces it."""
         (key,) = path
         body = await entity_body(call, self.schema.coerce)
         now = self.writes.now()
-        return await self.writes.entity(call, lambda tx: editor.upsert(tx, self.schema.collection, key, body, now=now))
+        return await self.writes.entity(
+            call,
+            lambda tx: editor.upsert(tx, self.schema.collection, key, body, now=now),
+            current=self._current(path),
+        )
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into it."""
         (key,) = path
         body = await entity_body(call, self.schema.coerce)
         now = self.writes.now()
-        return await self.writes.entity(call, lambda tx: editor.update(tx, self.schema.collection, key, body, now=now))
+        return await self.writes.entity(
+            call,
+            lambda tx: editor.update(tx, self.schema.collection, key, body, now=now),
+            current=self._current(path),
+        )
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Removes it; one that is not there is as good as removed."""
@@ -113,7 +130,11 @@ class FlatEntity:
         def work(tx: Transaction) -> None:
             editor.delete(tx, self.schema.collection, key)
 
-        return await self.writes.entity(call, work, status=204)
+        return await self.writes.entity(call, work, status=204, current=self._current(path))
+
+    def _current(self, path: tuple[str, ...]) -> Current:
+        (key,) = path
+        return lambda tx: addressed(self.schema, editor.lookup(tx, self.schema.collection, key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +179,7 @@ class NestedEntity:
 
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The child, if it is one of this parent's."""
-        parent_key, key = path
-
-        def work(tx: Transaction) -> EntityBody | None:
-            return editor.lookup(tx, self.schema.collection, key, parent=self._parent(tx, parent_key))
-
-        return found(await self.writes.store.read(work))
+        return found(await self.writes.store.read(self._current(path)))
 
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Creates or replaces it. A child of another parent moves here."""
@@ -175,7 +191,7 @@ class NestedEntity:
             parent = self._parent(tx, parent_key)
             return editor.upsert(tx, self.schema.collection, key, body, now=now, parent=parent)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into it; the body may move it to another parent."""
@@ -187,7 +203,7 @@ class NestedEntity:
             child = self._child(tx, parent_key, key)
             return editor.update(tx, self.schema.collection, str(child["id"]), body, now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Removes it; other than on the flat path it must be there."""
@@ -196,7 +212,16 @@ class NestedEntity:
         def work(tx: Transaction) -> None:
             editor.delete(tx, self.schema.collection, str(self._child(tx, parent_key, key)["id"]))
 
-        return await self.writes.entity(call, work, status=204)
+        return await self.writes.entity(call, work, status=204, current=self._current(path))
+
+    def _current(self, path: tuple[str, ...]) -> Current:
+        parent_key, key = path
+
+        def current(tx: Transaction) -> Addressed | None:
+            parent = self._parent(tx, parent_key)
+            return addressed(self.schema, editor.lookup(tx, self.schema.collection, key, parent=parent))
+
+        return current
 
     def _parent(self, tx: Transaction, key: str) -> editor.Parent:
         if self.find_parent is not None:
@@ -225,13 +250,7 @@ class ParentOf:
 
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The parent."""
-        (key,) = path
-
-        def work(tx: Transaction) -> EntityBody | None:
-            parent_id = self._link(self._child(tx, key))
-            return None if parent_id is None else tx.get(self.parent.collection, parent_id)
-
-        return found(await self.writes.store.read(work))
+        return found(await self.writes.store.read(self._current(path)))
 
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Replaces the parent. Where there is none it creates one and links it."""
@@ -249,7 +268,7 @@ class ParentOf:
             editor.update(tx, self.schema.collection, str(child["id"]), link, now=now)
             return made
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into the parent."""
@@ -263,7 +282,7 @@ class ParentOf:
                 raise not_found()
             return editor.update(tx, self.parent.collection, parent_id, body, now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Never deletes: a parent may have other children."""
@@ -271,6 +290,15 @@ class ParentOf:
         if await self.writes.store.read(lambda tx: self._link(self._child(tx, key))) is None:
             raise not_found()
         return message_answer(405, "Method not allowed")
+
+    def _current(self, path: tuple[str, ...]) -> Current:
+        (key,) = path
+
+        def current(tx: Transaction) -> Addressed | None:
+            parent_id = self._link(self._child(tx, key))
+            return None if parent_id is None else addressed(self.parent, tx.get(self.parent.collection, parent_id))
+
+        return current
 
     def _child(self, tx: Transaction, key: str) -> EntityBody:
         child = editor.lookup(tx, self.schema.collection, key)
@@ -283,11 +311,16 @@ class ParentOf:
         return str(link["id"]) if isinstance(link, dict) else None
 
 
-def found(body: EntityBody | None) -> Answer:
-    """200 with the entity. Raises Refused (404) for None."""
-    if body is None:
+def addressed(schema: Schema, body: EntityBody | None) -> Addressed | None:
+    """A stored entity as what a path leads to."""
+    return None if body is None else Addressed(schema.collection, body)
+
+
+def found(shown: Addressed | None) -> Answer:
+    """200 with the entity and its tag. Raises Refused (404) for None."""
+    if shown is None:
         raise not_found()
-    return json_answer(200, body)
+    return json_answer(200, shown.body, {"ETag": etag_of(shown.body)})
 
 
 def keyset_page(call: Call, rows: list[EntityBody], size: int, *, keep: tuple[str, ...]) -> Answer:

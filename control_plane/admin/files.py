@@ -75,9 +75,9 @@ class _Files:
         return Answer(200, await asyncio.to_thread(declarative.to_yaml, document), content_type=YAML_TYPE)
 
     async def _write(self, call: Call, source: str, work: Callable[[Transaction], declarative.Summary]) -> Answer:
-        written = await self.writes.commit(call, work, source=source)
-        summary = written.result.to_json()
-        return await self.writes.settle(call, json_answer(200, summary), written.version, summary)
+        return await self.writes.perform(
+            call, lambda tx: work(tx).to_json(), source=source, outcome=lambda summary: summary or {}, tagged=False
+        )
 
 
 async def _document(call: Call) -> declarative.Document:

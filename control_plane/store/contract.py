@@ -172,6 +172,9 @@ class Records(Protocol):
     def changes(self) -> Sequence[Change]:
         """What this unit of work has changed so far."""
 
+    def hold_versions(self) -> int:
+        """The newest version, which stays the newest until this unit of work ends: others that write wait."""
+
     def since(self, version: int) -> Iterable[Change]:
         """The changes of all versions above `version`, in the order in which they happened."""
 

@@ -27,6 +27,12 @@ def head(connection: Connection) -> int:
     return version
 
 
+def hold(connection: Connection) -> int:
+    """Return the newest version, and lock the head so that no other becomes the newest before this transaction ends."""
+    version: int = connection.scalars(_NEXT, {"count": 0}).one()
+    return version
+
+
 def epoch(connection: Connection) -> bytes:
     """Return the name of this history."""
     name: bytes = connection.scalars(_EPOCH).one()

@@ -10,13 +10,28 @@ from typing_extensions import override
 from control_plane.store import answers, audit, history
 from control_plane.store.contract import AuditEntry, AuditRecord, Change, KeptAnswer, Records, Version
 
+CATCH_UP = "catch_up"
+"""Under this name in a connection's `info`, a store that runs several units in one commit puts the function that gives
+their versions to the units before this one. Who looks into the history must see them there."""
+
 
 class SqlRecords(Records):
     """The statements are in the modules named; this is only their common door."""
 
     def __init__(self, connection: Connection, changes: Callable[[], Sequence[Change]]) -> None:
-        self._connection = connection
+        self._plain = connection
         self._changes = changes
+
+    @property
+    def _connection(self) -> Connection:
+        catch_up = self._plain.info.get(CATCH_UP)
+        if catch_up is not None:
+            catch_up()
+        return self._plain
+
+    @override
+    def hold_versions(self) -> int:
+        return history.hold(self._connection)
 
     @override
     def changes(self) -> Sequence[Change]:
@@ -48,15 +63,15 @@ class SqlRecords(Records):
 
     @override
     def answer(self, key: str) -> KeptAnswer | None:
-        return answers.find(self._connection, key)
+        return answers.find(self._plain, key)
 
     @override
     def keep_answer(self, answer: KeptAnswer) -> None:
-        answers.keep(self._connection, answer)
+        answers.keep(self._plain, answer)
 
     @override
     def forget_answers(self, *, answered_before: float, count_max: int) -> None:
-        answers.forget(self._connection, answered_before=answered_before, count_max=count_max)
+        answers.forget(self._plain, answered_before=answered_before, count_max=count_max)
 
     @override
     def audit(self, *, size: int, above: int = 0) -> Sequence[AuditRecord]:
