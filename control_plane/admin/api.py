@@ -18,6 +18,7 @@ from control_plane.admin import (
     files,
     history,
     information,
+    kong_config,
     manual_health,
     metrics,
     nodes,
@@ -83,6 +84,7 @@ class AdminApi:
         self.lag = metrics.LoopLag()
         metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag)
         files.mount(table, self.writes)
+        kong_config.mount(table, self.writes)
         batch.mount(table, self.writes)
         information.mount(table, schemas, store, identity, connections)
 

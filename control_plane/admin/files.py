@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from control_plane import declarative
 from control_plane.admin.bodies import content_type_of
-from control_plane.admin.messages import Answer, Call, Refused, json_answer, message_answer
+from control_plane.admin.messages import Answer, Call, Refused, json_answer
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.store.contract import Transaction
@@ -24,17 +24,12 @@ YAML_TYPE = "application/yaml; charset=utf-8"
 
 
 def mount(table: PathTable, writes: Writes) -> None:
-    """Adds our verbs, and Kong's `/config`, which a control plane with a store does not have."""
+    """Adds our verbs; `kong_config.py` has Kong's."""
     files = _Files(writes)
     table.add("/config/sync", {"POST": files.sync})
     table.add("/config/apply", {"POST": files.apply})
     table.add("/config/diff", {"POST": files.diff})
     table.add("/config/dump", {"GET": files.dump})
-    table.add("/config", {"GET": _only_without_database, "POST": _only_without_database})
-
-
-async def _only_without_database(_call: Call, _path: tuple[str, ...]) -> Answer:
-    return message_answer(400, "this endpoint is only available when Kong is configured to not use a database")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +81,8 @@ async def _document(call: Call) -> declarative.Document:
     if not raw.strip():
         raise Refused(400, "expected a declarative configuration; send a YAML or JSON file as the body")
     if len(raw) <= INLINE_BYTES_MAX:
-        return declarative.parse(raw, content_type)
-    return await asyncio.to_thread(declarative.parse, raw, content_type)
+        return declarative.read(raw, content_type)
+    return await asyncio.to_thread(declarative.read, raw, content_type)
 
 
 def _select_tags(call: Call) -> tuple[str, ...]:
