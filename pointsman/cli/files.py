@@ -67,6 +67,21 @@ def diff(
         raise Ended(ExitCode.DIFFERENCES)
 
 
+def validate(context: typer.Context, file: Files, select_tag: SelectTags = None) -> None:
+    """Check files against all rules, and against what is in the gateway, as sync would; changes nothing."""
+    session = session_of(context)
+    joined = read_sources(file, process_environment())
+    answer = _send(session.client(), "sync", joined, {"dry_run": "1", **_tags_query(select_tag)})
+    summary = as_object(answer.body)
+    names = [source.name for source in joined.sources]
+    session.output.data(
+        {"valid": True, "files": list(names)},
+        table=Table(("FILE", "STATE"), [(name, "valid") for name in names]),
+        names=names,
+    )
+    session.output.message("a sync would leave: " + _counts(summary, "created", "updated", "deleted"))
+
+
 def dump(
     context: typer.Context,
     file: Annotated[str, typer.Option("--file", "-f", metavar="FILE", help="Where to write; - is stdout.")] = "-",

@@ -13,6 +13,7 @@ from pointsman.cli.errors import ExitCode, failure
 
 _SUFFIXES = (".json", ".yaml", ".yml")
 _ENVIRONMENT = re.compile(r"\$\{\{\s*env\s+[\"']([A-Za-z_][A-Za-z0-9_]*)[\"']\s*\}\}")
+_PREFIXES = ("DECK_", "POINTSMAN_FILE_")
 _SEPARATOR = "\n---\n"
 
 
@@ -83,18 +84,18 @@ def _decoded(name: str, content: bytes) -> str:
 
 
 def _filled_in(name: str, text: str, environment: Mapping[str, str]) -> str:
-    """`${{ env "DECK_X" }}` replaced, as decK does it: only names that begin with DECK_, so that a file from elsewhere
-    can't collect the secrets of the operator's environment."""
+    """`${{ env "DECK_X" }}` replaced, as decK does it: only names that begin with DECK_ or POINTSMAN_FILE_, so that a
+    file from elsewhere can't collect the secrets of the operator's environment."""
 
     def value(match: re.Match[str]) -> str:
         variable = match[1]
         where = f"{name}:{text.count(chr(10), 0, match.start()) + 1}"
-        if not variable.startswith("DECK_"):
+        if not variable.startswith(_PREFIXES):
             raise failure(
                 ExitCode.ERROR,
                 f"environment variable '{variable}' may not be used in a file",
                 where=where,
-                remedy="its name has to begin with DECK_",
+                remedy="its name has to begin with DECK_ or POINTSMAN_FILE_",
             )
         if variable not in environment:
             raise failure(
