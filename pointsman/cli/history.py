@@ -76,7 +76,7 @@ def diff(
     _print_changes(session.output, body)
     count = as_number(body.get("change_count")) or 0
     session.output.message(
-        f"from version {as_text(body.get('against'))} to {version}: {count:.0f} changes" if count else "no difference"
+        f"from version {as_text(body.get('against'))} to {version}: {_changes(count)}" if count else "no difference"
     )
     if count and non_zero_exit_code:
         raise Ended(ExitCode.DIFFERENCES)
@@ -107,12 +107,12 @@ def rollback(
     _print_changes(session.output, body)
     count = as_number(body.get("change_count")) or 0
     if dry_run:
-        session.output.message(f"going back to version {version} would make {count:.0f} changes")
+        session.output.message(f"going back to version {version} would make {_changes(count)}")
         return
     if not count:
         session.output.message(f"the configuration is what it was at version {version} already")
         return
-    session.output.message(f"version {answer.version}: as version {version} was, {count:.0f} changes")
+    session.output.message(f"version {answer.version}: as version {version} was, {_changes(count)}")
     if wait is not None:
         exit_code = report(session.output, outcome_of(answer), took_s)
         if exit_code is not ExitCode.DONE:
@@ -179,6 +179,10 @@ def _print_changes(output: Output, body: JsonObject) -> None:
         rows += [("", "", "", line) for line in fields[1:]]
     names = [as_text(change.get("name")) or as_text(change.get("id")) for change in changes]
     output.data(body, table=Table(("DONE", "COLLECTION", "NAME", "FIELD"), rows), names=names)
+
+
+def _changes(count: float) -> str:
+    return "1 change" if count == 1 else f"{count:.0f} changes"
 
 
 def _value(field: JsonObject, side: str) -> str:
