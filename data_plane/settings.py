@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_plane.handover import Pair, RouterFlavour
-from data_plane.node.default_pairs import BadDefaultPair, read_pairs, self_signed_pairs
+from data_plane.node.default_pairs import BadDefaultPair, DefaultPairs
 from data_plane.node.snapshot import RAW_BYTES_MAX
 from data_plane.node.sockets import ListenError, ListenSpec, parse_listen
 from data_plane.observe.access_log import OFF, QUEUE_MAX, AccessLogFormat, AccessLogSettings
@@ -209,7 +209,7 @@ class NodeSettings:
     )
 
     ssl_cert: tuple[str, ...] = setting(
-        (), help="PEM files shown for names without a certificate; without, a self-signed pair is made [ssl_cert]"
+        (), help="PEM files for names without a certificate, read again on SIGHUP; without, a pair is made [ssl_cert]"
     )
     ssl_cert_key: tuple[str, ...] = setting((), help="their private keys, in the same order [ssl_cert_key]")
     ssl_cipher_suite: str = setting(
@@ -313,13 +313,12 @@ class NodeSettings:
         self._check_trusted()
         return proxy
 
-    def default_pairs(self) -> list[Pair]:
+    def default_pairs(self) -> DefaultPairs:
         """The certificates of TLS listeners, made if there are no files; raises SettingsError."""
         try:
-            pairs = read_pairs([Path(name) for name in self.ssl_cert], [Path(name) for name in self.ssl_cert_key])
+            return DefaultPairs([Path(name) for name in self.ssl_cert], [Path(name) for name in self.ssl_cert_key])
         except BadDefaultPair as error:
             raise SettingsError(f"setting ssl_cert: {error}") from None
-        return pairs or self_signed_pairs()
 
     def _ciphers(self) -> str:
         if self.ssl_cipher_suite == "custom":

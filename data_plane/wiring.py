@@ -15,7 +15,6 @@ from typing import Any
 
 from data_plane.handover import Handover
 from data_plane.node.applying import Applier, ApplyLimits
-from data_plane.node.default_pairs import in_memory
 from data_plane.node.health_care import HealthCare
 from data_plane.node.identity import Identity
 from data_plane.node.last_good import LastGood
@@ -53,7 +52,7 @@ async def run(settings: NodeSettings) -> None:
     with contextlib.closing(Identity(settings.state_dir)) as identity:
         resolver = _resolver(settings)
         node = _assemble(settings, identity.node_id, resolver)
-        loop.add_signal_handler(signal.SIGHUP, node.reopen_logs)
+        loop.add_signal_handler(signal.SIGHUP, node.reread)
         life = asyncio.create_task(_live(node, settings), name="node")
         told = asyncio.create_task(signals.get(), name="first signal")
         try:
@@ -103,8 +102,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
     count = settings.worker_count()
     proxy = settings.proxy()
     cache_rules = _cache_rules(settings)
-    # Open for as long as this process lives, for workers that are started later.
-    default_pairs = in_memory(settings.default_pairs()) if any(spec.ssl for spec in specs) else None
+    default_pairs = settings.default_pairs() if any(spec.ssl for spec in specs) else None
     status_socket = bind_one(settings.status_listen)
     try:
         slots, addresses = _slots(specs, count)
@@ -128,13 +126,16 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
 
     async def spawn(slot: Slot) -> WorkerProcess:
         affinity = frozenset({cores[slot.index % len(cores)]}) if cores else frozenset[int]()
+        pairs = default_pairs.pairs if default_pairs is not None else []
         process = await WorkerProcess.start(
             slot.index,
             arguments=(f"--handover={handover}",),
             sockets=slot.sockets,
             affinity=affinity,
-            default_pairs=default_pairs,
+            default_pairs=default_pairs.descriptor if default_pairs is not None else None,
         )
+        if default_pairs is not None and default_pairs.pairs is not pairs:
+            process.replace_default_pairs(default_pairs.pairs)  # they were read anew while it started
         sums.watch(process)
         process.on_observations = health.verdicts.observed
         return process
@@ -193,6 +194,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         levels=levels,
         health=health,
         sums=sums,
+        default_pairs=default_pairs,
         proxy_addresses=addresses,
         status_socket=status_socket,
     )

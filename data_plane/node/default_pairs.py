@@ -2,7 +2,8 @@
 
 Read from the files that the operator names, or made at start: a self-signed RSA and an ECDSA pair, good for nothing but
 encryption, which live in memory only. They reach the workers through an anonymous memory file whose descriptor they
-inherit: never by a command line, which everybody on the machine can read, and never by a disk.
+inherit: never by a command line, which everybody on the machine can read, and never by a disk. Files are read again on
+SIGHUP; workers that are there by then are told over their channel.
 """
 
 from __future__ import annotations
@@ -49,8 +50,27 @@ def self_signed_pairs() -> list[Pair]:
     return [_self_signed(rsa.generate_private_key(65537, 2048)), _self_signed(ec.generate_private_key(ec.SECP256R1()))]
 
 
-def in_memory(pairs: Sequence[Pair]) -> int:
-    """Put the pairs into an anonymous memory file and return its descriptor, for workers to inherit."""
+class DefaultPairs:
+    """The pairs that a node's workers are given. `descriptor` = their memory file, open for workers started later."""
+
+    def __init__(self, certificates: Sequence[Path], keys: Sequence[Path]) -> None:
+        """Raises BadDefaultPair."""
+        self._files = (tuple(certificates), tuple(keys))
+        self.pairs = read_pairs(*self._files) or self_signed_pairs()
+        self.descriptor = _in_memory(self.pairs)
+
+    def reread(self) -> bool:
+        """Read the files again and tell whether anything changed; raises BadDefaultPair, and then nothing has."""
+        pairs = read_pairs(*self._files)
+        if not pairs or pairs == self.pairs:
+            return False
+        before, self.descriptor = self.descriptor, _in_memory(pairs)
+        self.pairs = pairs
+        os.close(before)
+        return True
+
+
+def _in_memory(pairs: Sequence[Pair]) -> int:
     descriptor = os.memfd_create("default-pairs", os.MFD_CLOEXEC)
     with os.fdopen(os.dup(descriptor), "wb") as file:
         file.write(pairs_to_bytes(pairs))

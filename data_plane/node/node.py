@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_plane.node.applying import Applier
+from data_plane.node.default_pairs import BadDefaultPair, DefaultPairs
 from data_plane.node.health_care import HealthCare
 from data_plane.node.link import Link
 from data_plane.node.metrics import TargetState
@@ -63,6 +64,7 @@ class Node:
         levels: Levels,
         health: HealthCare,
         sums: MetricsSum,
+        default_pairs: DefaultPairs | None,
         proxy_addresses: Sequence[SocketAddress],
         status_socket: socket.socket,
     ) -> None:
@@ -74,6 +76,7 @@ class Node:
         self._levels = levels
         self._health = health
         self._sums = sums
+        self._default_pairs = default_pairs
         self._target_states = TargetStates(health.verdicts.row)
         self._proxy_addresses = tuple(proxy_addresses)
         self._status_socket = status_socket
@@ -143,10 +146,22 @@ class Node:
     def target_states(self) -> Iterator[TargetState]:
         return self._target_states.of(self._applier.running)
 
-    def reopen_logs(self) -> None:
-        """Let the workers open their access logs anew: the files were moved away."""
+    def reread(self) -> None:
+        """Take up files that were replaced: access logs that were moved away, and the default certificates."""
         for process in self._supervisor.processes:
             process.reopen_logs()
+        pairs = self._default_pairs
+        if pairs is None:
+            return
+        try:
+            if not pairs.reread():
+                return
+        except BadDefaultPair as error:
+            _log.error("the default certificates stay as they were: %s", error)
+            return
+        for process in self._supervisor.processes:
+            process.replace_default_pairs(pairs.pairs)
+        _log.info("the default certificates were read anew")
 
     async def start(self, *, ports_file: Path | None) -> None:
         """Bring everything up and serve the last good config if there is one. Raises OSError for the ports file."""

@@ -21,6 +21,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 
 from data_plane.channel import Channel
+from data_plane.handover import Pair
 from data_plane.node.metrics_sum import WorkerSums
 from data_plane.node.outcomes import Fault
 from data_plane.node.snapshot import NodeSnapshot
@@ -252,6 +253,13 @@ class WorkerProcess:
     def reopen_logs(self) -> None:
         """Let the worker open its access log anew."""
         self._tell(wire.ToWorker(reopen_logs=wire.ReopenLogs()).SerializeToString())
+
+    def replace_default_pairs(self, pairs: Sequence[Pair]) -> None:
+        """Let the worker's TLS listeners show these from the next handshake on."""
+        message = wire.ToWorker()
+        for certificate, key in pairs:
+            message.default_pairs.pairs.add(certificate=certificate, key=key)
+        self._tell(message.SerializeToString())
 
     def kill(self) -> None:
         """End the process without its help."""

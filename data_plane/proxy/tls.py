@@ -158,32 +158,49 @@ class ServerNames:
         return None if certificate is None else self._contexts.of(certificate)
 
 
-def listener_context(
-    active: Active, settings: ProxySettings, default_pairs: Sequence[tuple[str, str]]
-) -> ssl.SSLContext:
-    """Return the context of TLS listeners: the default pairs, and whatever the active tables have for a name.
+class DefaultPairs:
+    """What handshakes show for a name that the configuration has no certificate for, or for none.
 
-    Raises BadTlsSetting and UnusablePem.
+    The first pairs are in the listener's own context. That one lives as long as the listener, and a pair once loaded
+    into it can't be taken out again, so pairs that replace them get a context of their own, `replaced`.
     """
-    context = server_context(settings)
-    for certificate, key in default_pairs:
-        load_pair(context, certificate, key)
+
+    def __init__(self, settings: ProxySettings, pairs: Sequence[tuple[str, str]]) -> None:
+        """Raises BadTlsSetting and UnusablePem."""
+        self._settings = settings
+        self.context = self._make(pairs)
+        self.replaced: ssl.SSLContext | None = None
+
+    def replace(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Show these from the next handshake on; raises UnusablePem, and then nothing has changed."""
+        self.replaced = self._make(pairs)
+
+    def _make(self, pairs: Sequence[tuple[str, str]]) -> ssl.SSLContext:
+        context = server_context(self._settings)
+        for certificate, key in pairs:
+            load_pair(context, certificate, key)
+        return context
+
+
+def listener_context(active: Active, defaults: DefaultPairs) -> ssl.SSLContext:
+    """Return the context of TLS listeners: the default pairs, and whatever the active tables have for a name."""
+    context = defaults.context
     context.sslobject_class = ServerSide
 
     def choose(connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
-        if not name:
-            return None
-        name = name.lower().removesuffix(".")
-        if isinstance(connection, ServerSide):
-            connection.client_name = name
-        tables = active.tables
-        if tables is None or tables.server_names is None:
-            return None
-        try:
-            chosen = tables.server_names.context(name)
-        except UnusablePem as error:
-            logger.error("no certificate for %s: %s", name, error)
-            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        chosen: ssl.SSLContext | None = None
+        if name:
+            name = name.lower().removesuffix(".")
+            if isinstance(connection, ServerSide):
+                connection.client_name = name
+            tables = active.tables
+            if tables is not None and tables.server_names is not None:
+                try:
+                    chosen = tables.server_names.context(name)
+                except UnusablePem as error:
+                    logger.error("no certificate for %s: %s", name, error)
+                    return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        chosen = chosen or defaults.replaced
         if chosen is not None:
             connection.context = chosen
         return None

@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from data_plane.observe.counters import Counters
 from data_plane.observe.log_lines import line_of
 from data_plane.proxy.serving import client_factory
 from data_plane.proxy.tables import Active
-from data_plane.proxy.tls import listener_context
+from data_plane.proxy.tls import DefaultPairs, listener_context
 from data_plane.worker import memory
 from data_plane.worker.acceptor import Greeting
 from data_plane.worker.certificates import Credentials
@@ -78,7 +79,11 @@ async def _serve(
         access_log.start()
     factory = client_factory(active, handover.proxy, loop, counters, access_log=access_log)
     settings = handover.proxy
-    context = listener_context(active, settings, default_pairs) if any(handover.tls) else None
+    defaults: DefaultPairs | None = None
+    context: ssl.SSLContext | None = None
+    if any(handover.tls):
+        defaults = DefaultPairs(settings, default_pairs)
+        context = listener_context(active, defaults)
     greetings: list[Greeting | None] = [
         Greeting(factory, context if encrypted else None, announced, settings.head_timeout_s)
         if encrypted or announced
@@ -100,6 +105,7 @@ async def _serve(
         access_log=access_log,
         credentials=credentials,
         router_flavour=handover.router_flavour,
+        defaults=defaults,
     )
     channel = await Channel.open(channel_end, worker.on_message, worker.on_channel_lost)
     worker.attach(channel)

@@ -25,6 +25,7 @@ from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.serving import ClientFactory
 from data_plane.proxy.tables import Active, Tables
+from data_plane.proxy.tls import DefaultPairs
 from data_plane.router import TRADITIONAL_COMPATIBLE, release_router
 from data_plane.worker import memory
 from data_plane.worker.answers import Answers, decode_answers
@@ -39,6 +40,7 @@ from data_plane.worker.observations import Observations
 from data_plane.worker.slicing import SLICE_S, Slicer
 from data_plane.worker.telling import tell_traffic
 from data_plane.worker.tracing import trace
+from pointsman.rules.pems import UnusablePem
 from pointsman.wire.v1 import worker_pb2 as wire
 from pointsman.wire.v1.fleet_pb2 import TraceAnswer, TraceRequest
 
@@ -80,8 +82,10 @@ class Worker:
         access_log: AccessLog | None = None,
         credentials: Credentials | None = None,
         router_flavour: str = TRADITIONAL_COMPATIBLE,
+        defaults: DefaultPairs | None = None,
     ) -> None:
         self._router_flavour = router_flavour
+        self._defaults = defaults
         self._access_log = access_log
         self._credentials = credentials or Credentials()
         self._active = active
@@ -168,6 +172,8 @@ class Worker:
             case "reopen_logs":
                 if self._access_log is not None:
                     self._access_log.reopen()
+            case "default_pairs":
+                self._replace_defaults(message.default_pairs)
             case _:
                 _log.warning("the node process sent a message of an unknown kind")
 
@@ -345,6 +351,14 @@ class Worker:
             whole=availability.whole,
             staged=self._staging.plan if self._staging is not None else None,
         )
+
+    def _replace_defaults(self, told: wire.DefaultPairs) -> None:
+        if self._defaults is None:
+            return
+        try:
+            self._defaults.replace([(pair.certificate, pair.key) for pair in told.pairs])
+        except UnusablePem as error:
+            _log.error("the new default certificates can't be used: %s", error)
 
     def _trace(self, request: TraceRequest) -> Generator[None, None, None]:
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from tests.support.node_rig import (
     request,
 )
 from tests.support.processes import ControlPlane, Node
+from tests.support.slow_clients import processes_of
 from tests.support.tls import Issued, authority_pem, client_context, issued
 
 PATIENCE_S = 30.0
@@ -344,3 +347,49 @@ async def test_a_client_that_ends_its_stream_while_it_waits_leaves_nothing_behin
     assert (await get(served.tls, "/anything")).status == 200
     assert "has no effect when using ssl" not in served.node.log_tail()
     del reader
+
+
+async def test_default_certificates_are_read_anew_on_sighup_without_loss(tmp_path: Path) -> None:
+    first, second = issued("default.test"), issued("default.test", serial=1)
+    cert, key = tmp_path / "default.crt", tmp_path / "default.key"
+
+    def put(pair: Issued, *, key_of: Issued | None = None) -> None:
+        cert.write_text(pair.cert)
+        key.write_text((key_of or pair).key)
+
+    async def until_shown(wanted: Issued) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while await shown(tls, None) != leaf(wanted):
+                await asyncio.sleep(0.02)
+
+    put(first)
+    async with TinyUpstream("blue") as upstream:
+        node = prepared_node(
+            tmp_path, certified(config(upstream.address)), f"--ssl-cert={cert}", f"--ssl-cert-key={key}", workers=1
+        )
+        node.proxy = LISTEN
+        try:
+            await node.up()
+            await ready(node)
+            _, tls = ports_of(node, tmp_path)
+            assert await shown(tls, None) == await shown(tls, "nobody.test") == leaf(first)
+            context = client_context()
+            reader, writer = await asyncio.open_connection(*tls, ssl=context, server_hostname="default.test")
+            put(second, key_of=first)
+            node.kill(signal.SIGHUP)
+            await node.until(lambda: "stay as they were" in node.log_tail() or None, "refuse the new pair")
+            assert await shown(tls, None) == leaf(first)
+            put(second)
+            node.kill(signal.SIGHUP)
+            await until_shown(second)
+            assert await shown(tls, "nobody.test") == leaf(second)
+            assert await shown(tls, "main.test") == leaf(MAIN)
+            writer.write(b"GET / HTTP/1.1\r\nHost: default.test\r\n\r\n")
+            assert (await read_response(reader)).status == 200
+            writer.close()
+            for worker in processes_of(node)[1:]:
+                os.kill(worker, signal.SIGKILL)
+            await until_shown(second)
+            assert "PRIVATE KEY" not in node.log.read_text()
+        finally:
+            node.destroy()

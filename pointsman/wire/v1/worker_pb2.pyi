@@ -20,7 +20,7 @@ OBSERVATION_TCP_FAILURE: ObservationKind
 OBSERVATION_TIMEOUT: ObservationKind
 
 class ToWorker(_message.Message):
-    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request", "availability", "trace_request", "reopen_logs")
+    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request", "availability", "trace_request", "reopen_logs", "default_pairs")
     STAGE_BEGIN_FIELD_NUMBER: _ClassVar[int]
     STAGE_PART_FIELD_NUMBER: _ClassVar[int]
     STAGE_END_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class ToWorker(_message.Message):
     AVAILABILITY_FIELD_NUMBER: _ClassVar[int]
     TRACE_REQUEST_FIELD_NUMBER: _ClassVar[int]
     REOPEN_LOGS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_PAIRS_FIELD_NUMBER: _ClassVar[int]
     stage_begin: StageBegin
     stage_part: StagePart
     stage_end: StageEnd
@@ -43,7 +44,8 @@ class ToWorker(_message.Message):
     availability: Availability
     trace_request: _fleet_pb2.TraceRequest
     reopen_logs: ReopenLogs
-    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ..., availability: _Optional[_Union[Availability, _Mapping]] = ..., trace_request: _Optional[_Union[_fleet_pb2.TraceRequest, _Mapping]] = ..., reopen_logs: _Optional[_Union[ReopenLogs, _Mapping]] = ...) -> None: ...
+    default_pairs: DefaultPairs
+    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ..., availability: _Optional[_Union[Availability, _Mapping]] = ..., trace_request: _Optional[_Union[_fleet_pb2.TraceRequest, _Mapping]] = ..., reopen_logs: _Optional[_Union[ReopenLogs, _Mapping]] = ..., default_pairs: _Optional[_Union[DefaultPairs, _Mapping]] = ...) -> None: ...
 
 class StageBegin(_message.Message):
     __slots__ = ("snapshot", "base_version")
@@ -136,6 +138,20 @@ class CountersRequest(_message.Message):
 class ReopenLogs(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class DefaultPairs(_message.Message):
+    __slots__ = ("pairs",)
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    pairs: _containers.RepeatedCompositeFieldContainer[KeyPair]
+    def __init__(self, pairs: _Optional[_Iterable[_Union[KeyPair, _Mapping]]] = ...) -> None: ...
+
+class KeyPair(_message.Message):
+    __slots__ = ("certificate", "key")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    certificate: str
+    key: str
+    def __init__(self, certificate: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
 
 class FromWorker(_message.Message):
     __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained", "observations", "trace", "traffic")
