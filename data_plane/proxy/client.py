@@ -11,8 +11,11 @@ enforced by the sweep, by `active_at` and `state`.
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import logging
+import termios
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -53,6 +56,17 @@ _ENCRYPTED = 1 << 17
 LINGER_BYTES_MAX = 256 << 20
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def _has_unread(transport: asyncio.Transport) -> bool:
+    """Tell whether the kernel holds octets of this connection that the loop has not read."""
+    connection = transport.get_extra_info("socket")
+    descriptor = connection.fileno() if connection is not None else -1
+    if descriptor < 0:
+        return False
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0] > 0
 
 
 class ClientConnection(asyncio.Protocol):
@@ -670,7 +684,16 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write_eof()
 
     def close_idle(self) -> None:
-        """End a connection on which no request is under way."""
+        """End a connection on which no request is under way.
+
+        One that has octets waiting in the socket is not idle, only not read yet: closing it would reset a request that
+        its client has sent in good faith. It is left alone and read in a moment.
+        """
+        if not _has_unread(self.transport):
+            self.end()
+
+    def end(self) -> None:
+        """Close, whatever the client may still send."""
         self.state = LINGER
         self.transport.close()
 

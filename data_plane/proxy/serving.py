@@ -11,7 +11,7 @@ import time
 from data_plane.balancer.endpoint import Endpoint
 from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
-from data_plane.proxy.client import READY, ClientConnection
+from data_plane.proxy.client import ClientConnection
 from data_plane.proxy.misdirected import MisdirectedConnection
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.shared import Shared
@@ -100,21 +100,19 @@ class ClientFactory:
     def begin_drain(self) -> None:
         """From now on every answer is the last of its connection.
 
-        Connections on which no request is under way get a second to send one, and are closed by a sweep after that: a
-        request that crosses the closing on the wire is answered rather than reset.
+        Connections on which no request is under way stay: their clients may use them until they hear of the end, and
+        hear of it with the answer.
         """
         self._shared.draining = True
+
+    def end_idle(self) -> None:
+        """Let the sweep close connections that have been quiet for a second; nobody is told of this node any more."""
+        self._shared.idle_ends = True
 
     def cut(self) -> None:
         """Abort all that is still open."""
         for connection in list(self._shared.clients):
             connection.transport.abort()
-
-    def close_idle(self) -> None:
-        """Close the client connections on which no request is under way."""
-        for connection in list(self._shared.clients):
-            if connection.state == READY and not connection.has_partial_head:
-                connection.close_idle()
 
     def stop(self) -> None:
         """End the sweep, the connection attempts under way and the idle upstream connections."""

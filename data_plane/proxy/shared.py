@@ -45,6 +45,7 @@ class Shared:
         "counters",
         "draining",
         "greetings",
+        "idle_ends",
         "loop",
         "now",
         "proxy_latency_lines",
@@ -77,6 +78,7 @@ class Shared:
         self.counters = counters
         self.scheme = scheme
         self.draining: bool = False
+        self.idle_ends: bool = False
         # Connections that are not yet any: when each began, by the id of what it will be. See `ClientFactory.greeted`.
         self.greetings: dict[int, float] = {}
         self.now: float = time.monotonic()

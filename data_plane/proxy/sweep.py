@@ -116,7 +116,7 @@ class Sweep:
             if connection.has_partial_head:
                 if quiet_s > settings.head_timeout_s:
                     connection.time_out()
-            elif self._shared.draining and (connection.requests or quiet_s > SLOW_TICKS * TICK_S):
+            elif self._shared.idle_ends and quiet_s > SLOW_TICKS * TICK_S:
                 connection.close_idle()
             elif connection.requests == 0:
                 if quiet_s > settings.head_timeout_s:
@@ -131,4 +131,4 @@ class Sweep:
             elif quiet_s > settings.body_idle_timeout_s or self._too_slow(connection, now):
                 connection.time_out()
         elif state == clients.DRAIN and quiet_s > settings.drain_timeout_s:
-            connection.close_idle()
+            connection.end()

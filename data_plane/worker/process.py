@@ -421,6 +421,7 @@ class Worker:
         await asyncio.sleep(accept_for_s)
         orphan = self._channel is not None and self._channel.closed
         await self._listeners.close(handshakes_s=0.0 if orphan else HANDSHAKES_S)
+        self._factory.end_idle()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(finish_within_s):
                 while self._factory.connections:  # noqa: ASYNC110 - the hot path should not have to signal its end

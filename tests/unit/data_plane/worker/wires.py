@@ -73,6 +73,9 @@ class FakeFactory:
     def begin_drain(self) -> None:
         self.steps.append("begin_drain")
 
+    def end_idle(self) -> None:
+        self.steps.append("end_idle")
+
     def cut(self) -> None:
         self.steps.append("cut")
         self.connections = self.in_flight = 0
