@@ -265,6 +265,7 @@ class ClientConnection(asyncio.Protocol):
             while self.state == READY and self._buffer and not self.write_paused and self._next_request():
                 pass
         except BadRequest as bad:
+            self._shared.counters.requests_malformed += 1
             self._refuse(bad.status, bad.message)
         except Exception:
             logger.exception("request could not be handled (%s)", self._exchange.describe())
@@ -293,6 +294,7 @@ class ClientConnection(asyncio.Protocol):
         head = self.head
         exchange = self._exchange
         exchange.started_at = time.monotonic()
+        exchange.plan = None
         exchange.code = 0
         exchange.bytes_in = end + 4
         exchange.bytes_out = 0
@@ -356,11 +358,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_body(self, plan: Plan, head: RequestHead) -> None:
         settings = self._shared.settings
+        self.state = BODY
         self._plan = plan
         self._streaming = False
         self._content_bytes = 0
         if settings.body_bytes_max and head.length > settings.body_bytes_max:
             self.state = WAIT
+            self._shared.counters.requests_malformed += 1
             self._refuse_in_flight(413, "Payload too large")
             return
         if head.chunked:
@@ -371,7 +375,6 @@ class ClientConnection(asyncio.Protocol):
             )
         else:
             self._left = head.length
-        self.state = BODY
         self.rate_at = self._shared.now
         self.rate_bytes = self._exchange.bytes_in
         if plan.status:
@@ -389,6 +392,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._body(data)
         except BadChunk as bad:
+            self._shared.counters.requests_malformed += 1
             self._refuse_in_flight(bad.status, bad.message)
         except Exception:
             logger.exception("request body could not be handled (%s)", self._exchange.describe())
@@ -549,10 +553,9 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(data)
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer a malformed request; the connection ends with it, since nobody knows where the next one begins."""
+        """Answer what can't be handled; the connection ends with it, since nobody knows where the next one begins."""
         shared = self._shared
         exchange = self._exchange
-        shared.counters.requests_malformed += 1
         exchange.request_id = shared.request_id()
         exchange.started_at = time.monotonic()
         exchange.plan = None
@@ -566,9 +569,8 @@ class ClientConnection(asyncio.Protocol):
         self._linger()
 
     def _refuse_in_flight(self, status: int, message: str) -> None:
-        """The body turned out bad: answer that, unless an answer has begun, and end the connection."""
+        """The request can't go on: answer that, unless an answer has begun, and end the connection."""
         exchange = self._exchange
-        self._shared.counters.requests_malformed += 1
         answering = exchange.answering and self._streaming
         exchange.abandon()
         self._content = []
@@ -699,6 +701,7 @@ class ClientConnection(asyncio.Protocol):
 
     def time_out(self) -> None:
         """Answer 408 to a head or body that doesn't come."""
+        self._shared.counters.requests_malformed += 1
         if self.state == READY:
             self._refuse(408, "Request timeout")
         else:

@@ -148,7 +148,7 @@ class Exchange:
 
     def describe(self) -> str:
         """Say for the log which route and version this request is served by."""
-        plan = self._plan
+        plan = self.plan
         route = plan.route if plan is not None else None
         return f"route {(route.name or route.id) if route is not None else '-'}, version {self.version}"
 
@@ -188,7 +188,6 @@ class Exchange:
         self._body_flowed = False
         self._unbuffered_body = bool(content) and not plan.buffered
         self._stale_retry = False
-        self.answering = False
         if self._tried:
             self._tried = []
         forwarded = plan.forwarded
@@ -549,6 +548,7 @@ class Exchange:
     def settle(self) -> None:
         """Count the request under way, which ends here, whatever way it took. Called once for each."""
         now = time.monotonic()
+        self.answering = False
         plan = self.plan
         assert plan is not None
         traffic = plan.traffic

@@ -38,14 +38,16 @@ class Process:
         self.arguments = list(arguments)
         self.folder = folder
         self.log = folder / f"{name}.log"
+        self.environment: dict[str, str] = {}
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self, *extra: str) -> None:
         assert self._child is None or self._child.poll() is not None, f"{self.name} is running"
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                [*self.arguments, *extra], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+                [*self.arguments, *extra], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+                env={**os.environ, **self.environment},
+            )  # fmt: skip
 
     @property
     def pid(self) -> int:

@@ -7,11 +7,14 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.long_work import LongUpstreams, LongWork
 from tests.support.node_rig import config, prepared_node, ready
 from tests.support.processes import Upstream
 from tests.support.ready_client import ReadyClient
 
 NODES = 2
+LONGER_S = 1.5
+"""What is under way outlasts the time in which the node goes on accepting by this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +25,45 @@ class Outcome:
     answered: int
     closed_by_answer: int
     problems: list[str]
+    long_problems: list[str]
     exits: list[int]
 
 
-async def run(folder: Path, *, restarts: int, rate: float, drain_delay_s: float) -> Outcome:
-    """Restart the nodes in turn so often, each as soon as the one before is ready and the client knows."""
+async def run(
+    folder: Path, *, restarts: int, rate: float, drain_delay_s: float, downloads: int, tunnels: int
+) -> Outcome:
+    """Restart the nodes in turn so often, each as soon as the one before is ready and the client knows.
+
+    Each has so many downloads and WebSockets under way that outlast its `drain_delay_s`.
+    """
+    async with LongUpstreams() as long:
+        return await _run(
+            folder,
+            long,
+            restarts=restarts,
+            rate=rate,
+            drain_delay_s=drain_delay_s,
+            downloads=downloads,
+            tunnels=tunnels,
+        )
+
+
+async def _run(
+    folder: Path,
+    long: LongUpstreams,
+    *,
+    restarts: int,
+    rate: float,
+    drain_delay_s: float,
+    downloads: int,
+    tunnels: int,
+) -> Outcome:
     upstream = Upstream("blue", "blue-1", folder)
     await upstream.up()
     nodes = [
         prepared_node(
             folder,
-            config(upstream.address),
+            long.behind(config(upstream.address)),
             f"--drain-delay-s={drain_delay_s}",
             "--log-level=info",
             workers=1,
@@ -47,13 +78,17 @@ async def run(folder: Path, *, restarts: int, rate: float, drain_delay_s: float)
         client = ReadyClient(nodes, rate=rate)
         client.start()
         exits: list[int] = []
+        long_problems: list[str] = []
         for number in range(restarts):
             node = nodes[number % NODES]
             while not all(client.is_ready(each) for each in nodes):
                 await asyncio.sleep(0.05)
             await asyncio.sleep(0.3)
+            work = LongWork(node, downloads=downloads, tunnels=tunnels, seconds=drain_delay_s + LONGER_S)
+            await work.begin()
             node.kill(signal.SIGTERM)
             exits.append(await node.wait())
+            long_problems += await work.finished()
             await node.up()
             await ready(node)
         await client.stop()
@@ -61,4 +96,4 @@ async def run(folder: Path, *, restarts: int, rate: float, drain_delay_s: float)
         for node in nodes:
             node.destroy()
         upstream.destroy()
-    return Outcome(client.sent, client.answered, client.closed_by_answer, client.problems, exits)
+    return Outcome(client.sent, client.answered, client.closed_by_answer, client.problems, long_problems, exits)
