@@ -1,7 +1,6 @@
 """`python -m tests.prove.fuzz_targets TARGET [atheris' options]`: coverage-guided fuzzing of one parser.
 
-Each target states what must hold for any octets; an exception is a finding and ends the run. Needs atheris, which
-`tests.support.origins.install` puts below .bench/ with the other programs of the prove suite.
+Each target states what must hold for any octets; an exception is a finding and ends the run.
 """
 
 from __future__ import annotations
@@ -9,11 +8,8 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / ".bench" / "origins"))
-
-import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]  # ships no types, and is not in the venv
+import atheris  # type: ignore[import-untyped]  # ships no types
 
 with atheris.instrument_imports(include=["data_plane.proxy", "pointsman.rules"]):
     from data_plane.proxy.chunks import BadChunk, ChunkDecoder

@@ -9,13 +9,25 @@ import subprocess
 import pytest
 
 
+def in_ci() -> bool:
+    """Whether this run is the one that must prove everything: there, what is missing is a failure."""
+    return bool(os.environ.get("CI"))
+
+
 def need_program(name: str, package: str) -> str:
-    """Return the program's path; in CI as root it is installed when missing, elsewhere the test is skipped."""
+    """Return the program's path; in CI it is installed when it is missing, elsewhere the test is skipped."""
     found = shutil.which(name)
-    if found is None and os.environ.get("CI") and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-y", "-q", package], check=False, capture_output=True)
+    if found is None and in_ci():
+        _install(package)
         found = shutil.which(name)
-        assert found is not None, f"{name} could not be installed, and CI skips nothing"
+        assert found is not None, f"{name} could not be installed (Debian package {package}), and CI skips nothing"
     if found is None:
-        pytest.skip(f"the program {name!r} is not installed (package {package})")
+        pytest.skip(f"the program {name!r} is not installed (Debian package {package})")
     return found
+
+
+def _install(package: str) -> None:
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return
+    for arguments in (["update", "-q"], ["install", "-y", "-q", package]):
+        subprocess.run(["apt-get", *arguments], check=False, capture_output=True)
