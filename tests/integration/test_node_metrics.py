@@ -6,10 +6,9 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -44,23 +43,6 @@ BOARD = {
     "kong_datastore_reachable": set[str](),
     "kong_node_info": {"node_id", "version"},
 }
-
-
-@pytest.fixture
-async def blue() -> AsyncIterator[TinyUpstream]:
-    async with TinyUpstream("blue") as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def node(tmp_path: Path, blue: TinyUpstream) -> AsyncIterator[Node]:
-    node = prepared_node(tmp_path, config(blue.address, routes=2, version=7))
-    try:
-        await node.up()
-        await ready(node)
-        yield node
-    finally:
-        node.destroy()
 
 
 async def scrape(node: Node) -> Families:

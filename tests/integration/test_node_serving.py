@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,23 +21,6 @@ from tests.support.node_rig import (
     status_address,
 )
 from tests.support.processes import Node
-
-
-@pytest.fixture
-async def blue() -> AsyncIterator[TinyUpstream]:
-    async with TinyUpstream("blue") as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def node(tmp_path: Path, blue: TinyUpstream) -> AsyncIterator[Node]:
-    node = prepared_node(tmp_path, config(blue.address, routes=100, version=7))
-    try:
-        await node.up()
-        await ready(node)
-        yield node
-    finally:
-        node.destroy()
 
 
 async def test_a_node_serves_from_disk_with_no_control_plane_and_says_what_it_runs(

@@ -20,7 +20,8 @@ RENEW = "run `python -m tests.support.references` and commit the result"
 YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 ANCHOR = re.compile(r"[^a-z0-9 -]")
-TEST_FILE = re.compile(r"`(tests/[\w/.-]+)`")
+TEST_FILE = re.compile(r"`(tests/[\w/.-]+)(?:::(\w+))?`")
+TABLE_ROW = re.compile(r"^\|(.*)\|$", re.MULTILINE)
 
 
 def test_the_settings_reference_is_current() -> None:
@@ -50,8 +51,21 @@ def test_links_and_named_tests_exist(document: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
             assert anchor in {ANCHOR.sub("", heading.lower()).replace(" ", "-") for heading in headings}, target
-    for name in TEST_FILE.findall(text):
-        assert (ROOT / name).exists(), f"{name} is named and not there"
+    for path_name, test in TEST_FILE.findall(text):
+        assert (ROOT / path_name).exists(), f"{path_name} is named and not there"
+        if test:
+            found = re.search(rf"^(async )?def {test}\(", (ROOT / path_name).read_text(), re.MULTILINE)
+            assert found, f"{path_name} has no {test}"
+
+
+def test_every_line_of_the_compatibility_table_is_backed_by_a_test() -> None:
+    text = (ROOT / "docs" / "compatibility.md").read_text()
+    rows = [row for row in TABLE_ROW.findall(text) if not set(row) <= set("-|") and "shown by" not in row]
+    assert len(rows) > 40
+    for row in rows:
+        feature, verdict, shown_by = (cell.strip() for cell in re.split(r"(?<!\\)\|", row))
+        assert verdict.startswith(("same", "better", "different", "not there")), f"{feature}: {verdict}"
+        assert TEST_FILE.search(shown_by), f"{feature} names no test"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
