@@ -78,6 +78,12 @@ class Nowhere(asyncio.Transport):
         pass
 
 
+def feed(upstream: UpstreamConnection, data: bytes) -> None:
+    """Let a read bring this, as the loop does."""
+    upstream.get_buffer(-1)[: len(data)] = data
+    upstream.buffer_updated(len(data))
+
+
 async def _run(*, rounds: int, requests: int) -> None:
     loop = asyncio.get_running_loop()
     endpoint = Endpoint(key="127.0.0.1:9", ip="127.0.0.1", port=9, host="127.0.0.1", weight=100)
@@ -104,7 +110,7 @@ async def _run(*, rounds: int, requests: int) -> None:
         began = time.process_time()
         for _ in range(requests):
             client.data_received(REQUEST)
-            upstream.data_received(ANSWER)
+            feed(upstream, ANSWER)
         best = min(best, (time.process_time() - began) / requests)
     print(f"{best * 1e6:.3f} us of CPU per request (least of {rounds} rounds of {requests})")
 

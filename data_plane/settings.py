@@ -12,7 +12,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_plane.handover import Pair, RouterFlavour
+from data_plane.handover import RouterFlavour
 from data_plane.node.default_pairs import BadDefaultPair, DefaultPairs
 from data_plane.node.snapshot import RAW_BYTES_MAX
 from data_plane.node.sockets import ListenError, ListenSpec, parse_listen

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # Latency lines up to this many milliseconds are ready made.
 LATENCIES_READY = 512
 
+READ_BYTES_MAX = 65536
+"""What one read of an upstream brings at most."""
+
 _IDS_PER_REFILL = 256
 _ID_DIGITS = 32
 
@@ -49,6 +52,7 @@ class Shared:
         "loop",
         "now",
         "proxy_latency_lines",
+        "read_buffer",
         "request_scanner",
         "response_scanner",
         "scheme",
@@ -79,6 +83,7 @@ class Shared:
         self.scheme = scheme
         self.draining: bool = False
         self.idle_ends: bool = False
+        self.read_buffer = memoryview(bytearray(READ_BYTES_MAX))
         # Connections that are not yet any: when each began, by the id of what it will be. See `ClientFactory.greeted`.
         self.greetings: dict[int, float] = {}
         self.now: float = time.monotonic()

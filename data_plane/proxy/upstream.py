@@ -42,7 +42,7 @@ CLOSED = 6
 INTERIM_ANSWERS_MAX = 32
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(asyncio.BufferedProtocol):
     """See the module. `active_at` is the coarse time of the last octet either way; `requests` counts from one."""
 
     __slots__ = (
@@ -93,7 +93,14 @@ class UpstreamConnection(asyncio.Protocol):
         counters.upstream_connections_opened += 1
 
     @override
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # One buffer for all of a worker: what a read brought is taken out before the next one. The loop's own would
+        # bring four times as much at once, which is what each client that does not take its answer would then hold.
+        return self._shared.read_buffer
+
+    @override
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._shared.read_buffer[:nbytes])
         exchange = self.exchange
         if exchange is None:
             # Nothing was asked, so this is nobody's answer; it must never become the next client's.

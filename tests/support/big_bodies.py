@@ -29,12 +29,20 @@ class Cost:
 
 
 @asynccontextmanager
-async def node_before_echo(folder: Path) -> AsyncIterator[Node]:
-    """A node with one worker before an echo upstream in a process of its own."""
+async def echo_process(folder: Path) -> AsyncIterator[int]:
+    """An echo upstream in a process of its own; yields its port."""
     upstream = Process("echo", [sys.executable, "-m", "tests.support.echo_upstream", "--port", "0"], folder)
     upstream.start()
     try:
-        port = await upstream.until(lambda: upstream.log_tail().strip() or None, "print its port")
+        yield int(await upstream.until(lambda: upstream.log_tail().strip() or None, "print its port"))
+    finally:
+        upstream.destroy()
+
+
+@asynccontextmanager
+async def node_before_echo(folder: Path) -> AsyncIterator[Node]:
+    """A node with one worker before such an upstream."""
+    async with echo_process(folder) as port:
         node = prepared_node(folder, config(f"127.0.0.1:{port}"), workers=1)
         try:
             await node.up()
@@ -42,8 +50,6 @@ async def node_before_echo(folder: Path) -> AsyncIterator[Node]:
             yield node
         finally:
             node.destroy()
-    finally:
-        upstream.destroy()
 
 
 async def upload(node: Node, octets: int) -> Cost:

@@ -23,7 +23,7 @@ from tests.support.processes import Node
 from tests.support.split_config import with_second_service
 
 PIECE = bytes(range(256)) * 64
-PAUSE_S = 0.1
+PAUSE_S = 0.25
 PATIENCE_S = 40.0
 
 
