@@ -27,6 +27,8 @@ from typing import cast
 from typing_extensions import override
 
 BODY_KEPT_MAX = 2000
+BACKLOG = 4096
+"""Hundreds of connections at once must not wait for the kernel to repeat their first segment."""
 _PIECE = bytes(range(256)) * 256
 
 _DONE, _FIXED, _SIZE, _DATA, _DATA_END, _TRAILER = range(6)
@@ -242,7 +244,7 @@ class EchoConnection(asyncio.Protocol):
 async def start_echo(settings: EchoSettings, *, host: str = "127.0.0.1", port: int = 0) -> asyncio.Server:
     """Listen and answer; the caller closes the server. The port is that of `server.sockets[0]`."""
     factory: Callable[[], EchoConnection] = lambda: EchoConnection(settings)  # noqa: E731
-    return await asyncio.get_running_loop().create_server(factory, host, port)
+    return await asyncio.get_running_loop().create_server(factory, host, port, backlog=BACKLOG)
 
 
 @asynccontextmanager
