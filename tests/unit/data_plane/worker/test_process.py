@@ -272,7 +272,7 @@ async def test_a_drain_accepts_on_then_closes_then_finishes_then_tells(rig: Rig)
     rig.factory.connections = 0
     assert (await rig.next()).drained.cut == 0
     await rig.worker.run()
-    assert rig.factory.steps == ["open", "begin_drain", "close", "cut greetings", "end_idle", "cut", "stop"]
+    assert rig.factory.steps == ["open", "begin_drain", "close", "end_idle", "cut greetings", "cut", "stop"]
 
 
 async def test_the_deadline_of_a_drain_cuts_what_is_left(rig: Rig) -> None:
@@ -288,5 +288,5 @@ async def test_without_its_node_a_worker_closes_its_listeners_at_once_and_ends(r
     await rig.put(1, 0, BLUE_AND_GREEN)
     rig.worker.on_channel_lost(None)
     await rig.worker.run()
-    assert rig.factory.steps == ["open", "begin_drain", "close", "cut greetings", "end_idle", "cut", "stop"]
+    assert rig.factory.steps == ["open", "begin_drain", "close", "end_idle", "cut greetings", "cut", "stop"]
     assert rig.worker.phase is Phase.ENDED
