@@ -79,6 +79,7 @@ class Beat:
     in_flight: int
     health_digest: int = 0  # of the node's health table; 0 = empty, or not kept
     loads: Mapping[Key, int] = field(default_factory=dict)  # requests open, by upstream and target
+    clock_error_us: int = 0  # of the node's estimate of our clock; 0 = it has none yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,9 @@ def decode(frame: bytes) -> NodeMessage | None:
         case "beat":
             beat = message.beat
             loads = {(load.upstream, load.target): load.in_flight for load in beat.loads if load.in_flight}
-            return Beat(beat.sequence, _ref(beat.running), beat.in_flight, beat.health_digest, loads)
+            return Beat(
+                beat.sequence, _ref(beat.running), beat.in_flight, beat.health_digest, loads, beat.clock_error_us
+            )
         case "health":
             return HealthReport(message.health.full, tuple(_target_health(each) for each in message.health.targets))
         case "applied":
@@ -217,11 +220,12 @@ def piece(index: int, packed: Packed) -> bytes:
     return fleet_pb2.Piece(index=index, total=len(packed.pieces), data=data).SerializeToString()
 
 
-def beat_ack(sequence: int, head: SnapshotRef) -> bytes:
-    """The answer to a beat."""
-    return fleet_pb2.PlaneMessage(
-        beat_ack=fleet_pb2.BeatAck(sequence=sequence, head=_wire_ref(head))
-    ).SerializeToString()
+def beat_ack(sequence: int, head: SnapshotRef, *, received_ns: int = 0, sent_ns: int = 0) -> bytes:
+    """The answer to a beat, with the plane's times of both: what nodes set their estimate of our clock by."""
+    message = fleet_pb2.BeatAck(
+        sequence=sequence, head=_wire_ref(head), plane_received_ns=received_ns, plane_sent_ns=sent_ns
+    )
+    return fleet_pb2.PlaneMessage(beat_ack=message).SerializeToString()
 
 
 def goodbye(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import urllib.parse
 import uuid
 from collections import deque
@@ -26,7 +27,7 @@ from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import Applied, BadMessage, Beat, HealthReport, Hello, Leaving, Rejected
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.published import Published, Shelf
-from control_plane.fleet.session import Waiting
+from control_plane.fleet.session import SnapshotRef, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
 from pointsman.wire.v1.fleet_pb2 import TraceAnswer
@@ -39,6 +40,7 @@ NODE_ID_KEY = "pointsman-node-id"
 
 ZONE_LABEL = "zone"
 HINTS_WAITING_MAX = 256
+URGENT_WAITING_MAX = 64
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second control plane on this port must fail to start, not share it silently
@@ -57,13 +59,24 @@ _OPTIONS = (
 class Connection:
     """One node's control stream: what waits to be sent to it."""
 
-    def __init__(self, node: Node, boot_id: int, *, write_timeout_s: float) -> None:
+    def __init__(
+        self,
+        node: Node,
+        boot_id: int,
+        *,
+        write_timeout_s: float,
+        head: Callable[[], SnapshotRef],
+        plane_now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self.node = node
         self.boot_id = boot_id
         self.gone = asyncio.Event()
         self._write_timeout_s = write_timeout_s
+        self._head = head
+        self._plane_now_ns = plane_now_ns
+        self._urgent: deque[bytes] = deque(maxlen=URGENT_WAITING_MAX)
         self._offer: Published | None = None
-        self._ack: bytes | None = None
+        self._ack: tuple[int, int] | None = None
         self._health_request: bytes | None = None
         self._hints: deque[bytes] = deque(maxlen=HINTS_WAITING_MAX)
         self._questions: deque[bytes] = deque(maxlen=WAITING_MAX)
@@ -76,10 +89,19 @@ class Connection:
         self._offer = published
         self._wake.set()
 
-    def acknowledge(self, frame: bytes) -> None:
-        """The answer to the latest beat."""
-        self._ack = frame
+    def acknowledge(self, sequence: int, received_ns: int) -> None:
+        """The answer to the latest beat, which came in at that plane time. It is stamped when it goes out."""
+        self._ack = (sequence, received_ns)
         self._wake.set()
+
+    def urge(self, frame: bytes) -> None:
+        """A word about a rollout: goes before everything else, in order."""
+        self._urgent.append(frame)
+        self._wake.set()
+
+    def take_back_offer(self) -> None:
+        """Forgets an offer that is not sent yet."""
+        self._offer = None
 
     def ask_health(self, frame: bytes) -> None:
         """Asks for a full health report."""
@@ -112,8 +134,14 @@ class Connection:
                     async with asyncio.timeout(self._write_timeout_s):
                         await context.write(self._goodbye)
                     return self._goodbye_reason
+                while self._urgent and self._goodbye is None:
+                    async with asyncio.timeout(self._write_timeout_s):
+                        await context.write(self._urgent.popleft())
                 if self._ack is not None:
-                    ack, self._ack = self._ack, None
+                    (sequence, received_ns), self._ack = self._ack, None
+                    ack = messages.beat_ack(
+                        sequence, self._head(), received_ns=received_ns, sent_ns=self._plane_now_ns()
+                    )
                     async with asyncio.timeout(self._write_timeout_s):
                         await context.write(ack)
                 if self._health_request is not None:
@@ -124,7 +152,7 @@ class Connection:
                     published = self._offer
                     frames = await published.frames()
                     if self._offer is not published:
-                        continue  # a newer head arrived while this one was packed
+                        continue  # a newer head arrived while this one was packed, or a rollout began
                     self._offer = None
                     nodes.offered(self.node, published.ref)
                     async with asyncio.timeout(self._write_timeout_s):
@@ -286,7 +314,9 @@ class LinkServer:
         if earlier is not None:
             earlier.say_goodbye(messages.goodbye("replaced by a newer stream of this node"), "replaced")
         node = self._nodes.accepted(hello, ip=ip, head=self._shelf.head_ref)
-        connection = Connection(node, hello.boot_id, write_timeout_s=self._settings.lease_s)
+        connection = Connection(
+            node, hello.boot_id, write_timeout_s=self._settings.lease_s, head=lambda: self._shelf.head_ref
+        )
         self._connections[node.id] = connection
         self._streams.add(connection)
         head = self._shelf.head
@@ -336,13 +366,14 @@ class LinkServer:
                     frame = await context.read()
                 if not isinstance(frame, bytes):
                     return "the node closed the stream"
+                received_ns = time.monotonic_ns()
                 now = self._clock()
                 credit = min(4 * rate, credit + (now - last) * rate) - 1
                 last = now
                 if credit < 0:
                     raise BadMessage(f"more than {rate:g} messages a second")
                 if self._connections.get(connection.node.id) is connection:
-                    self._heard(connection, frame)
+                    self._heard(connection, frame, received_ns)
         except TimeoutError:
             return f"silent for {self._settings.lease_s:g} s"
         except BadMessage as error:
@@ -351,14 +382,15 @@ class LinkServer:
         except grpc.aio.BaseError:
             return "the stream broke"
 
-    def _heard(self, connection: Connection, frame: bytes) -> None:
+    def _heard(self, connection: Connection, frame: bytes, received_ns: int) -> None:
         node = connection.node
         message = messages.decode(frame)
         offer = False
         match message:
             case Beat():
                 offer = self._nodes.beat(node, message.running, in_flight=message.in_flight)
-                connection.acknowledge(messages.beat_ack(message.sequence, self._shelf.head_ref))
+                node.clock_error_us = message.clock_error_us
+                connection.acknowledge(message.sequence, received_ns)
                 if self.health.beat(node.id, message.health_digest, message.loads, now=self._clock()):
                     connection.ask_health(self._health_request)
             case HealthReport():
