@@ -175,7 +175,7 @@ def _entities(raw: bytes) -> dict[tuple[str, str], bytes]:
         raise SnapshotRefused(Stage.DECODE, "BAD_FRAMING", "the snapshot is not a list of entities") from error
     entities: dict[tuple[str, str], bytes] = {}
     for body in bodies:
-        key = _key(body)
+        key = entity_key(body)
         if key in entities:
             collection, entity_id = key
             message = "the snapshot holds this entity twice"
@@ -184,7 +184,8 @@ def _entities(raw: bytes) -> dict[tuple[str, str], bytes]:
     return entities
 
 
-def _key(body: bytes) -> tuple[str, str]:
+def entity_key(body: bytes) -> tuple[str, str]:
+    """Which entity the bytes are. Raises SnapshotRefused."""
     try:
         entity = config_pb2.Entity.FromString(body)
     except DecodeError as error:
