@@ -21,7 +21,7 @@ from control_plane.admin.server import AdminServer
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.settings import FleetSettings
 from control_plane.settings import Settings
-from control_plane.snapshot.consistency import check_changes
+from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import StoreError, StoreUnusable
 from control_plane.store.retention import Housekeeping, Retention
 from control_plane.store.sqlite import open_sqlite
@@ -64,7 +64,7 @@ class ControlPlane:
             _log.warning("the fleet link is open to everyone who can reach %s", settings.fleet_listen)
 
         try:
-            store = await open_sqlite(settings.database, before_commit=check_changes)
+            store = await open_sqlite(settings.database, before_commit=before_commit)
         except (StoreError, StoreUnusable) as error:
             raise StartError(str(error)) from error
         self._stack.push_async_callback(store.close)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import zstandard
@@ -28,7 +28,7 @@ import zstandard
 from control_plane.entities.schema import foreign_id
 from control_plane.entities.types import EntityBody
 from control_plane.snapshot.encode import ENCODERS, encode
-from control_plane.store.contract import Transaction, Version
+from control_plane.store.contract import Change, Transaction, Version
 from pointsman.rules.snapshot_hash import BUCKETS, Key, SnapshotHash, bucket_of, entity_hash
 from pointsman.wire.v1 import fleet_pb2
 
@@ -48,6 +48,18 @@ class Packed:
     sha256: bytes  # of the whole frame
     raw_bytes: int
     packed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What makes one snapshot of another: entities to put in, and keys to take out."""
+
+    upserts: tuple[bytes, ...]
+    deletes: tuple[Key, ...]
+
+    @property
+    def entity_bytes(self) -> int:
+        return sum(map(len, self.upserts))
 
 
 class Snapshot:
@@ -82,6 +94,21 @@ class Snapshot:
             for key, (_, body) in sorted(bucket.items(), key=_by_hash):
                 yield key, body
 
+    def changed_buckets(self, base: Snapshot) -> list[int]:
+        """Which buckets may differ from `base`'s: microseconds, however large the configuration is."""
+        theirs = base._buckets
+        return [number for number, bucket in enumerate(self._buckets) if bucket is not theirs[number]]
+
+    def changes_since(self, base: Snapshot) -> Changes:
+        """What makes this snapshot of `base`. Takes time in proportion to the buckets that changed."""
+        upserts: list[bytes] = []
+        deletes: list[Key] = []
+        for number in self.changed_buckets(base):
+            before, after = base._buckets[number], self._buckets[number]
+            upserts += (body for key, (hashed, body) in after.items() if before.get(key, _NONE)[0] != hashed)
+            deletes += (key for key in before if key not in after)
+        return Changes(tuple(upserts), tuple(deletes))
+
     def packed(self) -> Packed:
         """The snapshot as it travels, made by the first caller; the others wait for it.
 
@@ -91,6 +118,9 @@ class Snapshot:
             if self._packed is None:
                 self._packed = _pack(self)
             return self._packed
+
+
+_NONE = (b"", b"")
 
 
 def _by_hash(item: tuple[Key, tuple[bytes, bytes]]) -> bytes:
@@ -144,13 +174,26 @@ class SnapshotBuilder:
         """
         assert version.number == self._version + 1, f"version {version.number} does not follow {self._version}"
         for change in version.changes:
-            if change.collection not in ENCODERS:
-                continue
-            if change.after is None:
-                self._remove(change.collection, change.id)
-            else:
-                self._put(change.collection, change.id, change.after)
+            self._step(change.collection, change.id, change.after)
         self._version = version.number
+
+    def proposal(self, changes: Sequence[Change]) -> Snapshot:
+        """The snapshot that the next version would be with these changes; the builder is as before afterwards."""
+        for change in changes:
+            self._step(change.collection, change.id, change.after)
+        proposed = self.current()
+        proposed.version += 1
+        for change in reversed(changes):
+            self._step(change.collection, change.id, change.before)
+        return proposed
+
+    def _step(self, collection: str, entity_id: str, body: EntityBody | None) -> None:
+        if collection not in ENCODERS:
+            return
+        if body is None:
+            self._remove(collection, entity_id)
+        else:
+            self._put(collection, entity_id, body)
 
     def current(self) -> Snapshot:
         """The snapshot of the present version."""
