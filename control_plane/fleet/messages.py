@@ -113,7 +113,8 @@ class Leaving:
     reason: str
 
 
-NodeMessage = Hello | Beat | Applied | Rejected | Leaving | HealthReport | fleet_pb2.TraceAnswer
+RolloutWord = fleet_pb2.RolloutVote | fleet_pb2.RolloutActivated
+NodeMessage = Hello | Beat | Applied | Rejected | Leaving | HealthReport | fleet_pb2.TraceAnswer | RolloutWord
 
 
 class Packed(Protocol):
@@ -146,19 +147,23 @@ def decode(frame: bytes) -> NodeMessage | None:
             beat = message.beat
             loads = {(load.upstream, load.target): load.in_flight for load in beat.loads if load.in_flight}
             return Beat(
-                beat.sequence, _ref(beat.running), beat.in_flight, beat.health_digest, loads, beat.clock_error_us
+                beat.sequence, ref(beat.running), beat.in_flight, beat.health_digest, loads, beat.clock_error_us
             )
         case "health":
             return HealthReport(message.health.full, tuple(_target_health(each) for each in message.health.targets))
         case "applied":
             took = message.applied.took
-            return Applied(_ref(message.applied.snapshot), max(0.0, took.seconds + took.nanos / 1e9))
+            return Applied(ref(message.applied.snapshot), max(0.0, took.seconds + took.nanos / 1e9))
         case "rejected":
             return _rejected(message.rejected)
         case "leaving":
             return Leaving(_text(message.leaving.reason))
         case "trace":
             return message.trace
+        case "vote":
+            return message.vote
+        case "rollout_activated":
+            return message.rollout_activated
         case _:
             return None
 
@@ -173,7 +178,7 @@ def decode_pull(frame: bytes) -> tuple[SnapshotRef, int]:
         request = fleet_pb2.PullRequest.FromString(frame)
     except DecodeError as error:
         raise BadMessage("the request does not decode") from error
-    return _ref(request.snapshot), request.from_piece
+    return ref(request.snapshot), request.from_piece
 
 
 def node_id(text: str) -> str:
@@ -195,7 +200,7 @@ def welcome(*, plane_id: str, beat_interval_s: float, head: SnapshotRef, protoco
         schema_level=schema_level,
         plane_id=plane_id,
         beat_interval=_duration(beat_interval_s),
-        head=_wire_ref(head),
+        head=wire_ref(head),
     )
     return fleet_pb2.PlaneMessage(welcome=message).SerializeToString()
 
@@ -203,7 +208,7 @@ def welcome(*, plane_id: str, beat_interval_s: float, head: SnapshotRef, protoco
 def offer(ref: SnapshotRef, packed: Packed, *, entities: int) -> bytes:
     """The word that a snapshot is there; the same bytes for every node."""
     message = fleet_pb2.Offer(
-        snapshot=_wire_ref(ref),
+        snapshot=wire_ref(ref),
         raw_bytes=packed.raw_bytes,
         packed_bytes=packed.packed_bytes,
         packed_sha256=packed.sha256,
@@ -223,7 +228,7 @@ def piece(index: int, packed: Packed) -> bytes:
 def beat_ack(sequence: int, head: SnapshotRef, *, received_ns: int = 0, sent_ns: int = 0) -> bytes:
     """The answer to a beat, with the plane's times of both: what nodes set their estimate of our clock by."""
     message = fleet_pb2.BeatAck(
-        sequence=sequence, head=_wire_ref(head), plane_received_ns=received_ns, plane_sent_ns=sent_ns
+        sequence=sequence, head=wire_ref(head), plane_received_ns=received_ns, plane_sent_ns=sent_ns
     )
     return fleet_pb2.PlaneMessage(beat_ack=message).SerializeToString()
 
@@ -308,7 +313,7 @@ def _hello(hello: fleet_pb2.Hello) -> Hello:
         protocol_max=hello.protocol_max,
         schema_level=hello.schema_level,
         labels={_text(key): _text(value) for key, value in sorted(hello.labels.items())},
-        running=_ref(hello.running),
+        running=ref(hello.running),
         boot_id=hello.boot_id,
         snapshot_bytes_max=hello.snapshot_bytes_max,
         workers=hello.workers,
@@ -330,17 +335,24 @@ def _rejected(rejected: fleet_pb2.Rejected) -> Rejected:
         for fault in rejected.faults[:FAULTS_MAX]
     )
     stage = _STAGES.get(rejected.stage, Stage.UNKNOWN)
-    return Rejected(Rejection(_ref(rejected.snapshot), stage, faults), _ref(rejected.running))
+    return Rejected(Rejection(ref(rejected.snapshot), stage, faults), ref(rejected.running))
 
 
-def _ref(ref: fleet_pb2.SnapshotRef) -> SnapshotRef:
-    if len(ref.epoch) not in (0, 16) or len(ref.snapshot_hash) not in (0, 32):
+def ref(told: fleet_pb2.SnapshotRef) -> SnapshotRef:
+    """Which snapshot is meant. Raises BadMessage."""
+    if len(told.epoch) not in (0, 16) or len(told.snapshot_hash) not in (0, 32):
         raise BadMessage("a snapshot's epoch or hash has a wrong length")
-    return SnapshotRef(ref.epoch, ref.version, ref.snapshot_hash)
+    return SnapshotRef(told.epoch, told.version, told.snapshot_hash)
 
 
-def _wire_ref(ref: SnapshotRef) -> fleet_pb2.SnapshotRef:
+def wire_ref(ref: SnapshotRef) -> fleet_pb2.SnapshotRef:
+    """A reference as it travels."""
     return fleet_pb2.SnapshotRef(epoch=ref.epoch, version=ref.version, snapshot_hash=ref.snapshot_hash)
+
+
+def printable(value: str) -> str:
+    """A node's text as it may be kept and shown."""
+    return _text(value, _MESSAGE_MAX)
 
 
 def _duration(seconds: float) -> Duration:

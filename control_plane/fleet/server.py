@@ -16,7 +16,7 @@ import time
 import urllib.parse
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 import grpc
 import grpc.aio
@@ -24,13 +24,13 @@ import grpc.aio
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import messages
 from control_plane.fleet.health import HealthBook
-from control_plane.fleet.messages import Applied, BadMessage, Beat, HealthReport, Hello, Leaving, Rejected
+from control_plane.fleet.messages import Applied, BadMessage, Beat, HealthReport, Hello, Leaving, Rejected, RolloutWord
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.session import SnapshotRef, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
-from pointsman.wire.v1.fleet_pb2 import TraceAnswer
+from pointsman.wire.v1.fleet_pb2 import RolloutActivated, RolloutVote, TraceAnswer
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +99,6 @@ class Connection:
         self._urgent.append(frame)
         self._wake.set()
 
-    def take_back_offer(self) -> None:
-        """Forgets an offer that is not sent yet."""
-        self._offer = None
-
     def ask_health(self, frame: bytes) -> None:
         """Asks for a full health report."""
         self._health_request = frame
@@ -152,7 +148,7 @@ class Connection:
                     published = self._offer
                     frames = await published.frames()
                     if self._offer is not published:
-                        continue  # a newer head arrived while this one was packed, or a rollout began
+                        continue  # a newer head arrived while this one was packed
                     self._offer = None
                     nodes.offered(self.node, published.ref)
                     async with asyncio.timeout(self._write_timeout_s):
@@ -191,6 +187,9 @@ class LinkServer:
         self.health = health or HealthBook()
         self._health_request = messages.health_request()
         self._traces = Traces()
+        self.on_rollout: Callable[[str, RolloutWord], None] = _nobody
+        """Who hears what nodes say about rollouts: node id and word."""
+        self._spared: set[str] = set()
         self._connections: dict[str, Connection] = {}
         self._streams: set[Connection] = set()
         self._pulls = asyncio.Semaphore(settings.pulls_max)
@@ -235,8 +234,41 @@ class LinkServer:
         """Makes `published` the head and offers it to every node that does not run it."""
         self._shelf.add(published)
         for connection in self._connections.values():
-            if self._nodes.head_moved(connection.node, published.ref):
+            if self._nodes.head_moved(connection.node, published.ref) and connection.node.id not in self._spared:
                 connection.offer(published)
+
+    @property
+    def plane_id(self) -> str:
+        """This process, as nodes and other control planes know it."""
+        return self._plane_id
+
+    def connected(self) -> set[str]:
+        """Ids of the nodes with a stream."""
+        return set(self._connections)
+
+    def send(self, nodes: Iterable[str], frame: bytes) -> None:
+        """A word about a rollout to these nodes, those that have a stream; goes before all else."""
+        for node in nodes:
+            connection = self._connections.get(node)
+            if connection is not None:
+                connection.urge(frame)
+
+    def spare(self, nodes: Iterable[str]) -> None:
+        """Offer these nodes nothing from now on: a rollout will bring them to the next version."""
+        self._spared.update(nodes)
+
+    def unspare(self, nodes: Iterable[str]) -> None:
+        """Offer them the head again, at once if they need it."""
+        head = self._shelf.head
+        for node in nodes:
+            if node not in self._spared:
+                continue
+            self._spared.discard(node)
+            connection = self._connections.get(node)
+            if connection is None or head is None or connection.node.session is None:
+                continue
+            if isinstance(connection.node.session.phase, Waiting):
+                connection.offer(head)
 
     def hint(self, frames: Mapping[str, Sequence[bytes]]) -> None:
         """Sends each connected node the frames of its zone."""
@@ -321,7 +353,7 @@ class LinkServer:
         self._streams.add(connection)
         head = self._shelf.head
         assert node.session is not None
-        if head is not None and isinstance(node.session.phase, Waiting):
+        if head is not None and isinstance(node.session.phase, Waiting) and node.id not in self._spared:
             connection.offer(head)
         log.info("node %s (%s, %s) runs version %d", node.id, node.hostname, ip, node.running.version)
         return connection
@@ -406,12 +438,18 @@ class LinkServer:
                 self._nodes.leaving(node, message.reason)
             case Hello():
                 raise BadMessage("a second hello")
+            case RolloutVote():
+                self.on_rollout(node.id, message)
+            case RolloutActivated():
+                if not message.HasField("fault"):
+                    offer = self._nodes.applied(node, messages.ref(message.snapshot), took_s=0.0)
+                self.on_rollout(node.id, message)
             case TraceAnswer():
                 self._traces.answered(node.id, message)
             case None:
                 log.debug("node %s sent a message of a later protocol", node.id)
         head = self._shelf.head
-        if offer and head is not None:
+        if offer and head is not None and node.id not in self._spared:
             connection.offer(head)
 
     def _ended(self, connection: Connection, reason: str) -> None:
@@ -453,6 +491,10 @@ class LinkServer:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no piece was taken in time; resume")
         finally:
             self._pulls.release()
+
+
+def _nobody(_node: str, _word: RolloutWord) -> None:
+    """Nobody coordinates rollouts."""
 
 
 def peer_ip(peer: str) -> str:

@@ -197,7 +197,7 @@ class Applier:
             refused, activations = await self._apply(snapshot, at_ns, staged)
             if refused is not None:
                 return refused
-            late = tuple(max(0, activation.at_monotonic_ns - at_ns) // 1000 for activation in activations)
+            late = tuple((activation.at_monotonic_ns - at_ns) // 1000 for activation in activations)
             _log.info("%s is active in all workers, at most %d us late", snapshot.ref, max(late, default=0))
             last = max((activation.at_monotonic_ns for activation in activations), default=time.monotonic_ns())
             return Activated(last, late)
