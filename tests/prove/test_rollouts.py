@@ -51,8 +51,7 @@ async def test_a_control_plane_killed_in_any_state_leaves_one_truth(tmp_path: Pa
         duplicates = await ledger.count_duplicates(fleet)
     result = ledger.settle(load, (), revolutions=0, duplicates=duplicates, check_weights=False)
     ends = ", ".join(f"{count} x {stored} -> {ended}" for (stored, ended), count in sorted(seen.items()))
-    print(
-        f"\nkilled from {state} on: {ends}; {result.sent} requests, {len(result.lost)} lost, {result.doubled} doubled"
-    )
+    books = f"{result.sent} requests, {len(result.lost)} lost, {result.doubled} doubled"
+    print(f"\nkilled from {state} on: {ends}; {books}")
     assert result.failures == []
     assert seen.total() == TRIALS
