@@ -45,11 +45,26 @@ class Facts:
     lead_s: float | None = None
     resumed: bool = False
     drained: list[Drained] = field(default_factory=list)
-    changes_shown: list[JsonValue] | None = None  # of a rollout that was read back
+    kept: EntityBody | None = None  # of a rollout that was read back: what was known when it was decided
 
 
 def to_json(facts: Facts, machine: Rollout) -> EntityBody:
-    """All of it."""
+    """All of it. Of a rollout that was read back, the evidence of before with what became of it since."""
+    view = _to_json(facts, machine)
+    if facts.kept is None:
+        return view
+    new = ("state", "reason", "ended_at", "took_s", "resumed", "drained", "safe_to_tear_down")
+    merged: EntityBody = {**facts.kept, **{name: view[name] for name in new}}
+    nodes = facts.kept.get("nodes")
+    merged["nodes"] = [
+        {**node, "standing": member.standing.value, "reason": member.reason}
+        for node in (nodes if isinstance(nodes, list) else ())
+        if isinstance(node, dict) and (member := machine.members.get(str(node["node_id"]))) is not None
+    ]
+    return merged
+
+
+def _to_json(facts: Facts, machine: Rollout) -> EntityBody:
     drained: list[JsonValue] = [
         {
             "upstream": each.upstream,
@@ -83,7 +98,7 @@ def to_json(facts: Facts, machine: Rollout) -> EntityBody:
         "skew_us": skew_us(machine.members.values()),
         "resumed": facts.resumed,
         "policy": policy_json(machine.policy),
-        "changes": facts.changes_shown if facts.changes_shown is not None else _changes(facts.changes),
+        "changes": _changes(facts.changes),
         "gain": list(facts.gain),
         "lose": list(facts.lose),
         "drained": drained,
@@ -122,7 +137,7 @@ def from_record(record: RolloutRecord) -> tuple[Facts, Rollout]:
     machine.version = int(version) if isinstance(version, int) else None
     origin = Origin(str(body.get("author")), str(body.get("source")), "", str(body.get("why")))
     created_at, base = body.get("created_at"), body.get("base_version")
-    changes, gain, lose = body.get("changes"), body.get("gain"), body.get("lose")
+    gain, lose = body.get("gain"), body.get("lose")
     return (
         Facts(
             record.number,
@@ -132,7 +147,7 @@ def from_record(record: RolloutRecord) -> tuple[Facts, Rollout]:
             created_at=created_at if isinstance(created_at, float) else 0.0,
             base_version=base if isinstance(base, int) else 0,
             resumed=True,
-            changes_shown=changes if isinstance(changes, list) else [],
+            kept=body,
         ),
         machine,
     )

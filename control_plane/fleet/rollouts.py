@@ -62,6 +62,8 @@ T = TypeVar("T")
 LEASE = "rollouts"
 LEASE_S = 5.0
 RECOVER_EVERY_S = 0.5
+RESUMED_S = 60.0
+"""For nodes to come back after a restart of ours: they wait longer from one attempt to the next."""
 WAITING_MAX = 32
 """Rollouts that may wait for their turn."""
 RECENT_MAX = 64
@@ -627,7 +629,7 @@ class Rollouts:
                 entry = Entry(facts, machine, None)
                 entry.fence = fence
                 entry.activated_s = _now()
-                machine.due = _now() + machine.policy.confirm_by_s
+                machine.due = _now() + RESUMED_S
                 self._open[facts.number] = entry
                 for node in self._nodes.live():
                     self._node_changed(node)

@@ -157,9 +157,8 @@ def _view(client: AdminClient, number: int) -> JsonObject:
 
 def _changed(view: JsonObject) -> str:
     changes = as_objects(view.get("changes") or [])
-    first = [
-        f"{as_text(c.get('operation'))} {as_text(c.get('collection'))} {as_text(c.get('name'))}" for c in changes[:2]
-    ]
+    words = ("operation", "collection", "name")
+    first = [" ".join(as_text(change.get(word)) for word in words) for change in changes[:2]]
     more = f" and {len(changes) - 2} more" if len(changes) > 2 else ""
     return ", ".join(first) + more
 

@@ -26,6 +26,7 @@ def switch(
         int, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for the nodes.")
     ] = WAIT_S,
     reason: Reason = "",
+    *,
     rollout: Annotated[
         bool, typer.Option("--rollout", help="Every node prepares and votes first; then all switch at one instant.")
     ] = False,

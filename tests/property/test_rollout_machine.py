@@ -9,8 +9,10 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from typing_extensions import override
 
 from control_plane.fleet.rollout import (
+    Abort,
     Action,
     Activate,
     ActivationReport,
@@ -19,6 +21,7 @@ from control_plane.fleet.rollout import (
     Policy,
     Prepare,
     Reaction,
+    Release,
     Rollout,
     Standing,
     State,
@@ -80,6 +83,8 @@ class AnyHistory(RuleBasedStateMachine):
                         assert member.round == self.rollout.round
                 case Finish():
                     self.finished.append(action.state)
+                case Abort() | Release():
+                    pass
 
     @rule(policy=policies, at_base=st.sets(names))
     @precondition(lambda self: self.rollout is None)
@@ -164,6 +169,7 @@ class AnyHistory(RuleBasedStateMachine):
             standings = {member.standing for member in self.rollout.members.values()}
             assert not standings & {Standing.ARMED, Standing.ACTIVATED, Standing.FOLLOWED}
 
+    @override
     def teardown(self) -> None:
         """Whatever has happened: with an answer of the store and time, there is an end."""
         if self.rollout is None:

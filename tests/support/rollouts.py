@@ -16,7 +16,7 @@ import aiohttp
 
 from tests.support.processes import Answer, Fleet
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 SERVICE = "example-service"
 OPEN = ("queued", "preparing", "deciding", "decided")
 

@@ -44,9 +44,9 @@ def begun(policy: Policy | None = None, at_base: Sequence[str] = tuple(NODES)) -
 
 def deciding(policy: Policy | None = None) -> Rollout:
     rollout = begun(policy)
-    for node in NODES:
-        actions = rollout.voted(node, 1, READY)
-    assert actions == [Decide()]
+    rollout.voted("a", 1, READY)
+    rollout.voted("b", 1, READY)
+    assert rollout.voted("c", 1, READY) == [Decide()]
     return rollout
 
 
@@ -173,9 +173,9 @@ def test_a_head_that_moved_brings_another_round_without_a_warm_up() -> None:
     rollout = deciding()
     assert rollout.moved(2.0) == [Prepare(2, tuple(NODES), warm=False)]
     assert rollout.voted("a", 1, READY) == [], "a vote of the round before"
-    for node in NODES:
-        actions = rollout.voted(node, 2, READY)
-    assert actions == [Decide()]
+    rollout.voted("a", 2, READY)
+    rollout.voted("b", 2, READY)
+    assert rollout.voted("c", 2, READY) == [Decide()]
 
 
 def test_a_head_that_never_rests_ends_it() -> None:
