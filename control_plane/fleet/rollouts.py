@@ -179,6 +179,7 @@ class Rollouts:
     async def stop(self) -> None:
         """Ends all that is under way; what was decided goes on without us."""
         self._stop_listening()
+        self._stop_listening = _nothing
         for entry in list(self._open.values()):
             if entry.machine.state in (State.QUEUED, State.PREPARING):
                 self._perform(entry, entry.machine.abort("the control plane stops", ""))
