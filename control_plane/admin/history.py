@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from control_plane.admin.messages import Answer, Call, json_answer, not_found
+from control_plane.admin.operations import OFFSET, SIZE, Operation, page_of
 from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.entities.errors import InvalidOffset
@@ -16,11 +17,26 @@ CHANGES_MAX = 1_000
 """Changes listed of one version; `changes_omitted` counts the rest. A file of 100,000 entities is one version."""
 
 
+_VERSION: EntityBody = {
+    "type": "object",
+    "properties": {
+        "version": {"type": "integer", "minimum": 1},
+        "committed_at": {"type": "number"},
+        **{name: {"type": "string"} for name in ("author", "source", "address", "reason")},
+        "change_count": {"type": "integer"},
+    },
+    "required": ["version", "committed_at", "author", "source", "address", "reason", "change_count"],
+}
+_PAGE: dict[int, EntityBody | None] = {200: page_of(_VERSION)}
+
+
 def mount(table: PathTable, store: Store) -> None:
     """Adds `/versions` and `/versions/{version}`."""
     history = _History(store)
-    table.add("/versions", {"GET": history.list_page})
-    table.add("/versions/{version}", {"GET": history.get})
+    listed = Operation(summary="List what was written, newest first", parameters=(SIZE, OFFSET), answers=_PAGE)
+    table.add("/versions", {"GET": history.list_page}, about={"GET": listed})
+    shown = Operation(summary="Show one version with its changes", answers={200: _VERSION})
+    table.add("/versions/{version}", {"GET": history.get}, about={"GET": shown})
 
 
 @dataclass(frozen=True, slots=True)

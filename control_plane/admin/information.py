@@ -13,6 +13,7 @@ from importlib import metadata
 
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
+from control_plane.admin.operations import FORM, JSON, Operation
 from control_plane.admin.plugins import about_plugins
 from control_plane.admin.table import PathTable
 from control_plane.entities.plugin import PLUGINS
@@ -59,14 +60,27 @@ def mount(
 ) -> None:
     """Adds the paths."""
     information = _Information(table, store, identity, connections)
-    table.add("/", {"GET": information.root})
-    table.add("/status", {"GET": information.status})
-    table.add("/endpoints", {"GET": information.endpoints})
+    table.add("/", {"GET": information.root}, about=_about("Show what this gateway is", "version", "configuration"))
+    table.add(
+        "/status",
+        {"GET": information.status},
+        about=_about("Show the database's and the connections' state", "database"),
+    )
+    table.add("/endpoints", {"GET": information.endpoints}, about=_about("List all paths", "data"))
     documents = _Schemas(schemas, clock)
-    table.add("/schemas/{schemas}", {"GET": documents.get})
-    table.add("/schemas/{schemas}/validate", {"POST": documents.validate})
+    table.add("/schemas/{schemas}", {"GET": documents.get}, about=_about("Describe a kind of entity", "fields"))
+    validating = Operation(
+        summary="Say whether an entity could be created, without looking at the store",
+        body={JSON: {"type": "object"}, FORM: {"type": "object"}},
+        answers={200: {"type": "object", "required": ["message"]}},
+    )
+    table.add("/schemas/{schemas}/validate", {"POST": documents.validate}, about={"POST": validating})
     table.add("/schemas/plugins/validate", {"GET": documents.no_plugin, "POST": documents.validate_plugin})
     table.add("/schemas/vaults/{name}", {"GET": documents.no_vault})
+
+
+def _about(summary: str, *required: str) -> dict[str, Operation]:
+    return {"GET": Operation(summary=summary, answers={200: {"type": "object", "required": [*required]}})}
 
 
 def own_version() -> str:

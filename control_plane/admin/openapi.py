@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document at `/openapi.json`: every path of the table, every kind of entity, made from what serves them.
+"""The OpenAPI 3.1 document at `/openapi.json`: every path and every kind of entity, made of what serves them.
 
 Nothing is written by hand that could come to differ: entities come from their schemas, paths and methods from the table
 that answers them, and what a path takes and gives from where it is mounted (`operations.py`).

@@ -111,9 +111,8 @@ class Schema:
         self._generated = tuple(
             name for name, definition in fields.items() if isinstance(definition, String) and definition.random
         )
-        self._lifetimes = tuple(name for name, definition in fields.items() if isinstance(definition, Lifetime))
-        self.expires = bool(self._lifetimes)
-        """Whether its entities may have a time to live."""
+        self.lifetimes = tuple(name for name, definition in fields.items() if isinstance(definition, Lifetime))
+        """Fields that end an entity; kept as the time of the end."""
         self._shorthands = shorthands or {}
         self._only_when_set = tuple(name for name, definition in fields.items() if definition.only_when_set)
         self._checks = tuple(checks)
@@ -164,10 +163,11 @@ class Schema:
         self._resolve_foreign(filled, resolve)
         if self._settle is not None:
             self._settle(filled, given)
+        ends = {name: filled.pop(name) for name in self.lifetimes if name in as_stored}
         self._refuse_problems(filled, Problems())
         if entity_id is not None:
             filled["id"] = entity_id
-        return self._as_kept(filled, given - set(as_stored), now=now)
+        return self._as_kept({**filled, **ends}, given - set(as_stored), now=now)
 
     def on_upsert(
         self, body: EntityBody, *, now: float, resolve: Resolve, entity_id: str, as_stored: Collection[str] = ()
@@ -190,7 +190,7 @@ class Schema:
                 filled[name] = current[name]
         if "updated_at" in self.fields:
             filled["updated_at"] = self.timestamp(now)
-        ends = {name: filled.pop(name) for name in self._lifetimes if name not in prepared}
+        ends = {name: filled.pop(name) for name in self.lifetimes if name not in prepared}
         self._resolve_foreign(filled, resolve)
         if self._settle is not None:
             self._settle(filled, frozenset(filled))
@@ -200,16 +200,16 @@ class Schema:
 
     def shown(self, body: EntityBody, *, now: float) -> EntityBody:
         """Return a stored entity as its readers see it: what is kept as an end is shown as the seconds until then."""
-        if not any(body.get(name) is not None for name in self._lifetimes):
+        if not any(body.get(name) is not None for name in self.lifetimes):
             return body
         return {
-            name: max(0, value - int(now)) if name in self._lifetimes and isinstance(value, int) else value
+            name: max(0, value - int(now)) if name in self.lifetimes and isinstance(value, int) else value
             for name, value in body.items()
         }
 
     def expired(self, body: EntityBody, *, now: float) -> bool:
         """Tell whether an entity's time is over; it is then as good as deleted."""
-        return any(isinstance(end := body.get(name), int) and end <= now for name in self._lifetimes)
+        return any(isinstance(end := body.get(name), int) and end <= now for name in self.lifetimes)
 
     def validate(self, body: EntityBody, *, now: float) -> None:
         """Raise what an insert of `body` would, but for all that needs the store."""
@@ -291,7 +291,7 @@ class Schema:
         """Return a checked entity in the form in which it is kept."""
         if self._transform is not None:
             self._transform(entity, given)
-        for name in self._lifetimes:
+        for name in self.lifetimes:
             seconds = entity[name]
             if name in given and isinstance(seconds, int):
                 entity[name] = int(now) + seconds

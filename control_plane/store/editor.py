@@ -115,7 +115,7 @@ def resolver(tx: Transaction) -> Resolve:
 
 def _make_room(tx: Transaction, schema: Schema, made: EntityBody, *, now: float) -> None:
     """Removes an entity whose time is over and whose key the new one takes."""
-    if not schema.expires:
+    if not schema.lifetimes:
         return
     for parts in schema.unique_keys:
         values = {part: str(made[part]) for part in parts if isinstance(made[part], str)}
