@@ -51,7 +51,8 @@ def mount(table: PathTable) -> None:
     table.add(
         "/cache/{key}", {"GET": _never_cached, "DELETE": _nothing_cached}, about={"GET": _REFUSED, "DELETE": _forgets()}
     )
-    table.add("/timers", {"GET": _timers})
+    timers = Operation(summary="Show what this process has in hand", answers={200: {"type": "object"}})
+    table.add("/timers", {"GET": _timers}, about={"GET": timers})
 
 
 def _forgets() -> Operation:

@@ -23,7 +23,8 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 
 CHECKED = (
-    "status_code_conformance", "content_type_conformance", "response_headers_conformance", "response_schema_conformance",
+    "status_code_conformance", "content_type_conformance", "response_headers_conformance",
+    "response_schema_conformance",
 )  # fmt: skip
 EACH_MAX = 50
 """Of one operation in a row; more calls come in further rounds, over what the others have left behind."""
@@ -53,7 +54,10 @@ def call_everything(url: str, *, calls: int, seed: int) -> Calls:
     each = min(EACH_MAX, max(1, round(calls / len(operations))))
     round_ = 0
     while made.sent < calls:
+        shuffled.shuffle(operations)
         for operation in operations:
+            if made.sent >= calls:
+                break
             _call(operation, made, each, seed=seed + round_, shuffled=shuffled)
         round_ += 1
     return made
