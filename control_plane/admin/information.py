@@ -209,6 +209,7 @@ class _Schemas:
         raise Refused(404, "No plugin named 'validate'")
 
     async def no_vault(self, _call: Call, path: tuple[str, ...]) -> Answer:
+        """No vault is there to be described."""
         raise Refused(404, f"No vault named '{path[0]}'")
 
     def _schema(self, collection: str) -> Schema:

@@ -105,7 +105,7 @@ def document(table: PathTable, schemas: Mapping[str, Schema], *, version: str) -
         name = component(schema)
         components[name] = schema.answer_schema()
         components[f"{name}Write"] = schema.json_schema()
-        components[f"{name}Patch"] = {**schema.json_schema(), "required": []}
+        components[f"{name}Patch"] = {"type": "object", "properties": schema.json_schema()["properties"]}
     return {
         "openapi": "3.1.0",
         "info": {

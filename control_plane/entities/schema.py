@@ -248,7 +248,11 @@ class Schema:
             if definition.required and not definition.has_default and not isinstance(definition, Record)
         ]
         properties: EntityBody = {name: definition.json_schema() for name, definition in self.fields.items()}
-        return {"type": "object", "properties": {**properties, **self._shorthands}, "required": list(required)}
+        described: EntityBody = {"type": "object", "properties": properties, "required": list(required)}
+        if not self._shorthands:
+            return described
+        either: list[JsonValue] = [{"required": list(required)}, *({"required": [name]} for name in self._shorthands)]
+        return {"type": "object", "properties": {**properties, **self._shorthands}, "anyOf": either}
 
     def answer_schema(self) -> EntityBody:
         """Return the JSON Schema of an entity in an answer: every field stands in it."""

@@ -72,11 +72,9 @@ def references(tree: JsonValue) -> list[str]:
 async def test_schemas_are_right_ones_and_all_there(client: Client) -> None:
     document = await client.tree("GET", "/openapi.json")
     components = inner(document, "components", "schemas")
-    for name, schema in components.items():
-        jsonschema_rs.meta.validate(
-            {"$schema": "https://json-schema.org/draft/2020-12/schema", **inner(components, name)}
-        )
-        assert isinstance(schema, dict)
+    for name in components:
+        draft: EntityBody = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+        jsonschema_rs.meta.validate(draft | inner(components, name))
     assert {name.rpartition("/")[2] for name in references(document)} <= components.keys()
 
 
