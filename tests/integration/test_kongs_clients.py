@@ -12,7 +12,7 @@ import pytest
 from kong.client import Kong
 from kong.components import KongResponseError
 
-from control_plane.entities.types import EntityBody
+from control_plane.entities.types import EntityBody, JsonValue
 from tests.support.deck_calls import Deck
 from tests.support.processes import ControlPlane
 from tests.support.tls import authority_pem, issued
@@ -50,7 +50,7 @@ def identity(number: int) -> str:
 def wanted(*, host: str = "blue", targets: int = 3) -> dict[str, dict[str, EntityBody]]:
     """A configuration of every kind that decK writes."""
     pem = issued("a.test")
-    ann = {"id": identity(1)}
+    ann: JsonValue = {"id": identity(1)}
     hashed = hashlib.sha1(f"p{identity(1)}".encode(), usedforsecurity=False).hexdigest()
     state: dict[str, dict[str, EntityBody]] = {
         "certificates": {identity(2): {"cert": pem.cert, "key": pem.key}},
@@ -107,7 +107,7 @@ async def test_deck_syncs_and_sees_no_difference_afterwards(deck: Deck) -> None:
 
 async def test_deck_writes_a_password_once(deck: Deck) -> None:
     state = wanted()
-    sent = {"consumer": {"id": identity(1)}, "username": "ann", "password": "p"}
+    sent: EntityBody = {"consumer": {"id": identity(1)}, "username": "ann", "password": "p"}
     await deck.sync({**state, "basic-auths": {identity(10): sent}})
     assert len(await deck.diff(state)) == 0  # as a dump would have it
 

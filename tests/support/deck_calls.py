@@ -100,7 +100,7 @@ class Deck:
         await self.sync({})
 
     async def _put(self, path: str, entity: EntityBody) -> None:
-        body = {name: value for name, value in entity.items() if value is not None}
+        body: EntityBody = {name: value for name, value in entity.items() if value is not None}
         entity_id = str(entity["id"])
         if path == "certificates":
             status, _ = await self._ask("GET", f"/certificates/{entity_id}")
@@ -189,9 +189,10 @@ def _over(under: EntityBody, over: EntityBody) -> EntityBody:
 def _seen(value: JsonValue) -> JsonValue:
     """What decK compares: no nulls, no times; tags are a set."""
     if isinstance(value, dict):
-        return {
-            name: sorted(map(str, inner)) if name == "tags" and isinstance(inner, list) else _seen(inner)
-            for name, inner in value.items()
-            if inner is not None and name not in _NOT_COMPARED
-        }
+        seen: EntityBody = {}
+        for name, inner in value.items():
+            if inner is not None and name not in _NOT_COMPARED:
+                is_set = name == "tags" and isinstance(inner, list)
+                seen[name] = sorted(map(str, inner)) if is_set and isinstance(inner, list) else _seen(inner)  # type: ignore[assignment]  # a list of texts
+        return seen
     return [_seen(item) for item in value] if isinstance(value, list) else value

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -21,6 +22,7 @@ from schemathesis import Case, GenerationMode
 from schemathesis.checks import CHECKS
 from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
+from typing_extensions import override
 
 CHECKED = (
     "status_code_conformance", "content_type_conformance", "response_headers_conformance",
@@ -40,6 +42,7 @@ class Calls:
     sent: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
 
+    @override
     def __str__(self) -> str:
         told = ", ".join(f"{status}: {count}" for status, count in sorted(self.statuses.items()))
         return f"{self.sent} calls of {self.operations} operations; {told}"
@@ -63,8 +66,10 @@ def call_everything(url: str, *, calls: int, seed: int) -> Calls:
     return made
 
 
-def _call(operation: APIOperation, made: Calls, each: int, *, seed: int, shuffled: random.Random) -> None:
-    checks = [CHECKS.get_one(name) for name in CHECKED]
+def _call(
+    operation: APIOperation[Any, Any, Any], made: Calls, each: int, *, seed: int, shuffled: random.Random
+) -> None:
+    checks: list[Any] = [CHECKS.get_one(name) for name in CHECKED]
     # A path segment is any text: nothing wrong can be said there, and looking for it takes long.
     sayable = bool(operation.body) or bool(operation.query)
     for mode, count in _modes(each, shuffled) if sayable else [(GenerationMode.POSITIVE, each)]:
@@ -79,7 +84,7 @@ def _call(operation: APIOperation, made: Calls, each: int, *, seed: int, shuffle
             suppress_health_check=list(HealthCheck),
         )
         @given(case=strategy)
-        def send(case: Case) -> None:
+        def send(case: Case[Any]) -> None:
             response = case.call()
             made.sent += 1
             made.statuses[response.status_code] += 1
