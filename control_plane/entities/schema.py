@@ -251,7 +251,8 @@ class Schema:
         described: EntityBody = {"type": "object", "properties": properties, "required": list(required)}
         if not self._shorthands:
             return described
-        either: list[JsonValue] = [{"required": list(required)}, *({"required": [name]} for name in self._shorthands)]
+        either: list[JsonValue] = [{"required": [*required]}]
+        either += [{"required": [name]} for name in self._shorthands]
         return {"type": "object", "properties": {**properties, **self._shorthands}, "anyOf": either}
 
     def answer_schema(self) -> EntityBody:

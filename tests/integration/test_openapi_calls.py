@@ -28,6 +28,6 @@ def plane(tmp_path: Path) -> Iterator[ControlPlane]:
 def test_every_answer_is_in_the_document(plane: ControlPlane) -> None:
     made = call_everything(plane.url, calls=CALLS, seed=1)
     assert made.sent >= CALLS * 0.9
-    assert made.statuses[200] > 50
+    assert made.statuses[200] > 100
     assert made.statuses[201] > 0
     assert plane.running

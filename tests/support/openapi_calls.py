@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
@@ -24,14 +25,30 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 from typing_extensions import override
 
+from control_plane.entities.types import EntityBody
+
 CHECKED = (
     "status_code_conformance", "content_type_conformance", "response_headers_conformance",
     "response_schema_conformance",
 )  # fmt: skip
 EACH_MAX = 50
 """Of one operation in a row; more calls come in further rounds, over what the others have left behind."""
+PLANTED: Mapping[str, tuple[str, EntityBody]] = {
+    "services": ("/services/planted", {"host": "planted"}),
+    "routes": ("/routes/planted", {"paths": ["/planted"]}),
+    "upstreams": ("/upstreams/planted", {}),
+    "consumers": ("/consumers/planted", {}),
+    "keyauth_credentials": ("/consumers/planted/key-auth/planted", {}),
+    "jwt_secrets": ("/consumers/planted/jwt/planted", {}),
+    "hmacauth_credentials": ("/consumers/planted/hmac-auth/planted", {}),
+    "acls": ("/consumers/planted/acls/planted", {}),
+}
+"""What placeholders are filled with, by name, and how it is made."""
 NODELESS = ("/fleet/trace",)
 """Paths that only a live node can answer; 503 is right where there is none."""
+
+
+_Operation = APIOperation[Any, Any, Any, Any]
 
 
 @dataclass(slots=True)
@@ -54,6 +71,7 @@ def call_everything(url: str, *, calls: int, seed: int) -> Calls:
     operations = [found.ok() for found in document.get_all_operations() if isinstance(found, Ok)]
     made = Calls(operations=len(operations))
     shuffled = random.Random(seed)
+    session = requests.Session()
     each = min(EACH_MAX, max(1, round(calls / len(operations))))
     round_ = 0
     while made.sent < calls:
@@ -61,14 +79,29 @@ def call_everything(url: str, *, calls: int, seed: int) -> Calls:
         for operation in operations:
             if made.sent >= calls:
                 break
+            _plant(url, session, operation.path)
             _call(operation, made, each, seed=seed + round_, shuffled=shuffled)
         round_ += 1
     return made
 
 
-def _call(
-    operation: APIOperation[Any, Any, Any], made: Calls, each: int, *, seed: int, shuffled: random.Random
-) -> None:
+def _plant(url: str, session: requests.Session, path: str) -> None:
+    """Makes what the path's placeholders can name, parents first; a call before may have deleted it."""
+    for name, (where, body) in PLANTED.items():
+        if f"{{{name}}}" in path:
+            done = session.put(f"{url}{where}", json=body, timeout=30)
+            assert done.status_code in (200, 404, 409), done.text  # below a parent that is not there; taken by a rename
+
+
+def _lead_somewhere(case: Case[Any], number: int) -> None:
+    """Two calls of three go to entities that are there; a random name leads to 404 and nothing else."""
+    if number % 3 and case.path_parameters:
+        for name in case.path_parameters:
+            if name in PLANTED:
+                case.path_parameters[name] = PLANTED[name][0].rpartition("/")[2]
+
+
+def _call(operation: _Operation, made: Calls, each: int, *, seed: int, shuffled: random.Random) -> None:
     checks: list[Any] = [CHECKS.get_one(name) for name in CHECKED]
     # A path segment is any text: nothing wrong can be said there, and looking for it takes long.
     sayable = bool(operation.body) or bool(operation.query)
@@ -85,6 +118,7 @@ def _call(
         )
         @given(case=strategy)
         def send(case: Case[Any]) -> None:
+            _lead_somewhere(case, made.sent)
             response = case.call()
             made.sent += 1
             made.statuses[response.status_code] += 1
