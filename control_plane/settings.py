@@ -47,6 +47,12 @@ class Settings:
     wait_s_max: float = setting(
         _LIMITS.wait_s_max, minimum=0, maximum=3_600, help="the longest `Prefer: wait=` of a write, in seconds"
     )
+    versions_kept: int = setting(
+        0, minimum=0, maximum=1 << 40, help="versions kept in the history, 0 = all; the newest 100 always are"
+    )
+    versions_kept_days: float = setting(
+        0, minimum=0, maximum=36_500, help="days for which versions are kept, 0 = for ever; the newest 100 always are"
+    )
     ports_file: str = setting("", help="file to write the real addresses to, as JSON, once everything listens")
     log_level: LogLevel = setting(LogLevel.INFO, help="the least severity that is logged")
     log_format: LogFormat = setting(LogFormat.TEXT, help="text for eyes, json for machines")

@@ -23,6 +23,7 @@ from control_plane.fleet.settings import FleetSettings
 from control_plane.settings import Settings
 from control_plane.snapshot.consistency import check_changes
 from control_plane.store.contract import StoreError, StoreUnusable
+from control_plane.store.retention import Housekeeping, Retention
 from control_plane.store.sqlite import open_sqlite
 from pointsman.settings import SocketAddress
 
@@ -68,6 +69,9 @@ class ControlPlane:
             raise StartError(str(error)) from error
         self._stack.push_async_callback(store.close)
         epoch = await store.epoch()
+        housekeeping = Housekeeping(store, Retention(settings.versions_kept, settings.versions_kept_days))
+        housekeeping.start()
+        self._stack.push_async_callback(housekeeping.stop)
 
         fleet = Fleet(store, FleetSettings(listen=str(settings.fleet_listen), beat_interval_s=settings.beat_interval_s))
         try:

@@ -11,11 +11,14 @@ import logging
 from collections.abc import Callable, Mapping
 
 from control_plane.admin import (
+    audit,
+    batch,
     certificates,
     collections,
     files,
     history,
     information,
+    kong_config,
     manual_health,
     metrics,
     nodes,
@@ -29,8 +32,9 @@ from control_plane.admin import (
     upstream_settings,
 )
 from control_plane.admin.errors import error_answer, store_answer
-from control_plane.admin.guard import Guard
+from control_plane.admin.guard import WRITING, Guard
 from control_plane.admin.messages import Answer, Call, Refused, message_answer
+from control_plane.admin.preconditions import not_modified
 from control_plane.admin.table import Found, PathTable
 from control_plane.admin.writes import Fleet, Writes
 from control_plane.entities.errors import EntityError
@@ -76,20 +80,31 @@ class AdminApi:
         planned.mount(table)
         plugins.mount(table, PLUGINS)
         tags.mount(table, self.writes)
-        history.mount(table, store)
+        history.mount(table, self.writes)
+        audit.mount(table, store)
+        self._refusals = audit.Refusals(store)
         nodes.mount(table, fleet)
         tracing.mount(table, fleet)
         self.lag = metrics.LoopLag()
         metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag)
         files.mount(table, self.writes)
+        kong_config.mount(table, self.writes)
+        batch.mount(table, self.writes)
         information.mount(table, schemas, store, identity, connections)
         openapi.mount(table, schemas, version=information.own_version())
 
     async def answer(self, call: Call) -> Answer:
-        """Answers every call; what goes wrong is an answer too."""
+        """Answers every call; what goes wrong is an answer too, and refused writes are noted in the audit trail."""
+        answer = await self._answer(call)
+        if call.method in WRITING and answer.status >= 400:
+            await self._refusals.note(call, answer.status)
+        return answer
+
+    async def _answer(self, call: Call) -> Answer:
         try:
-            self.guard.check(call.method, call.headers)
             found = self.table.find(call.path)
+            call.template = "" if found is None else found.template
+            self.guard.check(call.method, call.headers)
             if found is None:
                 return message_answer(404, "Not found")
             if call.method == "OPTIONS":
@@ -97,9 +112,12 @@ class AdminApi:
             handler = found.methods.get("GET" if call.method == "HEAD" else call.method)
             if handler is None:
                 return message_answer(405, "Method not allowed")
-            return await handler(call, found.variables)
+            answer = await handler(call, found.variables)
+            if call.method in ("GET", "HEAD") and not_modified(call, answer):
+                return Answer(304, headers=answer.headers)
+            return answer
         except Refused as refused:
-            return message_answer(refused.status, refused.message, refused.headers)
+            return refused.answer()
         except EntityError as error:
             return error_answer(error)
         except StoreError as error:

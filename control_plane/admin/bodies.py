@@ -18,12 +18,14 @@ from control_plane.entities.types import EntityBody, JsonValue
 UNPARSABLE = "Cannot parse JSON body"
 
 
-async def entity_body(call: Call, coerce: Callable[[EntityBody], EntityBody]) -> EntityBody:
-    """The entity a client sent. Raises Refused (400, 413, 415)."""
+async def entity_body(
+    call: Call, coerce: Callable[[EntityBody], EntityBody], *, bytes_max: int | None = None
+) -> EntityBody:
+    """The entity a client sent, of `bytes_max` at most. Raises Refused (400, 413, 415)."""
     content_type = content_type_of(call)
     kind = content_type.lower()
     if kind.startswith("application/json"):
-        return parse_json(await call.body(), call.limits)
+        return parse_json(await call.body(bytes_max), call.limits)
     if kind.startswith("application/x-www-form-urlencoded"):
         return coerce(decode_form(await call.body(), call.limits))
     if kind.startswith("multipart/form-data"):

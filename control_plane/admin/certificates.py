@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from control_plane.admin.bodies import entity_body
-from control_plane.admin.collections import NestedEntity, ParentOf, entity_methods, keyset_page
-from control_plane.admin.messages import Answer, Call, Refused, json_answer, not_found
+from control_plane.admin.collections import NestedEntity, ParentOf, entity_methods, found, keyset_page
+from control_plane.admin.messages import Addressed, Answer, Call, Current, Refused, not_found
 from control_plane.admin.operations import about_collection, about_entity, about_parent
 from control_plane.admin.paging import decode_id, page_size, tag_filter
 from control_plane.admin.table import PathTable
@@ -84,26 +84,25 @@ class Certificates:
 
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The certificate."""
-        (key,) = path
-
-        def work(tx: Transaction) -> EntityBody:
-            return _shown(tx, _existing(tx, key))
-
-        return json_answer(200, await self.writes.store.read(work))
+        return found(
+            await self.writes.store.read(lambda tx: Addressed(CERTIFICATES, _shown(tx, _existing(tx, path[0]))))
+        )
 
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Creates or replaces it, and its SNIs."""
         (key,) = path
         body = await entity_body(call, self.schema.coerce)
         now = self.writes.now()
-        return await self.writes.entity(call, lambda tx: upsert(tx, key, body, now=now))
+        return await self.writes.entity(call, lambda tx: upsert(tx, key, body, now=now), current=_current(key))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into it; a list of SNIs replaces the former one."""
         (key,) = path
         body = await entity_body(call, self.schema.coerce)
         now = self.writes.now()
-        return await self.writes.entity(call, lambda tx: update(tx, str(_existing(tx, key)["id"]), body, now=now))
+        return await self.writes.entity(
+            call, lambda tx: update(tx, str(_existing(tx, key)["id"]), body, now=now), current=_current(key)
+        )
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Removes it with its SNIs; an id that is not there is as good as removed."""
@@ -115,7 +114,7 @@ class Certificates:
             else:
                 editor.delete(tx, CERTIFICATES, str(_existing(tx, key)["id"]))
 
-        return await self.writes.entity(call, work, status=204)
+        return await self.writes.entity(call, work, status=204, current=_current(key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +123,11 @@ class CertificateOf(ParentOf):
 
     @override
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
-        (key,) = path
-
-        def work(tx: Transaction) -> EntityBody:
-            return _shown(tx, _existing(tx, self._linked(tx, key)))
-
-        return json_answer(200, await self.writes.store.read(work))
+        return found(
+            await self.writes.store.read(
+                lambda tx: Addressed(CERTIFICATES, _shown(tx, _existing(tx, self._linked(tx, path[0]))))
+            )
+        )
 
     @override
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
@@ -147,14 +145,24 @@ class CertificateOf(ParentOf):
             editor.update(tx, self.schema.collection, str(child["id"]), link, now=now)
             return made
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     @override
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         (key,) = path
         body = await entity_body(call, self.parent.coerce)
         now = self.writes.now()
-        return await self.writes.entity(call, lambda tx: update(tx, self._linked(tx, key), body, now=now))
+        return await self.writes.entity(
+            call, lambda tx: update(tx, self._linked(tx, key), body, now=now), current=self._current(path)
+        )
+
+    @override
+    def _current(self, path: tuple[str, ...]) -> Current:
+        def current(tx: Transaction) -> Addressed | None:
+            certificate_id = self._link(self._child(tx, path[0]))
+            return None if certificate_id is None else _current(certificate_id)(tx)
+
+        return current
 
     def _linked(self, tx: Transaction, key: str) -> str:
         certificate_id = self._link(self._child(tx, key))
@@ -200,6 +208,19 @@ def update(tx: Transaction, certificate_id: str, patch: EntityBody, *, now: floa
     if "snis" in patch:
         _become(tx, str(made["id"]), names or [], now=now)
     return _shown(tx, made)
+
+
+def _current(key: str) -> Current:
+    """What the path with that id or SNI leads to; None where there is nothing yet, which a PUT may create."""
+
+    def current(tx: Transaction) -> Addressed | None:
+        try:
+            held = _certificate(tx, key)
+        except Refused:
+            return None
+        return None if held is None else Addressed(CERTIFICATES, _shown(tx, held))
+
+    return current
 
 
 def _existing(tx: Transaction, key: str) -> EntityBody:

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import (
+    Addressed,
     Answer,
     Call,
+    Current,
     Handler,
     Refused,
     entity_page,
@@ -29,6 +31,7 @@ from control_plane.admin.messages import (
 )
 from control_plane.admin.operations import about_collection, about_entity, about_parent
 from control_plane.admin.paging import decode_id, encode_offset, page, page_size, tag_filter
+from control_plane.admin.preconditions import etag_of
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.credentials import BELOW_CONSUMER
@@ -110,9 +113,7 @@ class FlatEntity:
 
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The entity."""
-        (key,) = path
-        entity = await self.writes.store.read(lambda tx: editor.lookup(tx, self.schema.collection, key))
-        return found(None if entity is None else self._shown(entity))
+        return found(await self.writes.store.read(self._current(path)))
 
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Creates or replaces it."""
@@ -123,7 +124,7 @@ class FlatEntity:
         def work(tx: Transaction) -> EntityBody:
             return self.schema.shown(editor.upsert(tx, self.schema.collection, key, body, now=now), now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into it."""
@@ -134,7 +135,7 @@ class FlatEntity:
         def work(tx: Transaction) -> EntityBody:
             return self.schema.shown(editor.update(tx, self.schema.collection, key, body, now=now), now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Removes it; one that is not there is as good as removed."""
@@ -143,7 +144,11 @@ class FlatEntity:
         def work(tx: Transaction) -> None:
             editor.delete(tx, self.schema.collection, key)
 
-        return await self.writes.entity(call, work, status=204)
+        return await self.writes.entity(call, work, status=204, current=self._current(path))
+
+    def _current(self, path: tuple[str, ...]) -> Current:
+        (key,) = path
+        return lambda tx: addressed(self.schema, editor.lookup(tx, self.schema.collection, key), now=self.writes.now())
 
     def _shown(self, entity: EntityBody) -> EntityBody | None:
         return as_shown(self.schema, entity, now=self.writes.now())
@@ -210,13 +215,7 @@ class NestedEntity:
 
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The child, if it is one of this parent's."""
-        parent_key, key = path
-
-        def work(tx: Transaction) -> EntityBody | None:
-            return editor.lookup(tx, self.schema.collection, key, parent=self._parent(tx, parent_key))
-
-        entity = await self.writes.store.read(work)
-        return found(None if entity is None else self._shown(entity))
+        return found(await self.writes.store.read(self._current(path)))
 
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Creates or replaces it. A child of another parent moves here."""
@@ -229,7 +228,7 @@ class NestedEntity:
             made = editor.upsert(tx, self.schema.collection, key, body, now=now, parent=parent)
             return self.schema.shown(made, now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into it; the body may move it to another parent."""
@@ -242,7 +241,7 @@ class NestedEntity:
             made = editor.update(tx, self.schema.collection, str(child["id"]), body, now=now)
             return self.schema.shown(made, now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Removes it; other than on the flat path it must be there."""
@@ -251,7 +250,17 @@ class NestedEntity:
         def work(tx: Transaction) -> None:
             editor.delete(tx, self.schema.collection, str(self._child(tx, parent_key, key)["id"]))
 
-        return await self.writes.entity(call, work, status=204)
+        return await self.writes.entity(call, work, status=204, current=self._current(path))
+
+    def _current(self, path: tuple[str, ...]) -> Current:
+        parent_key, key = path
+
+        def current(tx: Transaction) -> Addressed | None:
+            parent = self._parent(tx, parent_key)
+            held = editor.lookup(tx, self.schema.collection, key, parent=parent)
+            return addressed(self.schema, held, now=self.writes.now())
+
+        return current
 
     def _parent(self, tx: Transaction, key: str) -> editor.Parent:
         if self.find_parent is not None:
@@ -283,13 +292,7 @@ class ParentOf:
 
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The parent."""
-        (key,) = path
-
-        def work(tx: Transaction) -> EntityBody | None:
-            parent_id = self._link(self._child(tx, key))
-            return None if parent_id is None else tx.get(self.parent.collection, parent_id)
-
-        return found(await self.writes.store.read(work))
+        return found(await self.writes.store.read(self._current(path)))
 
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Replaces the parent. Where there is none it creates one and links it."""
@@ -307,7 +310,7 @@ class ParentOf:
             editor.update(tx, self.schema.collection, str(child["id"]), link, now=now)
             return made
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into the parent."""
@@ -321,7 +324,7 @@ class ParentOf:
                 raise not_found()
             return editor.update(tx, self.parent.collection, parent_id, body, now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Never deletes: a parent may have other children."""
@@ -329,6 +332,16 @@ class ParentOf:
         if await self.writes.store.read(lambda tx: self._link(self._child(tx, key))) is None:
             raise not_found()
         return message_answer(405, "Method not allowed")
+
+    def _current(self, path: tuple[str, ...]) -> Current:
+        (key,) = path
+
+        def current(tx: Transaction) -> Addressed | None:
+            parent_id = self._link(self._child(tx, key))
+            held = None if parent_id is None else tx.get(self.parent.collection, parent_id)
+            return addressed(self.parent, held, now=self.writes.now())
+
+        return current
 
     def _child(self, tx: Transaction, key: str) -> EntityBody:
         child = editor.lookup(tx, self.schema.collection, key)
@@ -341,11 +354,17 @@ class ParentOf:
         return str(link["id"]) if isinstance(link, dict) else None
 
 
-def found(body: EntityBody | None) -> Answer:
-    """200 with the entity. Raises Refused (404) for None."""
-    if body is None:
+def addressed(schema: Schema, body: EntityBody | None, *, now: float) -> Addressed | None:
+    """A stored entity as what a path leads to; None for one whose time is over."""
+    seen = None if body is None else as_shown(schema, body, now=now)
+    return None if seen is None else Addressed(schema.collection, seen)
+
+
+def found(shown: Addressed | None) -> Answer:
+    """200 with the entity and its tag. Raises Refused (404) for None."""
+    if shown is None:
         raise not_found()
-    return json_answer(200, body)
+    return json_answer(200, shown.body, {"ETag": etag_of(shown.body)})
 
 
 def as_shown(schema: Schema, entity: EntityBody, *, now: float) -> EntityBody | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from control_plane import declarative
 from control_plane.admin.bodies import content_type_of
-from control_plane.admin.messages import Answer, Call, Refused, json_answer, message_answer
+from control_plane.admin.messages import Answer, Call, Refused, json_answer
 from control_plane.admin.operations import JSON, YAML, Operation, Parameter
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
@@ -60,7 +60,7 @@ def _taking(summary: str, *more: Parameter, writes: bool = True) -> Operation:
 
 
 def mount(table: PathTable, writes: Writes) -> None:
-    """Adds our verbs, and Kong's `/config`, which a control plane with a store does not have."""
+    """Adds our verbs; `kong_config.py` has Kong's."""
     files = _Files(writes)
     table.add("/config/sync", {"POST": files.sync}, about={"POST": _taking("Make the gateway equal to a file")})
     table.add(
@@ -72,16 +72,6 @@ def mount(table: PathTable, writes: Writes) -> None:
         about={"POST": _taking("Say what a file would change", _MODE, writes=False)},
     )
     table.add("/config/dump", {"GET": files.dump}, about={"GET": _DUMP})
-    refused = Operation(summary="Refused: there is a database; see /config/sync", answers={})
-    table.add(
-        "/config",
-        {"GET": _only_without_database, "POST": _only_without_database},
-        about={"GET": refused, "POST": refused},
-    )
-
-
-async def _only_without_database(_call: Call, _path: tuple[str, ...]) -> Answer:
-    return message_answer(400, "this endpoint is only available when Kong is configured to not use a database")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +112,9 @@ class _Files:
         return Answer(200, await asyncio.to_thread(declarative.to_yaml, document), content_type=YAML_TYPE)
 
     async def _write(self, call: Call, source: str, work: Callable[[Transaction], declarative.Summary]) -> Answer:
-        written = await self.writes.commit(call, work, source=source)
-        summary = written.result.to_json()
-        return await self.writes.settle(call, json_answer(200, summary), written.version, summary)
+        return await self.writes.perform(
+            call, lambda tx: work(tx).to_json(), source=source, outcome=lambda summary: summary or {}, tagged=False
+        )
 
 
 async def _document(call: Call) -> declarative.Document:
@@ -133,8 +123,8 @@ async def _document(call: Call) -> declarative.Document:
     if not raw.strip():
         raise Refused(400, "expected a declarative configuration; send a YAML or JSON file as the body")
     if len(raw) <= INLINE_BYTES_MAX:
-        return declarative.parse(raw, content_type)
-    return await asyncio.to_thread(declarative.parse, raw, content_type)
+        return declarative.read(raw, content_type)
+    return await asyncio.to_thread(declarative.read, raw, content_type)
 
 
 def _select_tags(call: Call) -> tuple[str, ...]:

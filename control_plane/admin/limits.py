@@ -13,6 +13,8 @@ class Limits:
     """An entity's body."""
     file_bytes_max: int = 10 << 20
     """A declarative file; raise it (`declarative_bytes_max`) for configurations of tens of thousands of entities."""
+    batch_operations_max: int = 1_000
+    """Operations of one `POST /batch`."""
     arguments_max: int = 1_000
     """Query or form arguments; Kong's number."""
     json_depth_max: int = 64

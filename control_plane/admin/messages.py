@@ -14,23 +14,37 @@ from urllib.parse import unquote_plus
 
 from control_plane.admin.limits import Limits
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.store.contract import Transaction
 
 Headers = Mapping[str, str]
 """Header names are looked up without regard to case; the server passes aiohttp's own mapping."""
 
 JSON_TYPE = "application/json; charset=utf-8"
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
+encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
 
 class Refused(Exception):
     """An answer other than success that is not an entity's error: `{"message": ...}` with a status."""
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        extra: EntityBody | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
+        self.extra: EntityBody = extra or {}
+        """Stands in the body beside the message."""
+
+    def answer(self) -> Answer:
+        """The answer it stands for."""
+        return json_answer(self.status, {"message": self.message, **self.extra}, self.headers)
 
 
 @dataclass(slots=True)
@@ -45,7 +59,7 @@ class Answer:
 
 def json_answer(status: int, tree: JsonValue, headers: Mapping[str, str] | None = None) -> Answer:
     """An answer with a JSON body."""
-    return Answer(status, _encode(tree).encode(), dict(headers or {}))
+    return Answer(status, encode_json(tree).encode(), dict(headers or {}))
 
 
 def message_answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> Answer:
@@ -56,6 +70,27 @@ def message_answer(status: int, message: str, headers: Mapping[str, str] | None 
 def not_found() -> Refused:
     """What unknown paths and missing entities answer."""
     return Refused(404, "Not found")
+
+
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """What a path leads to: the entity as GET shows it, and the collection that keeps it."""
+
+    collection: str
+    body: EntityBody
+
+
+Current = Callable[[Transaction], Addressed | None]
+"""Finds what a path leads to, in the transaction that is about to change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call's part of a batch, to be run in the batch's transaction."""
+
+    work: Callable[[Transaction], EntityBody | None]
+    status: int
+    current: Current | None
 
 
 class Call:
@@ -81,12 +116,20 @@ class Call:
         self.remote = remote
         self.limits = limits
         self._read_body = read_body
+        self.received = b""
+        """The body, once it was read."""
+        self.template = ""
+        """The path as the table of paths has it, without names and keys; empty = not looked up yet."""
+        self.steps: list[Step] | None = None
+        """Where a batch gathers what its calls would write; None = the call is on its own."""
 
     async def body(self, bytes_max: int | None = None) -> bytes:
         """The whole body. Raises Refused (413, 408) beyond `bytes_max`, by default the limit of entities' bodies."""
         if not self.has_body:
             return b""
-        return await self._read_body(self.limits.body_bytes_max if bytes_max is None else bytes_max)
+        if not self.received:
+            self.received = await self._read_body(self.limits.body_bytes_max if bytes_max is None else bytes_max)
+        return self.received
 
     @cached_property
     def query(self) -> list[tuple[str, str]]:

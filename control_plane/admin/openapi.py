@@ -159,6 +159,9 @@ def _operation(path: str, method: str, operation: Operation) -> EntityBody:
             "required": True,
             "content": {content_type: {"schema": schema} for content_type, schema in operation.body.items()},
         }
+    if not operation.described:
+        described["responses"] = {"default": {"description": "See the reference"}}
+        return described
     answers: EntityBody = {}
     for status, schema in operation.answers.items():
         answer: EntityBody = {"description": _MEANINGS.get(status, "Done")}

@@ -45,6 +45,7 @@ class Operation:
     """Status -> schema of the JSON body, None = no body. Errors have one shape everywhere and are not listed."""
     parameters: tuple[Parameter, ...] = ()
     answer_type: str = JSON
+    described: bool = True  # False = nobody said what it answers, so it may answer anything
     writes: bool = False  # a version comes of it, so it may wait for the nodes
 
 
@@ -65,7 +66,7 @@ CUSTOM_ID = Parameter(
 def operation_of(handler: Handler) -> Operation:
     """What is known of a handler that nobody described."""
     first = (inspect.getdoc(handler) or "").split("\n\n")[0]
-    return Operation(summary=" ".join(first.split()).rstrip("."))
+    return Operation(summary=" ".join(first.split()).rstrip("."), described=False)
 
 
 def reference(name: str) -> EntityBody:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.collections import found, keyset_page
-from control_plane.admin.messages import Answer, Call, json_answer, not_found
+from control_plane.admin.messages import Addressed, Answer, Call, Current, json_answer, not_found
 from control_plane.admin.operations import Operation, about_collection, about_entity
 from control_plane.admin.paging import SIZE_DEFAULT, SIZE_MAX, decode_id, page, page_size
 from control_plane.admin.table import PathTable
@@ -78,8 +78,7 @@ class Targets:
 
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
         """One target, by id or by its exact address."""
-        upstream_key, key = path
-        return found(await self.writes.store.read(lambda tx: _target(tx, upstream_key, key)))
+        return found(await self.writes.store.read(self._current(path)))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into a target."""
@@ -92,7 +91,7 @@ class Targets:
             parent = _upstream(tx, upstream_key)
             return editor.update(tx, TARGETS, str(target["id"]), body, now=now, parent=parent)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Removes a target; it must be there."""
@@ -102,7 +101,11 @@ class Targets:
             target = _target(tx, upstream_key, key)
             editor.delete(tx, TARGETS, str(target["id"]), parent=_upstream(tx, upstream_key))
 
-        return await self.writes.entity(call, work, status=204)
+        return await self.writes.entity(call, work, status=204, current=self._current(path))
+
+    def _current(self, path: tuple[str, ...]) -> Current:
+        upstream_key, key = path
+        return lambda tx: Addressed(TARGETS, _target(tx, upstream_key, key))
 
     async def newest_page(self, call: Call, upstream_key: str) -> EntityBody:
         """A page of the upstream's targets, newest first, by position."""

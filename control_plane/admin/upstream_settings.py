@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from control_plane.admin.bodies import entity_body
-from control_plane.admin.messages import Answer, Call, json_answer, not_found
+from control_plane.admin.collections import found
+from control_plane.admin.messages import Addressed, Answer, Call, Current, not_found
 from control_plane.admin.operations import FORM, JSON, Operation
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
@@ -71,12 +72,7 @@ class UpstreamSettings:
 
     async def get(self, _call: Call, path: tuple[str, ...]) -> Answer:
         """The settings in force."""
-
-        def work(tx: Transaction) -> EntityBody:
-            upstream = find_upstream(tx, path[0])
-            return tx.get(COLLECTION, str(upstream["id"])) or _defaults(str(upstream["id"]))
-
-        return json_answer(200, await self.writes.store.read(work))
+        return found(await self.writes.store.read(_current(path)))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Changes what is given."""
@@ -87,7 +83,7 @@ class UpstreamSettings:
             upstream_id = str(find_upstream(tx, path[0])["id"])
             return change(tx, upstream_id, _by_id(tx, upstream_id, body), now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=_current(path))
 
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Replaces all of them; what is not given goes back to its default."""
@@ -99,7 +95,7 @@ class UpstreamSettings:
             given: EntityBody = {**_by_id(tx, upstream_id, body), "upstream": {"id": upstream_id}}
             return editor.upsert(tx, COLLECTION, upstream_id, given, now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=_current(path))
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Goes back to the defaults."""
@@ -107,7 +103,7 @@ class UpstreamSettings:
         def work(tx: Transaction) -> None:
             tx.delete(COLLECTION, str(find_upstream(tx, path[0])["id"]))
 
-        return await self.writes.entity(call, work, status=204)
+        return await self.writes.entity(call, work, status=204, current=_current(path))
 
     async def drain(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Weight 0: no new requests; what is open goes on. A target that is drained already stays as it is."""
@@ -124,7 +120,7 @@ class UpstreamSettings:
             change(tx, upstream_id, {"former_weights": weights}, now=now)
             return _set_weight(tx, target, 0, now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=_current_target(path))
 
     async def ready(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The weight of before the drain, 100 where none is known; nothing an operator said of its health stays."""
@@ -146,7 +142,7 @@ class UpstreamSettings:
                 return target  # somebody gave it a weight meanwhile: that is the later word
             return _set_weight(tx, target, weight or 100, now=now)
 
-        return await self.writes.entity(call, work)
+        return await self.writes.entity(call, work, current=_current_target(path))
 
 
 def change(tx: Transaction, upstream_id: str, patch: EntityBody, *, now: float) -> EntityBody:
@@ -172,6 +168,18 @@ def find_target(tx: Transaction, upstream_key: str, key: str) -> tuple[EntityBod
     if target is None:
         raise not_found()
     return target, upstream_id
+
+
+def _current(path: tuple[str, ...]) -> Current:
+    def current(tx: Transaction) -> Addressed | None:
+        upstream_id = str(find_upstream(tx, path[0])["id"])
+        return Addressed(COLLECTION, tx.get(COLLECTION, upstream_id) or _defaults(upstream_id))
+
+    return current
+
+
+def _current_target(path: tuple[str, ...]) -> Current:
+    return lambda tx: Addressed("targets", find_target(tx, path[0], path[1])[0])
 
 
 def _set_weight(tx: Transaction, target: EntityBody, weight: int, *, now: float) -> EntityBody:

@@ -13,6 +13,9 @@ that can't be said the answer is 202, still with the write done, and this body:
 `lagging` lists each live node that does not run the version; `state` is `lagging`, `rejected` or `disconnected` and
 `version` is what it runs. `rejected` repeats the ids of those that refused, which ends the wait at once. No live node
 is also 202, with `total` 0: nobody has proved anything.
+
+With `?dry_run=1` all is done but the commit: the answer is 200 with what the write would return and change, and there
+is no version. `If-Match` (`preconditions.py`) and `Idempotency-Key` (`repeats.py`) are seen to inside the transaction.
 """
 
 from __future__ import annotations
@@ -20,21 +23,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Protocol, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Protocol
 from urllib.parse import unquote
 
-from control_plane.admin.messages import Answer, Call, Refused, json_answer
+from control_plane.admin.messages import Answer, Call, Current, Refused, Step, json_answer
+from control_plane.admin.preconditions import check, etag_of, is_guarded
 from control_plane.admin.preferences import wait_seconds
+from control_plane.admin.repeats import fingerprint, keep, kept_answer, request_key
+from control_plane.declarative.changes import Summary, entity_change
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.fleet.health import TargetVerdict
 from control_plane.fleet.nodes import NodeView
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
-from control_plane.store.contract import Origin, Store, Transaction, Written
-
-T = TypeVar("T")
+from control_plane.snapshot.consistency import check_changes
+from control_plane.store.contract import Change, Origin, Store, Transaction
 
 
 class Fleet(Protocol):
@@ -83,19 +88,77 @@ class Writes:
         self._waits: set[asyncio.Task[WaitReport]] = set()
 
     async def entity(
-        self, call: Call, work: Callable[[Transaction], EntityBody | None], *, status: int = 200
+        self,
+        call: Call,
+        work: Callable[[Transaction], EntityBody | None],
+        *,
+        status: int = 200,
+        current: Current | None = None,
     ) -> Answer:
-        """Commits `work` and answers with the entity it returns, or without a body where it returns None."""
-        written = await self.commit(call, work, source="admin-api")
-        done = Answer(status) if written.result is None else json_answer(status, written.result)
-        return await self.settle(call, done, written.version, {"entity": written.result})
+        """Commits `work` and answers with the entity it returns, or without a body where it returns None.
 
-    async def commit(self, call: Call, work: Callable[[Transaction], T], *, source: str) -> Written[T]:
-        """One transaction, one version."""
+        `current` finds what the path leads to, for `If-Match`; without it the path has no entity tag.
+        """
+        if call.steps is not None:
+            call.steps.append(Step(work, status, current))
+            return Answer(status)
+        return await self.perform(call, work, status=status, current=current, outcome=lambda entity: {"entity": entity})
+
+    async def perform(
+        self,
+        call: Call,
+        work: Callable[[Transaction], EntityBody | None],
+        *,
+        outcome: Callable[[EntityBody | None], EntityBody],
+        source: str = "admin-api",
+        status: int = 200,
+        current: Current | None = None,
+        tagged: bool = True,
+        reason: str = "",
+    ) -> Answer:
+        """Commits `work`, which returns the answer's body, once it is allowed, and only once.
+
+        `outcome` says how the body stands among other facts, in the answer to a wait or a dry run. `tagged` = the body
+        is an entity, so the answer has its tag. `reason` is what the body gives as such; the header's comes first.
+        """
+        if call.steps is not None:
+            raise Refused(400, "this path can't be part of a batch; send it as a request of its own")
+        rehearsing = flag(call, "dry_run")
+        origin = origin_of(call, source, reason=reason)
+        key = "" if rehearsing else request_key(call)
+        sent = fingerprint(call, origin.author) if key else ""
+
+        def guarded(tx: Transaction) -> _Done:
+            if key and (kept := kept_answer(tx, key, sent, now=self.now())) is not None:
+                return _Done(*kept, repeated=True)
+            if is_guarded(call.headers):
+                check(tx, call.headers, current)
+            body = work(tx)
+            if rehearsing:
+                changes = tx.records.changes()
+                check_changes(tx, changes)
+                raise _Rehearsed(body, changes)
+            if key:
+                keep(tx, key, sent, status, body, now=self.now())
+            return _Done(status, body)
+
         began = time.monotonic()
-        written = await self.store.write(work, _origin(call, source))
+        try:
+            written = await self.store.write(guarded, replace(origin, request_key=key))
+        except _Rehearsed as rehearsed:
+            told = Summary(changes=[entity_change(change) for change in rehearsed.changes]).to_json()
+            del told["unchanged"]
+            return json_answer(200, {"dry_run": True, "status": status, **told, **outcome(rehearsed.body)})
         self.times.add(time.monotonic() - began)
-        return written
+        done = written.result
+        answer = Answer(done.status) if done.body is None else json_answer(done.status, done.body)
+        if tagged and done.body is not None:
+            answer.headers["ETag"] = etag_of(done.body)
+        if done.repeated:
+            answer.headers["Idempotency-Replayed"] = "true"
+        version = written.version if done.version is None else done.version
+        body = done.body if isinstance(done.body, dict) else None
+        return await self.settle(call, answer, version, outcome(body))
 
     async def settle(self, call: Call, done: Answer, version: int, outcome: EntityBody) -> Answer:
         """`done`, or 202 with `outcome` in its body when the client asked to wait and the nodes are not there."""
@@ -120,6 +183,35 @@ class Writes:
         wait.add_done_callback(self._waits.discard)
         await asyncio.wait({wait})
         return await self._fleet.wait_for(version, 0.0) if wait.cancelled() else wait.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a unit of work came to. `version` is that of an answer given again; None = the write's own."""
+
+    status: int
+    body: JsonValue
+    version: int | None = None
+    repeated: bool = False
+
+
+class _Rehearsed(Exception):
+    """A dry run is over: raised so that the store undoes it."""
+
+    def __init__(self, body: EntityBody | None, changes: Sequence[Change]) -> None:
+        super().__init__("dry run")
+        self.body = body
+        self.changes = changes
+
+
+def flag(call: Call, name: str) -> bool:
+    """Whether a query argument is set. Raises Refused (400) for a value that is neither yes nor no."""
+    text = call.argument(name)
+    if text is None or text.lower() in ("0", "false", "no", "off"):
+        return False
+    if text.lower() in ("", "1", "true", "yes", "on"):
+        return True
+    raise Refused(400, f"{name} must be 1 or 0")
 
 
 def _report(report: WaitReport, version: int) -> EntityBody:
@@ -148,21 +240,26 @@ def _node(node: NodeProgress) -> EntityBody:
     }
 
 
-def _origin(call: Call, source: str) -> Origin:
+def origin_of(call: Call, source: str, *, reason: str = "") -> Origin:
+    """Who sent a request, from where and why. Raises Refused (400) for texts that are too long."""
+    header = "X-Pointsman-Reason"
     return Origin(
         author=_told(call, "X-Pointsman-Author", call.limits.author_chars_max),
         source=source,
         address=call.remote,
-        reason=_told(call, "X-Pointsman-Reason", call.limits.reason_chars_max),
+        reason=_told(call, header, call.limits.reason_chars_max)
+        or _printable("reason", reason, call.limits.reason_chars_max),
+        action=f"{call.method} {call.template}",
     )
 
 
 def _told(call: Call, header: str, chars_max: int) -> str:
     """A text for the history. Percent-encoded UTF-8, because headers can't carry more than ASCII safely."""
-    raw = call.headers.get(header)
-    if not raw:
-        return ""
-    text = "".join(character if character.isprintable() else " " for character in unquote(raw)).strip()
+    return _printable(header, unquote(call.headers.get(header) or ""), chars_max)
+
+
+def _printable(name: str, raw: str, chars_max: int) -> str:
+    text = "".join(character if character.isprintable() else " " for character in raw).strip()
     if len(text) > chars_max:
-        raise Refused(400, f"{header} is longer than {chars_max} characters; shorten it")
+        raise Refused(400, f"{name} is longer than {chars_max} characters; shorten it")
     return text

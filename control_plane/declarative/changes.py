@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import REDACTED
 from control_plane.entities.types import EntityBody, JsonValue
-from control_plane.store.contract import Operation
+from control_plane.store.contract import Change, Operation
 
 _KEPT_BY_THE_STORE = frozenset({"created_at", "id", "updated_at"})
 
@@ -39,7 +39,8 @@ class EntityChange:
         """What an update changes, by field; empty for creates and deletes."""
         if self.before is None or self.after is None:
             return []
-        secrets = STORED[self.collection].secrets
+        schema = STORED.get(self.collection)
+        secrets = schema.secrets if schema is not None else {}
         return [
             FieldChange(change.field, REDACTED, REDACTED) if change.field in secrets else change
             for change in _differences("", self.before, self.after)
@@ -80,6 +81,24 @@ class Summary:
             "changes": [change.to_json() for change in self.changes[:changes_max]],
             "omitted": max(0, len(self.changes) - changes_max),
         }
+
+
+def entity_change(change: Change) -> EntityChange:
+    """A change of the store's history in the words of this module. The parent is not looked up."""
+    schema = STORED.get(change.collection)
+    body = change.after or change.before or {}
+    key_name = schema.endpoint_key if schema is not None and schema.endpoint_key not in schema.secrets else None
+    key = body.get(key_name) if key_name is not None else None
+    return EntityChange(
+        operation=change.operation,
+        entity_type=schema.singular if schema is not None else change.collection,
+        collection=change.collection,
+        id=change.id,
+        name=key if isinstance(key, str) else "",
+        parent=None,
+        before=change.before,
+        after=change.after,
+    )
 
 
 def same_entity(before: EntityBody, after: EntityBody) -> bool:

@@ -7,6 +7,7 @@ may be nested in what, follows from the schemas; the fields of an entity are the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,8 +18,15 @@ from control_plane.declarative.state import name_of, shown_name
 from control_plane.entities.errors import EntityError
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.types import EntityBody, JsonValue
+from pointsman.rules.paths import normalise
 
 FORMAT_VERSION = "3.0"
+
+OLD_FORMAT_VERSIONS = ("1.1", "2.1")
+"""Formats in which a route's path was a regex if it looked like one. They are read as 3.0, with such paths marked."""
+
+_OF_KONG_ITSELF = frozenset({"parameters", "workspaces"})  # in Kong's exports; nothing here stands for them
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9.\-_~/%]*")
 
 NOT_YET_SUPPORTED = frozenset(
     {
@@ -95,23 +103,30 @@ class Document:
     defaults: dict[str, EntityBody] = field(default_factory=dict)  # by collection
     transform: bool = True  # False = what is kept as a hash is written as that hash
     settings: list[FileSettings] | None = None  # our own settings of upstreams; None = the file does not say
+    problems: Problems = field(default_factory=Problems)  # of the file's shape; a plan adds to them
 
     @property
     def entity_count(self) -> int:
         return sum(map(len, self.entities.values()))
 
 
-def parse(text: bytes, content_type: str = "") -> Document:
+def read(text: bytes, content_type: str = "") -> Document:
     """Reads a file. A YAML stream of several documents is read as several files of one configuration.
 
-    Raises `FileRefused` with everything found wrong in the file's shape. The properties of entities are not looked at
-    yet: that needs the store (references), and is done by the plan.
+    What is wrong with the file's shape is noted in the document, so that a plan can tell it together with all that is
+    wrong with the entities; that needs the store (references). Raises `FileRefused` for a text that can't be read.
     """
     reader = _Reader()
     for tree in text_reader.read(text, content_type):
         reader.read_tree(tree)
-    reader.problems.raise_if_any()
     return reader.document
+
+
+def parse(text: bytes, content_type: str = "") -> Document:
+    """`read`, and raise `FileRefused` with everything found wrong in the file's shape."""
+    document = read(text, content_type)
+    document.problems.raise_if_any()
+    return document
 
 
 def _children() -> dict[str, dict[str, str]]:
@@ -129,7 +144,8 @@ class _Reader:
 
     def __init__(self) -> None:
         self.document = Document()
-        self.problems = Problems()
+        self.problems = self.document.problems
+        self._old_paths = False  # the file at hand is of a format in which a path's kind was guessed
         self._children = _children()
         self._defaults_keys = {schema.singular: schema.collection for schema in SCHEMAS.values()}
 
@@ -142,6 +158,7 @@ class _Reader:
             )
             return
         line = getattr(tree, "line", None)
+        self._old_paths = tree.get("_format_version") in OLD_FORMAT_VERSIONS
         for key, value in tree.items():
             if key in SCHEMAS:
                 self._read_list(key, value, place=key, line=line, parent=None, parent_field="")
@@ -158,6 +175,8 @@ class _Reader:
                     self._problem(f"expected a boolean, found {_kind(value)}", "write true or false", key, line)
                 else:
                     self.document.transform = value
+            elif key in _OF_KONG_ITSELF:
+                continue
             elif key == "_workspace":
                 if value != "default":
                     self._problem("there is one workspace, 'default'", "remove '_workspace'", key, line)
@@ -171,11 +190,11 @@ class _Reader:
         self.problems.add(Problem(message=message, remedy=remedy, path=path, line=line))
 
     def _check_format_version(self, value: JsonValue, line: int | None) -> None:
-        if value == FORMAT_VERSION:
+        if value == FORMAT_VERSION or value in OLD_FORMAT_VERSIONS:
             return
         if isinstance(value, str):
             message = f"format version '{value}' is not supported"
-            remedy = f'convert the file to "{FORMAT_VERSION}" (deck convert does it)'
+            remedy = f'write "{FORMAT_VERSION}"; older files of {" and ".join(OLD_FORMAT_VERSIONS)} are read too'
         else:
             message = f"expected a string, found {_kind(value)}"
             remedy = f'write _format_version: "{FORMAT_VERSION}", with the quotes'
@@ -269,6 +288,10 @@ class _Reader:
             for key, value in item.items()
             if key not in children and key not in _NESTED_NOT_YET_SUPPORTED and key not in _DROPPED
         }
+        if self._old_paths and collection == "routes":
+            own["paths"] = _upgraded(own.get("paths"))
+            if own["paths"] is None:
+                del own["paths"]
         entity = FileEntity(collection, own, path, line, parent, parent_field)
         if parent_field in own:
             del own[parent_field]
@@ -291,6 +314,22 @@ class _Reader:
             self.problems.add(entity.problem(message, remedy, field=key))
         else:
             self._problem(message, remedy, path, line)
+
+
+def _upgraded(paths: JsonValue) -> JsonValue:
+    """A route's paths of before 3.0: one with other than plain characters was a regex, and now says so."""
+    if not isinstance(paths, list):
+        return paths
+    found: list[JsonValue] = []
+    for path in paths:
+        if not isinstance(path, str) or path.startswith("~"):
+            found.append(path)
+        elif _PLAIN_PATH.fullmatch(path):
+            normal = normalise(path.encode())
+            found.append(normal.decode() if normal.isascii() else path)
+        else:
+            found.append(f"~{path}")
+    return found
 
 
 def merged(over: Mapping[str, JsonValue], under: Mapping[str, JsonValue]) -> EntityBody:

@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from control_plane.declarative.changes import EntityChange, same_entity
 from control_plane.declarative.document import Document, FileEntity, merged
+from control_plane.declarative.ids import deterministic_id
 from control_plane.declarative.own_settings import Planned, SettingsPlan, plan_settings
 from control_plane.declarative.problems import Problem, Problems
 from control_plane.declarative.state import AskedState, Current, Key, LoadedState, has_tags, key_of, name_of, shown_name
@@ -88,7 +89,7 @@ class _Planner:
         if mode is Mode.SYNC or document.entity_count > ASKED_ENTITIES_MAX:
             self._loaded = LoadedState(tx)
         self._current: Current = self._loaded or AskedState(tx)
-        self._problems = Problems()
+        self._problems = Problems(document.problems)
         self._wanted: dict[str, dict[str, _Wanted]] = {collection: {} for collection in SCHEMAS}
         self._removed: dict[str, dict[str, EntityBody]] = {collection: {} for collection in SCHEMAS}
         self._given_ids: frozenset[str] = frozenset()  # ids that the file itself gives, in the collection at hand
@@ -122,7 +123,7 @@ class _Planner:
         references = self._references(schema, entity)
         before = self._match(schema, entity, references)
         given = _given_id(entity.body)
-        entity_id = str(before["id"]) if before is not None else (given or str(uuid.uuid4()))
+        entity_id = str(before["id"]) if before is not None else (given or self._new_id(schema, entity, references))
         self._ids[entity] = entity_id
         if entity.key:
             self._names.setdefault((collection, entity.key), entity_id)
@@ -132,6 +133,13 @@ class _Planner:
             self._already_declared(schema, entity, by, first.entity)
             return
         self._wanted[collection][entity_id] = _Wanted(entity, entity_id, before, references)
+
+    def _new_id(self, schema: Schema, entity: FileEntity, references: Mapping[str, JsonValue]) -> str:
+        """The id that follows from the entity's key, unless an entity of another key has it: renaming keeps ids."""
+        made = deterministic_id(schema, entity.body, references)
+        if made is None or made in self._given_ids or self._current.get(schema.collection, made) is not None:
+            return str(uuid.uuid4())
+        return made
 
     def _match(self, schema: Schema, entity: FileEntity, references: Mapping[str, JsonValue]) -> EntityBody | None:
         """The entity of the store that the file means: by id, else by its key."""

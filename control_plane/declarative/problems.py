@@ -80,9 +80,12 @@ class Problems:
 
     __slots__ = ("_found", "_omitted")
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: Problems | None = None) -> None:
         self._found: list[Problem] = []
-        self._omitted = 0
+        self._omitted: int = 0
+        if earlier is not None:
+            self._found += earlier._found
+            self._omitted += earlier._omitted
 
     def add(self, problem: Problem) -> None:
         """Notes a problem; the check of the file goes on."""

@@ -72,6 +72,8 @@ class Origin:
     source: str = "admin-api"  # admin-api, sync, apply, cli ...
     address: str = ""  # the client's socket address
     reason: str = ""
+    action: str = ""  # the method and the path's template; no names or keys, which may be secrets
+    request_key: str = ""  # the Idempotency-Key whose answer the unit of work keeps; empty = none
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +123,109 @@ class NodeRecord:
     sync_status: str = "unknown"
 
 
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """The answer to a request with an Idempotency-Key, to be given again to the same request."""
+
+    key: str
+    fingerprint: str  # of method, path and body: another request with the same key is a mistake
+    answered_at: float  # seconds since the epoch
+    status: int
+    body: str  # JSON text without secrets; empty = the answer had no body
+    version: int | None = None  # None = the request changed nothing
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Something that somebody did or was refused, before it has a place in the audit trail.
+
+    Nothing in it is ever a secret, so it names entities by collection, id and name only.
+    """
+
+    at: float  # seconds since the epoch
+    origin: Origin
+    outcome: str  # done or refused
+    version: int | None = None  # the version that it made; None = none
+    details: EntityBody = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One link of the audit trail. `hash` covers all the rest of it, and `previous` is the hash of the one before."""
+
+    number: int  # 1, 2, 3 ... without gaps
+    at: float
+    author: str
+    source: str
+    address: str
+    action: str
+    outcome: str
+    version: int | None
+    details: str  # JSON text
+    previous: str
+    hash: str
+
+
+class Records(Protocol):
+    """What the store keeps beside the entities as they are: how they became so, for one unit of work."""
+
+    def changes(self) -> Sequence[Change]:
+        """What this unit of work has changed so far."""
+
+    def hold_versions(self) -> int:
+        """The newest version, which stays the newest until this unit of work ends: others that write wait."""
+
+    def since(self, version: int) -> Iterable[Change]:
+        """The changes of all versions above `version`, in the order in which they happened."""
+
+    def up_to(self, version: int, *, above: int) -> Iterable[Change]:
+        """The changes of the versions above `above` and not above `version`, in the order in which they happened."""
+
+    def of_entity(self, collection: str, entity_id: str, *, size: int) -> Sequence[tuple[Version, Change]]:
+        """The newest changes of one entity, newest first, each with its version."""
+
+    def oldest(self) -> int:
+        """The lowest version that is kept; one above the head when there is none."""
+
+    def drop_below(self, version: int, *, changes_max: int) -> int:
+        """Forgets versions below `version`, oldest first, until about `changes_max` changes went; returns how many
+        versions went. The newest version always stays."""
+
+    def first_at_or_after(self, committed_at: float) -> int:
+        """The lowest version committed at that time or later; one above the head when there is none."""
+
+    def answer(self, key: str) -> KeptAnswer | None:
+        """The answer kept for an Idempotency-Key."""
+
+    def keep_answer(self, answer: KeptAnswer) -> None:
+        """Keeps an answer. Raises StoreBusy when another control plane is keeping one for the same key."""
+
+    def forget_answers(self, *, answered_before: float, count_max: int) -> None:
+        """Forgets answers that are older, and the oldest of those beyond `count_max`."""
+
+    def audit(self, *, size: int, above: int = 0) -> Sequence[AuditRecord]:
+        """Records of the audit trail by ascending number."""
+
+    def audit_newest(self, *, size: int, below: int | None = None) -> Sequence[AuditRecord]:
+        """Records of the audit trail, newest first."""
+
+    def audit_head(self) -> tuple[int, str]:
+        """Number and hash of the newest record as the store remembers them beside the records; 0 for none."""
+
+    def append_audit(self, entries: Sequence[AuditEntry]) -> None:
+        """Adds records at the end of the trail. Writes that take a version get theirs without this."""
+
+
 class Transaction(Protocol):
     """Reads and writes of one unit of work. Synchronous: it runs on the store's own thread.
 
     Bodies are complete, validated entities as the schema made them (all fields present). Errors are those of
     `control_plane/entities/errors.py`.
     """
+
+    @property
+    def records(self) -> Records:
+        """History, kept answers and the audit trail, in the same transaction."""
 
     def head(self) -> int:
         """The version that this view is based on; 0 for an empty store."""

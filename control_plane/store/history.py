@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
+from control_plane.store import answers, audit
 from control_plane.store.contract import Change, Operation, Origin, Version
 from control_plane.store.tables import CHANGE, HEAD, VERSION
-from control_plane.store.transaction import Touched, decode
+from control_plane.store.transaction import PORTION, Touched, decode
 
 _NEXT = (
     update(HEAD).where(HEAD.c.one == 1).values(version=HEAD.c.version + bindparam("count")).returning(HEAD.c.version)
@@ -23,6 +24,12 @@ _EPOCH = select(HEAD.c.epoch).where(HEAD.c.one == 1)
 def head(connection: Connection) -> int:
     """Return the newest version."""
     version: int = connection.scalars(_HEAD).one()
+    return version
+
+
+def hold(connection: Connection) -> int:
+    """Return the newest version, and lock the head so that no other becomes the newest before this transaction ends."""
+    version: int = connection.scalars(_NEXT, {"count": 0}).one()
     return version
 
 
@@ -79,6 +86,16 @@ def take_versions(connection: Connection, batch: Sequence[Pending]) -> int:
             for position, (change, touched) in enumerate(pending.changes)
         ],
     )
+    for number, pending in enumerate(batch, first):
+        if pending.origin.request_key:
+            answers.set_version(connection, pending.origin.request_key, number)
+    audit.append(
+        connection,
+        [
+            audit.of_write(pending.origin, pending.committed_at, number, [change for change, _ in pending.changes])
+            for number, pending in enumerate(batch, first)
+        ],
+    )
     return first
 
 
@@ -88,10 +105,7 @@ def versions(connection: Connection, *, size: int, before: int | None) -> Sequen
     if before is not None:
         statement = statement.where(VERSION.c.number < before)
     rows = connection.execute(statement.order_by(VERSION.c.number.desc()).limit(size))
-    return [
-        Version(row.number, row.committed_at, Origin(row.author, row.source, row.address, row.reason), row.change_count)
-        for row in rows
-    ]
+    return [_version(row) for row in rows]
 
 
 def versions_with_changes(connection: Connection, *, above: int, up_to: int | None = None) -> Sequence[Version]:
@@ -103,22 +117,96 @@ def versions_with_changes(connection: Connection, *, above: int, up_to: int | No
         changed = changed.where(CHANGE.c.version <= up_to)
     changes: dict[int, list[Change]] = {}
     for row in connection.execute(changed.order_by(CHANGE.c.version, CHANGE.c.position)):
-        changes.setdefault(row.version, []).append(
-            Change(
-                Operation(row.operation),
-                row.collection,
-                row.id,
-                None if row.before is None else decode(row.before),
-                None if row.after is None else decode(row.after),
-            )
-        )
+        changes.setdefault(row.version, []).append(_change(row))
     return [
-        Version(
-            row.number,
-            row.committed_at,
-            Origin(row.author, row.source, row.address, row.reason),
-            row.change_count,
-            tuple(changes.get(row.number, ())),
-        )
+        _version(row, tuple(changes.get(row.number, ())))
         for row in connection.execute(statement.order_by(VERSION.c.number))
     ]
+
+
+def changes_between(connection: Connection, above: int, up_to: int | None = None) -> Iterator[Change]:
+    """Yield the changes of the versions above `above`, in order, read in portions."""
+    version, position = above, -1
+    while True:
+        statement = (
+            select(CHANGE)
+            .where((CHANGE.c.version > version) | ((CHANGE.c.version == version) & (CHANGE.c.position > position)))
+            .where(CHANGE.c.version > above)
+            .order_by(CHANGE.c.version, CHANGE.c.position)
+            .limit(PORTION)
+        )
+        if up_to is not None:
+            statement = statement.where(CHANGE.c.version <= up_to)
+        rows = connection.execute(statement).all()
+        for row in rows:
+            yield _change(row)
+        if len(rows) < PORTION:
+            return
+        version, position = rows[-1].version, rows[-1].position
+
+
+def of_entity(connection: Connection, collection: str, entity_id: str, *, size: int) -> list[tuple[Version, Change]]:
+    """Return one entity's newest changes, newest first."""
+    rows = connection.execute(
+        select(CHANGE, VERSION)
+        .join(VERSION, VERSION.c.number == CHANGE.c.version)
+        .where(CHANGE.c.collection == collection, CHANGE.c.id == entity_id)
+        .order_by(CHANGE.c.version.desc())
+        .limit(size)
+    )
+    return [(_version(row), _change(row)) for row in rows]
+
+
+def oldest(connection: Connection) -> int:
+    """Return the lowest version kept; one above the head when there is none."""
+    lowest: int | None = connection.scalar(select(func.min(VERSION.c.number)))
+    return head(connection) + 1 if lowest is None else lowest
+
+
+def first_at_or_after(connection: Connection, committed_at: float) -> int:
+    """Return the lowest version committed then or later; one above the head when there is none."""
+    lowest: int | None = connection.scalar(
+        select(func.min(VERSION.c.number)).where(VERSION.c.committed_at >= committed_at)
+    )
+    return head(connection) + 1 if lowest is None else lowest
+
+
+def drop_below(connection: Connection, version: int, *, changes_max: int) -> int:
+    """Forget versions below `version`, oldest first, until about `changes_max` changes went; return how many."""
+    below = min(version, head(connection))
+    dropped = changes = 0
+    rows = connection.execute(
+        select(VERSION.c.number, VERSION.c.change_count)
+        .where(VERSION.c.number < below)
+        .order_by(VERSION.c.number)
+        .limit(changes_max)
+    ).all()
+    last = 0
+    for row in rows:
+        dropped, changes, last = dropped + 1, changes + row.change_count, row.number
+        if changes >= changes_max:
+            break
+    if dropped:
+        connection.execute(delete(CHANGE).where(CHANGE.c.version <= last))
+        connection.execute(delete(VERSION).where(VERSION.c.number <= last))
+    return dropped
+
+
+def _version(row: Row[tuple[object, ...]], changes: tuple[Change, ...] = ()) -> Version:
+    return Version(
+        row.number,
+        row.committed_at,
+        Origin(row.author, row.source, row.address, row.reason),
+        row.change_count,
+        changes,
+    )
+
+
+def _change(row: Row[tuple[object, ...]]) -> Change:
+    return Change(
+        Operation(row.operation),
+        row.collection,
+        row.id,
+        None if row.before is None else decode(row.before),
+        None if row.after is None else decode(row.after),
+    )

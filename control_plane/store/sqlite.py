@@ -44,6 +44,7 @@ from control_plane.store.contract import (
 from control_plane.store.filelock import FileLock
 from control_plane.store.history import Pending
 from control_plane.store.migrating import migrate
+from control_plane.store.records import CATCH_UP
 from control_plane.store.transaction import SqlTransaction
 from control_plane.store.writer import Awaited, Job, Writer
 
@@ -302,8 +303,19 @@ class _StartOver(Exception):
 def _run(jobs: Sequence[Job], connection: Connection, *, savepoints: bool = False) -> None:
     """Runs the jobs; one that fails leaves nothing behind and costs the others nothing."""
     pending: list[Pending] = []
+    taken = 0  # versions that are taken already, before those pending
     done: list[tuple[Job, int]] = []  # with the number of versions up to it
+
+    def take_versions() -> None:
+        nonlocal taken
+        if pending:
+            history.take_versions(connection, pending)
+            taken += len(pending)
+            pending.clear()
+
+    connection.info[CATCH_UP] = take_versions
     for job in jobs:
+        before_job = taken, list(pending)
         written_before = _rows_written(connection)
         if savepoints:
             connection.exec_driver_sql("SAVEPOINT job")
@@ -314,16 +326,18 @@ def _run(jobs: Sequence[Job], connection: Connection, *, savepoints: bool = Fals
                 raise
             if savepoints:
                 connection.exec_driver_sql("ROLLBACK TO job")
+                taken, pending[:] = before_job
             elif _rows_written(connection) != written_before:
                 raise _StartOver(error) from error
             job.fail(error)
         else:
             if new is not None:
                 pending.append(new)
-            done.append((job, len(pending)))
+            done.append((job, taken + len(pending)))
         if savepoints:
             connection.exec_driver_sql("RELEASE job")
-    before = history.take_versions(connection, pending) - 1 if pending else history.head(connection)
+    take_versions()
+    before = history.head(connection) - taken
     for job, versions in done:
         job.succeed(before + versions)
 

@@ -101,6 +101,46 @@ CHANGE = Table(
     Column("before", Text),
     Column("after", Text),
     ForeignKeyConstraint(["version"], ["version.number"]),
+    Index("change_entity", "collection", "id", "version"),
+)
+
+# Answers to requests that came with an Idempotency-Key. `version` is filled when the unit of work takes one.
+ANSWER = Table(
+    "answer",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("answered_at", Float(53), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("version", BigInteger),
+    Index("answer_by_age", "answered_at"),
+)
+
+# Rows are only ever added. `hash` covers the row and the hash of the one before it.
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Float(53), nullable=False),
+    Column("author", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("version", BigInteger),
+    Column("details", Text, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+# One row: the end of the chain. Its lock orders the records, and it tells when the newest ones were cut off.
+AUDIT_HEAD = Table(
+    "audit_head",
+    METADATA,
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
 )
 
 NODE = Table(

@@ -26,7 +26,7 @@ from control_plane.entities.errors import (
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, Schema, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store.contract import Change, Operation, TagFilter, Transaction
+from control_plane.store.contract import Change, Operation, Records, TagFilter, Transaction
 from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY
 
 PORTION = 1_000
@@ -172,6 +172,13 @@ class SqlTransaction(Transaction):
                 )
                 found.append((Change(operation, collection, entity_id, before, after), touched))
         return found
+
+    @property
+    @override
+    def records(self) -> Records:
+        from control_plane.store.records import SqlRecords  # noqa: PLC0415  # builds on this module
+
+        return SqlRecords(self._connection, lambda: [change for change, _ in self.changes()])
 
     @override
     def head(self) -> int:

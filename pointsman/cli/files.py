@@ -13,7 +13,7 @@ from pointsman.cli.errors import CliError, Ended, ExitCode, Fault, RefusedReques
 from pointsman.cli.json_values import JsonObject, as_number, as_object, as_objects, as_text
 from pointsman.cli.output import Format, Output, Table
 from pointsman.cli.session import session_of
-from pointsman.cli.sources import Joined, process_environment, read_sources
+from pointsman.cli.sources import Joined, masked, process_environment, read_sources
 from pointsman.cli.waiting import outcome_of, report
 
 Files = Annotated[
@@ -59,12 +59,27 @@ def diff(
     query = {"mode": "apply" if as_apply else "sync", **_tags_query(select_tag)}
     joined = read_sources(file, process_environment())
     answer = _send(session.client(), "diff", joined, query)
-    summary = as_object(answer.body)
+    summary = as_object(masked(answer.body, joined.filled_in))
     _print_summary(session.output, summary)
     changes = sum(int(as_number(summary.get(name)) or 0) for name in ("created", "updated", "deleted"))
     session.output.message(_counts(summary, "to create", "to update", "to delete"))
     if changes and non_zero_exit_code:
         raise Ended(ExitCode.DIFFERENCES)
+
+
+def validate(context: typer.Context, file: Files, select_tag: SelectTags = None) -> None:
+    """Check files against all rules, and against what is in the gateway, as sync would; changes nothing."""
+    session = session_of(context)
+    joined = read_sources(file, process_environment())
+    answer = _send(session.client(), "sync", joined, {"dry_run": "1", **_tags_query(select_tag)})
+    summary = as_object(answer.body)
+    names = [source.name for source in joined.sources]
+    session.output.data(
+        {"valid": True, "files": list(names)},
+        table=Table(("FILE", "STATE"), [(name, "valid") for name in names]),
+        names=names,
+    )
+    session.output.message("a sync would leave: " + _counts(summary, "created", "updated", "deleted"))
 
 
 def dump(
@@ -110,7 +125,7 @@ def _write(
     started = time.monotonic()
     answer = _send(session.client(), verb, joined, _tags_query(select_tag), wait_s=wait, reason=reason)
     took_s = time.monotonic() - started
-    summary = as_object(answer.body)
+    summary = as_object(masked(answer.body, joined.filled_in))
     _print_summary(session.output, summary)
     version = f"version {answer.version}: " if answer.version is not None else ""
     session.output.message(version + _counts(summary, "created", "updated", "deleted"))

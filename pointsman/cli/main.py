@@ -75,6 +75,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     command("sync", files.sync, "sync -f blue-green.yaml --wait 10")
     command("apply", files.apply, "apply -f to-green.yaml --wait 10")
     command("diff", files.diff, "diff -f blue-green.yaml --non-zero-exit-code")
+    command("validate", files.validate, "validate -f blue-green.yaml")
     command("dump", files.dump, "dump -f saved.yaml")
     for kind in entities.KINDS:
         named = completing or kind.name in arguments
@@ -88,8 +89,26 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     command("nodes", fleet.nodes, "nodes --watch")
     command("status", fleet.status, "status -o json")
     command("history", history.history, "history --size 20")
+    app.add_typer(
+        _group(("show", history.show, "version show 3"), ("diff", history.diff, "version diff 5 3")),
+        name="version",
+        help="Show a version, or what is different between two.",
+    )
+    command("rollback", history.rollback, 'rollback 3 --reason "2.7.1 is slow" --wait 10')
+    app.add_typer(
+        _group(("list", history.audit_list, "audit list"), ("verify", history.audit_verify, "audit verify")),
+        name="audit",
+        help="Read and verify the audit trail.",
+    )
     command("trace", trace.trace, "trace GET http://shop.example/cart -H x-a:1")
     return app
+
+
+def _group(*commands: tuple[str, Callable[..., None], str]) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    for name, function, example in commands:
+        group.command(name, epilog=f"Example: pointsman {example}")(function)
+    return group
 
 
 def _global_options(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pointsman.cli.errors import ExitCode, failure
+from pointsman.cli.json_values import Json
 
 _SUFFIXES = (".json", ".yaml", ".yml")
 _ENVIRONMENT = re.compile(r"\$\{\{\s*env\s+[\"']([A-Za-z_][A-Za-z0-9_]*)[\"']\s*\}\}")
+MASKED_CHARS_MIN = 2
+_PREFIXES = ("DECK_", "POINTSMAN_FILE_")
 _SEPARATOR = "\n---\n"
 
 
@@ -32,6 +35,7 @@ class Joined:
     content_type: str
     sources: Sequence[Source]
     starts: Sequence[int]
+    filled_in: frozenset[str] = frozenset()  # the values that came from the environment
 
     def place(self, line: int) -> str:
         """A line of the joined text as `file:line`."""
@@ -43,17 +47,19 @@ class Joined:
 
 def read_sources(names: Sequence[str], environment: Mapping[str, str]) -> Joined:
     """Reads what `-f` names: files, directories of files, `-` for stdin. Raises `CliError`."""
-    sources = [Source(name, _filled_in(name, text, environment)) for path in names for name, text in _texts(path)]
+    used: set[str] = set()
+    sources = [Source(name, _filled_in(name, text, environment, used)) for path in names for name, text in _texts(path)]
+    filled_in = frozenset(used)
     if len(sources) == 1:
         json = sources[0].name.endswith(".json") or sources[0].text.lstrip()[:1] == "{"
-        return Joined(sources[0].text, "application/json" if json else "application/yaml", sources, (1,))
+        return Joined(sources[0].text, "application/json" if json else "application/yaml", sources, (1,), filled_in)
     starts: list[int] = []
     line = 1
     for source in sources:
         starts.append(line)
         line += source.text.count("\n") + _SEPARATOR.count("\n")
     # JSON is YAML too, so a stream of YAML documents holds files of both kinds.
-    return Joined(_SEPARATOR.join(source.text for source in sources), "application/yaml", sources, starts)
+    return Joined(_SEPARATOR.join(source.text for source in sources), "application/yaml", sources, starts, filled_in)
 
 
 def _texts(name: str) -> list[tuple[str, str]]:
@@ -82,27 +88,45 @@ def _decoded(name: str, content: bytes) -> str:
         ) from error
 
 
-def _filled_in(name: str, text: str, environment: Mapping[str, str]) -> str:
-    """`${{ env "DECK_X" }}` replaced, as decK does it: only names that begin with DECK_, so that a file from elsewhere
-    can't collect the secrets of the operator's environment."""
+def _filled_in(name: str, text: str, environment: Mapping[str, str], used: set[str]) -> str:
+    """`${{ env "DECK_X" }}` replaced, as decK does it: only names that begin with DECK_ or POINTSMAN_FILE_, so that a
+    file from elsewhere can't collect the secrets of the operator's environment."""
 
     def value(match: re.Match[str]) -> str:
         variable = match[1]
         where = f"{name}:{text.count(chr(10), 0, match.start()) + 1}"
-        if not variable.startswith("DECK_"):
+        if not variable.startswith(_PREFIXES):
             raise failure(
                 ExitCode.ERROR,
                 f"environment variable '{variable}' may not be used in a file",
                 where=where,
-                remedy="its name has to begin with DECK_",
+                remedy="its name has to begin with DECK_ or POINTSMAN_FILE_",
             )
         if variable not in environment:
             raise failure(
                 ExitCode.ERROR, f"environment variable '{variable}' is not set", where=where, remedy="export it"
             )
+        used.add(environment[variable])
         return environment[variable]
 
     return _ENVIRONMENT.sub(value, text) if "${{" in text else text
+
+
+def masked(tree: Json, values: Iterable[str]) -> Json:
+    """What is about to be printed, without the values that came from the environment: they may be secrets, and the
+    output ends up in the logs of pipelines. Values of one or two characters are no secrets and stay."""
+    hidden = sorted((value for value in values if len(value) > MASKED_CHARS_MIN), key=len, reverse=True)
+    return _masked(tree, hidden) if hidden else tree
+
+
+def _masked(tree: Json, hidden: Sequence[str]) -> Json:
+    if isinstance(tree, str):
+        for value in hidden:
+            tree = tree.replace(value, "[masked]")
+        return tree
+    if isinstance(tree, dict):
+        return {name: _masked(value, hidden) for name, value in tree.items()}
+    return [_masked(value, hidden) for value in tree] if isinstance(tree, list) else tree
 
 
 def process_environment() -> Mapping[str, str]:

@@ -222,3 +222,45 @@ async def test_dump_and_back(plane: Plane, tmp_path: Path, name: str) -> None:
 async def test_nodes(plane: Plane) -> None:
     out, _ = await plane.run("nodes")
     assert [line.split()[0] for line in out.splitlines()] == ["NODE", "dp-1", "dp-2"]
+
+
+async def test_going_back_and_reading_what_was_done(plane: Plane, tmp_path: Path) -> None:
+    valid, _ = await plane.run("validate", "-f", str(EXAMPLES / "blue-green.yaml"))
+    assert "valid" in valid
+    await plane.run("sync", "-f", str(EXAMPLES / "blue-green.yaml"))
+    await plane.run("apply", "-f", str(EXAMPLES / "to-green.yaml"))
+    out, told = await plane.run("version", "diff", "2")
+    assert "host: blue -> green" in out
+    assert told == "from version 1 to 2: 1 change\n"
+    await plane.run("rollback", "1", "--dry-run")
+    _, told = await plane.run("rollback", "1", "--reason", "slow", "--wait", "2")
+    assert told.startswith("version 3: as version 1 was, 1 change\nversion 3 runs on every live node")
+    assert (await plane.json("service", "get", "example-service"))["host"] == "blue"
+    await plane.run("version", "diff", "3", "1", "--non-zero-exit-code")
+    await plane.run("diff", "-f", str(EXAMPLES / "blue-green.yaml"), "--non-zero-exit-code")
+    saved = tmp_path / "saved.yaml"
+    await plane.run("dump", "-f", str(saved))
+    _, told = await plane.run("sync", "-f", str(saved))
+    assert told == "version 3: 0 created, 0 updated, 0 deleted, 8 unchanged\n"
+    _, told = await plane.run("rollback", "9", exits=3)
+    assert "there is no version 9 yet" in told
+    assert await plane.names("audit", "list") == ["3", "2", "1"]
+    verified = await plane.json("audit", "verify")
+    assert verified["valid"] is True
+    await plane.run("audit", "verify", "--expect", str(verified["newest"]))
+    await plane.run("audit", "verify", "--expect", f"1:{'0' * 64}", exits=1)
+
+
+async def test_values_of_the_environment_are_not_printed(
+    plane: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECK_HOST", "secret-host")
+    path = tmp_path / "a.yaml"
+    path.write_text("services: [{name: a, host: plain}]")
+    await plane.run("sync", "-f", str(path))
+    path.write_text("services: [{name: a, host: '${{ env \"DECK_HOST\" }}'}]")
+    for arguments in (["diff"], ["diff", "-o", "json"], ["sync"]):
+        out, told = await plane.run(*arguments, "-f", str(path))
+        assert "[masked]" in out
+        assert "secret-host" not in out + told
+    assert (await plane.json("service", "get", "a"))["host"] == "secret-host"

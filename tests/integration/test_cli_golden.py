@@ -401,6 +401,32 @@ DRAINED: JsonObject = {**TARGET, "weight": 0}
 IDLE = seen_health(seen_target(ONE_TARGET))
 BUSY = seen_health(seen_target(ONE_TARGET, open_now=2))
 
+CHANGES: JsonObject = {
+    "change_count": 2,
+    "changes": [
+        {"operation": "update", "collection": "services", "id": "11111111-1111-4111-8111-111111111111",
+         "name": "example-service", "before": None, "after": None,
+         "fields": [{"field": "host", "before": "blue", "after": "green"},
+                    {"field": "tags", "before": None, "after": ["x"]}]},
+        {"operation": "delete", "collection": "certificates", "id": "66666666-6666-4666-8666-666666666666",
+         "name": "", "before": None, "after": None, "fields": []},
+    ],
+    "changes_omitted": 0,
+}  # fmt: skip
+VERSION: JsonObject = {
+    "version": 3, "committed_at": 1700000000.0, "author": "anna", "source": "admin-api", "address": "127.0.0.1",
+    "reason": "release 2.7.1", **CHANGES,
+}  # fmt: skip
+AUDIT: JsonObject = {
+    "data": [
+        {"number": 2, "at": 1700000001.0, "author": "", "source": "admin-api", "address": "127.0.0.1",
+         "action": "PATCH /services/{services}", "outcome": "refused", "version": None, "details": {"status": 412},
+         "hash": "ab"},
+        {"number": 1, "at": 1700000000.0, "author": "anna", "source": "admin-api", "address": "127.0.0.1",
+         "action": "POST /services", "outcome": "done", "version": 1, "details": {"change_count": 1}, "hash": "aa"},
+    ],
+    "next": None,
+}  # fmt: skip
 CASES = [
     Case("service-list", ["service", "list"], lambda a: a.answer("GET", SERVICES, page(SERVICE, NAMELESS)),
          ("table", "json", "yaml", "name")),
@@ -500,6 +526,32 @@ CASES = [
                     .answer("GET", "/versions?size=1", VERSIONS)
                     .answer("GET", "/fleet/nodes", page(node(1), node(2), node(3, state="lagging")))),
     Case("history", ["history"], lambda a: a.answer("GET", "/versions?size=20", VERSIONS), ("table", "json", "name")),
+    Case("version-show", ["version", "show", "3"],
+         lambda a: a.answer("GET", "/versions/3", VERSION), ("table", "json")),
+    Case("version-diff", ["version", "diff", "3", "1", "--non-zero-exit-code"],
+         lambda a: a.answer("GET", "/versions/3/diff?against=1", {"version": 3, "against": 1, **CHANGES})),
+    Case("version-dropped", ["version", "show", "1"],
+         lambda a: a.answer("GET", "/versions/1", {"message": "version 1 is no longer kept; the oldest that is, is 8"},
+                            status=410)),
+    Case("rollback", ["rollback", "1", "--reason", "2.7.1 is slow"],
+         lambda a: a.answer("POST", "/versions/1/rollback", {"rolled_back_to": 1, **CHANGES}, version=4)),
+    Case("rollback-dry-run", ["rollback", "1", "--dry-run"],
+         lambda a: a.answer("POST", "/versions/1/rollback?dry_run=1",
+                            {"dry_run": True, "rolled_back_to": 1, **CHANGES})),
+    Case("rollback-nothing", ["rollback", "3"],
+         lambda a: a.answer("POST", "/versions/3/rollback",
+                            {"rolled_back_to": 3, "change_count": 0, "changes": [], "changes_omitted": 0}, version=3)),
+    Case("audit-list", ["audit", "list"],
+         lambda a: a.answer("GET", "/audit?size=20", AUDIT), ("table", "json", "name")),
+    Case("audit-verify", ["audit", "verify"],
+         lambda a: a.answer("GET", "/audit/verify", {"valid": True, "records": 2, "newest": "2:ab", "problems": [],
+                                                     "omitted": 0})),
+    Case("audit-broken", ["audit", "verify", "--expect", "2:ab"],
+         lambda a: a.answer("GET", "/audit/verify?expect=2%3Aab",
+                            {"valid": False, "records": 2, "newest": "2:ab", "omitted": 0,
+                             "problems": [{"number": 1, "message": "record 1 was altered"}]})),
+    Case("validate", ["validate", "-f", FILE],
+         lambda a: a.answer("POST", "/config/sync?dry_run=1", {"dry_run": True, "status": 200, **SUMMARY})),
     Case("trace", ["trace", "GET", "http://a.example/shop/1?x=1", "-H", "x-a: 1", "-H", "x-a: 2", "--node", "dp-1"],
          lambda a: a.answer("POST", "/fleet/trace", TRACED), ("table", "json", "name")),
     Case("trace-no-route", ["trace", "POST", "https://b.example/", "--sni", "b.example"],

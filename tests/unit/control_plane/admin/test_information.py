@@ -109,7 +109,15 @@ async def test_one_version(client: Client) -> None:
     made = await client.tree("POST", "/upstreams", {"name": "u"}, status=201)
     version = await client.tree("GET", "/versions/1")
     assert version["changes"] == [
-        {"operation": "create", "collection": "upstreams", "id": made["id"], "before": None, "after": made}
+        {
+            "operation": "create",
+            "collection": "upstreams",
+            "id": made["id"],
+            "name": "u",
+            "fields": [],
+            "before": None,
+            "after": made,
+        }
     ]
     assert version["changes_omitted"] == 0
     for missing in ("0", "2", "x", "-1", "9" * 30, "%C2%B2"):

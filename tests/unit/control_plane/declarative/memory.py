@@ -12,7 +12,7 @@ from control_plane.entities.errors import ForeignKeyViolation, PrimaryKeyViolati
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store.contract import TagFilter
+from control_plane.store.contract import Records, TagFilter
 
 
 class MemoryTransaction:
@@ -32,6 +32,10 @@ class MemoryTransaction:
     def names(self, collection: str) -> list[str]:
         """The names of a collection, in order."""
         return sorted(name_of(STORED[collection], body) for body in self.rows[collection].values())
+
+    @property
+    def records(self) -> Records:
+        raise AssertionError("files do not look into the history")
 
     def head(self) -> int:
         return len(self.writes)

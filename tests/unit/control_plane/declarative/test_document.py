@@ -64,7 +64,7 @@ def test_files_that_are_fine(text: str) -> None:
         ("service: []", "service", "unknown top-level key 'service'"),
         ("_konnect: {}", "_konnect", "unknown top-level key"),
         ("_format_version: 3.0", "_format_version", "expected a string, found a number"),
-        ('_format_version: "1.1"', "_format_version", "'1.1' is not supported"),
+        ('_format_version: "4.0"', "_format_version", "'4.0' is not supported"),
         ("_workspace: other", "_workspace", "one workspace"),
         ("_transform: 3", "_transform", "expected a boolean"),
         ("_info: []", "_info", "expected a mapping"),
@@ -123,3 +123,21 @@ def test_a_long_list_of_problems_is_cut_and_counted() -> None:
         "message": "expected a mapping, found a number",
         "remedy": "write the service as properties: 'name: ...'",
     }
+
+
+@pytest.mark.parametrize("version", ["1.1", "2.1"])
+def test_paths_of_older_formats_are_marked_as_the_regexes_they_were(version: str) -> None:
+    text = f"_format_version: \"{version}\"\nservices: [{{name: a, routes: [{{paths: [/a/%41b, '/x\\d+', '~/y']}}]}}]\n"
+    document = parse(text.encode())
+    (route,) = document.entities["routes"]
+    assert route.body["paths"] == ["/a/Ab", "~/x\\d+", "~/y"]
+
+
+def test_paths_of_the_present_format_are_left_alone() -> None:
+    document = parse(b"_format_version: \"3.0\"\nroutes: [{paths: ['/x\\d+']}]\n")
+    assert document.entities["routes"][0].body["paths"] == ["/x\\d+"]
+
+
+def test_what_only_kong_itself_needs_is_let_through() -> None:
+    document = parse(b"_transform: false\nparameters: [{key: cluster_id, value: x}]\nworkspaces: [{name: default}]\n")
+    assert document.entity_count == 0
