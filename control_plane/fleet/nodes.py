@@ -233,6 +233,14 @@ class Nodes:
         self._changed(node)
         return again
 
+    def unusable(self, node: Node, ref: SnapshotRef, *, running: SnapshotRef) -> bool:
+        """The node could not use a delta; returns whether the head must be offered again, as a whole."""
+        assert node.session is not None
+        self._heard(node)
+        again = node.session.unusable(ref, running=running)
+        self._runs(node)
+        return again
+
     def head_moved(self, node: Node, head: SnapshotRef) -> bool:
         """A newer snapshot exists; returns whether it must be offered to this node."""
         assert node.session is not None

@@ -23,7 +23,16 @@ import grpc.aio
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import messages
 from control_plane.fleet.health import HealthBook
-from control_plane.fleet.messages import Applied, BadMessage, Beat, HealthReport, Hello, Leaving, Rejected
+from control_plane.fleet.messages import (
+    Applied,
+    BadMessage,
+    Beat,
+    DeltaUnusable,
+    HealthReport,
+    Hello,
+    Leaving,
+    Rejected,
+)
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.session import Waiting
@@ -43,7 +52,7 @@ HINTS_WAITING_MAX = 256
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second control plane on this port must fail to start, not share it silently
     ("grpc.max_receive_message_length", messages.NODE_MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", messages.PIECE_BYTES_MAX + 1024),
+    ("grpc.max_send_message_length", messages.PIECE_BYTES_MAX + 16 * 1024),
     ("grpc.max_concurrent_streams", 8),
     ("grpc.max_connection_idle_ms", 60_000),  # whoever connects and says nothing
     ("grpc.keepalive_time_ms", 20_000),
@@ -57,8 +66,9 @@ _OPTIONS = (
 class Connection:
     """One node's control stream: what waits to be sent to it."""
 
-    def __init__(self, node: Node, boot_id: int, *, write_timeout_s: float) -> None:
+    def __init__(self, node: Node, boot_id: int, shelf: Shelf, *, write_timeout_s: float) -> None:
         self.node = node
+        self._shelf = shelf
         self.boot_id = boot_id
         self.gone = asyncio.Event()
         self._write_timeout_s = write_timeout_s
@@ -122,13 +132,13 @@ class Connection:
                         await context.write(request)
                 while self._offer is not None and self._goodbye is None:
                     published = self._offer
-                    frames = await published.frames()
+                    frame = await self._frame(published)
                     if self._offer is not published:
                         continue  # a newer head arrived while this one was packed
                     self._offer = None
                     nodes.offered(self.node, published.ref)
                     async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(frames.offer)
+                        await context.write(frame)
                 while self._questions and self._goodbye is None:
                     async with asyncio.timeout(self._write_timeout_s):
                         await context.write(self._questions.popleft())
@@ -140,6 +150,16 @@ class Connection:
             return f"did not read for {self._write_timeout_s:g} s"
         except grpc.aio.BaseError:
             return "the stream broke"
+
+    async def _frame(self, published: Published) -> bytes:
+        """What tells this node of a snapshot: a delta from what it runs, or the offer of the whole."""
+        session = self.node.session
+        base = session.base if session is not None else None
+        if base is not None and (snapshot := self._shelf.base(base)) is not None:
+            delta = await published.delta(base, snapshot)
+            if delta is not None:
+                return delta
+        return (await published.frames()).offer
 
 
 class LinkServer:
@@ -286,7 +306,7 @@ class LinkServer:
         if earlier is not None:
             earlier.say_goodbye(messages.goodbye("replaced by a newer stream of this node"), "replaced")
         node = self._nodes.accepted(hello, ip=ip, head=self._shelf.head_ref)
-        connection = Connection(node, hello.boot_id, write_timeout_s=self._settings.lease_s)
+        connection = Connection(node, hello.boot_id, self._shelf, write_timeout_s=self._settings.lease_s)
         self._connections[node.id] = connection
         self._streams.add(connection)
         head = self._shelf.head
@@ -370,6 +390,11 @@ class LinkServer:
                 faults = "; ".join(f"{fault.code} {fault.message}" for fault in message.rejection.faults[:3])
                 version = message.rejection.ref.version
                 log.warning("node %s rejected version %d at %s: %s", node.id, version, message.rejection.stage, faults)
+            case DeltaUnusable():
+                offer = self._nodes.unusable(node, message.ref, running=message.running)
+                log.info(
+                    "node %s wants version %d whole: %s %s", node.id, message.ref.version, message.code, message.message
+                )
             case Leaving():
                 self._nodes.leaving(node, message.reason)
             case Hello():
@@ -393,13 +418,13 @@ class LinkServer:
 
     async def _pull(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         try:
-            ref, from_piece = messages.decode_pull(request)
+            wanted = messages.decode_pull(request)
             node_id = messages.node_id(_metadata(context, NODE_ID_KEY))
         except BadMessage as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if node_id not in self._connections:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "say hello first")
-        published = self._shelf.find(ref)
+        published = self._shelf.find(wanted.ref)
         if published is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "this snapshot is not offered any longer")
         if self._pulls_waiting >= self._settings.pulls_waiting_max:
@@ -410,10 +435,16 @@ class LinkServer:
         finally:
             self._pulls_waiting -= 1
         try:
-            pieces = (await published.frames()).pieces
-            if from_piece >= len(pieces):
+            if wanted.bucket_hashes:
+                repair = await published.repair(wanted.bucket_hashes)
+                if repair is None:
+                    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "too much differs; pull all of it")
+                pieces = repair
+            else:
+                pieces = (await published.frames()).pieces
+            if wanted.from_piece >= len(pieces):
                 await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"there are {len(pieces)} pieces")
-            for frame in pieces[from_piece:]:
+            for frame in pieces[wanted.from_piece :]:
                 async with asyncio.timeout(self._settings.piece_timeout_s):
                     await context.write(frame)
         except TimeoutError:

@@ -21,6 +21,7 @@ import grpc
 import grpc.aio
 
 from data_plane.node import messages, session
+from data_plane.node.bases import Bases
 from data_plane.node.health_report import HealthSource
 from data_plane.node.last_good import Generation, LastGood
 from data_plane.node.messages import BadMessage, BeatAck, FleetHealth, Goodbye, HealthRequest, Introduction, Welcome
@@ -28,7 +29,7 @@ from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stag
 from data_plane.node.pull import Pulls, SnapshotGone
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.session import Session
-from data_plane.node.snapshot import RAW_BYTES_MAX, NodeSnapshot, Offer, SnapshotRefused
+from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, Offer, SnapshotRefused, apply_delta
 from pointsman.wire.v1 import fleet_pb2
 
 _Call = grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]
@@ -46,6 +47,8 @@ FAREWELL_S = 1.0
 """How long a stopping node waits for the control plane to have heard that it leaves."""
 TRACES_MAX = 8
 """Traces that may be under way at once."""
+INLINE_BYTES_MAX = 64 * 1024
+"""Raw bytes of a delta that is made on the loop: in well under a millisecond."""
 REPORTS_MAX = 64
 """Messages that may wait for a control plane that does not read."""
 _CONTROL = "/pointsman.wire.v1.FleetLink/Control"
@@ -171,6 +174,7 @@ class Link:
         )
         self._conversation: _Conversation | None = None
         self._pulled: NodeSnapshot | None = None
+        self._bases = Bases()
         self._work: asyncio.Task[None] | None = None
         self._to_save: NodeSnapshot | None = None
         self._saving: asyncio.Task[None] | None = None
@@ -223,6 +227,7 @@ class Link:
             outcome = await self._hand_over(loaded.snapshot)
             match outcome:
                 case Applied():
+                    self._bases.add(loaded.snapshot)
                     self._session.restored(loaded.snapshot.ref)
                     log.info("serving %s from %s", loaded.snapshot.ref, generation.value)
                     return True
@@ -359,7 +364,7 @@ class Link:
             except TimeoutError:
                 raise _Over(f"the control plane was silent for {lease_s:g} s") from None
             match message:
-                case Offer():
+                case Offer() | Delta():
                     self._head_version = message.ref.version
                     self._perform(self._session.offered(message))
                 case BeatAck():
@@ -463,6 +468,8 @@ class Link:
             match action:
                 case session.StartPull():
                     self._start(self._pull(action.offer))
+                case session.StartMake():
+                    self._start(self._make(action.delta))
                 case session.StopPull():
                     if self._work is not None:
                         self._work.cancel()
@@ -477,6 +484,13 @@ class Link:
                     self._start(self._apply(running.adopt(action.ref)))
                 case session.TellApplied():
                     self._say(messages.applied(action.ref, took_s=action.took_s))
+                case session.TellUnusable():
+                    log.warning("%s is wanted whole: %s", action.ref, action.fault.message)
+                    self._say(
+                        messages.delta_unusable(
+                            action.ref, running=action.running, code=action.fault.code, message=action.fault.message
+                        )
+                    )
                 case session.TellRejected():
                     log.error("rejected %s: %s", action.ref, _first(action.refused))
                     self._say(messages.rejected(action.ref, action.refused, running=action.running))
@@ -502,11 +516,35 @@ class Link:
             self._work.cancel()
             await asyncio.wait((self._work,))
 
+    async def _make(self, delta: Delta) -> tuple[session.Action, ...]:
+        base = self._bases.find(delta.base)
+        if base is None:
+            return self._session.delta_unusable(
+                Fault("UNKNOWN_BASE", message=f"this node has not got version {delta.base.version}")
+            )
+        try:
+            if delta.raw_bytes <= INLINE_BYTES_MAX:
+                snapshot = apply_delta(delta, base, raw_bytes_max=self._settings.snapshot_bytes_max)
+            else:
+                snapshot = await asyncio.to_thread(
+                    apply_delta, delta, base, raw_bytes_max=self._settings.snapshot_bytes_max
+                )
+        except SnapshotRefused as error:
+            return self._session.delta_unusable(error.refused.faults[0])
+        except Exception as error:  # as in _hand_over
+            log.exception("making %s failed", delta.ref)
+            return self._session.pull_refused(_internal(Stage.VERIFY, error))
+        self._pulled = snapshot
+        return self._session.pulled()
+
     async def _pull(self, offer: Offer) -> tuple[session.Action, ...]:
         assert self._conversation is not None
         try:
-            snapshot = await self._pulls.fetch(
-                self._conversation.channel, offer, give_up=lambda: self._session.waiting is not None
+            channel = self._conversation.channel
+            base = self._sink.running
+            repaired = await self._pulls.repair(channel, offer, base) if base is not None else None
+            snapshot = repaired or await self._pulls.fetch(
+                channel, offer, give_up=lambda: self._session.waiting is not None
             )
         except SnapshotRefused as error:
             return self._session.pull_refused(error.refused)
@@ -523,6 +561,7 @@ class Link:
         outcome = await self._hand_over(snapshot)
         match outcome:
             case Applied():
+                self._bases.add(snapshot)
                 self._save(snapshot)
                 return self._session.applied(outcome.took_s)
             case Refused():

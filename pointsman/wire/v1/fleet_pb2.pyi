@@ -56,7 +56,7 @@ class SnapshotRef(_message.Message):
     def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., snapshot_hash: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace")
+    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace", "delta_unusable")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +64,7 @@ class NodeMessage(_message.Message):
     LEAVING_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
+    DELTA_UNUSABLE_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     beat: Beat
     applied: Applied
@@ -71,10 +72,11 @@ class NodeMessage(_message.Message):
     leaving: Leaving
     health: HealthReport
     trace: TraceAnswer
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ...) -> None: ...
+    delta_unusable: DeltaUnusable
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ..., delta_unusable: _Optional[_Union[DeltaUnusable, _Mapping]] = ...) -> None: ...
 
 class PlaneMessage(_message.Message):
-    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request")
+    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request", "delta")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +84,7 @@ class PlaneMessage(_message.Message):
     HEALTH_REQUEST_FIELD_NUMBER: _ClassVar[int]
     FLEET_HEALTH_FIELD_NUMBER: _ClassVar[int]
     TRACE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     beat_ack: BeatAck
@@ -89,7 +92,8 @@ class PlaneMessage(_message.Message):
     health_request: HealthRequest
     fleet_health: FleetHealth
     trace_request: TraceRequest
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ..., trace_request: _Optional[_Union[TraceRequest, _Mapping]] = ...) -> None: ...
+    delta: Delta
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ..., trace_request: _Optional[_Union[TraceRequest, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("node_id", "hostname", "software", "protocol_min", "protocol_max", "schema_level", "labels", "running", "boot_id", "snapshot_bytes_max", "workers", "proxy_addresses", "status_address")
@@ -244,23 +248,83 @@ class Offer(_message.Message):
     entities: int
     def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., raw_bytes: _Optional[int] = ..., packed_bytes: _Optional[int] = ..., packed_sha256: _Optional[bytes] = ..., pieces: _Optional[int] = ..., entities: _Optional[int] = ...) -> None: ...
 
+class Delta(_message.Message):
+    __slots__ = ("base", "snapshot", "raw_bytes", "packed", "entities")
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    base: SnapshotRef
+    snapshot: SnapshotRef
+    raw_bytes: int
+    packed: bytes
+    entities: int
+    def __init__(self, base: _Optional[_Union[SnapshotRef, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., raw_bytes: _Optional[int] = ..., packed: _Optional[bytes] = ..., entities: _Optional[int] = ...) -> None: ...
+
+class DeltaBody(_message.Message):
+    __slots__ = ("upserts", "deletes")
+    UPSERTS_FIELD_NUMBER: _ClassVar[int]
+    DELETES_FIELD_NUMBER: _ClassVar[int]
+    upserts: _containers.RepeatedScalarFieldContainer[bytes]
+    deletes: _containers.RepeatedCompositeFieldContainer[EntityKey]
+    def __init__(self, upserts: _Optional[_Iterable[bytes]] = ..., deletes: _Optional[_Iterable[_Union[EntityKey, _Mapping]]] = ...) -> None: ...
+
+class EntityKey(_message.Message):
+    __slots__ = ("collection", "id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    id: str
+    def __init__(self, collection: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+
+class DeltaUnusable(_message.Message):
+    __slots__ = ("snapshot", "running", "code", "message")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    snapshot: SnapshotRef
+    running: SnapshotRef
+    code: str
+    message: str
+    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
 class PullRequest(_message.Message):
-    __slots__ = ("snapshot", "from_piece")
+    __slots__ = ("snapshot", "from_piece", "bucket_hashes")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     FROM_PIECE_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_HASHES_FIELD_NUMBER: _ClassVar[int]
     snapshot: SnapshotRef
     from_piece: int
-    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., from_piece: _Optional[int] = ...) -> None: ...
+    bucket_hashes: bytes
+    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., from_piece: _Optional[int] = ..., bucket_hashes: _Optional[bytes] = ...) -> None: ...
 
 class Piece(_message.Message):
-    __slots__ = ("index", "total", "data")
+    __slots__ = ("index", "total", "data", "repair")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    REPAIR_FIELD_NUMBER: _ClassVar[int]
     index: int
     total: int
     data: bytes
-    def __init__(self, index: _Optional[int] = ..., total: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    repair: Repair
+    def __init__(self, index: _Optional[int] = ..., total: _Optional[int] = ..., data: _Optional[bytes] = ..., repair: _Optional[_Union[Repair, _Mapping]] = ...) -> None: ...
+
+class Repair(_message.Message):
+    __slots__ = ("raw_bytes", "packed_bytes", "packed_sha256", "entities", "buckets")
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_SHA256_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    raw_bytes: int
+    packed_bytes: int
+    packed_sha256: bytes
+    entities: int
+    buckets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, raw_bytes: _Optional[int] = ..., packed_bytes: _Optional[int] = ..., packed_sha256: _Optional[bytes] = ..., entities: _Optional[int] = ..., buckets: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SnapshotBody(_message.Message):
     __slots__ = ("entities",)
