@@ -22,14 +22,16 @@ import grpc.aio
 
 from data_plane.node import messages, session
 from data_plane.node.bases import Bases
+from data_plane.node.crash_guard import STABLE_S, CrashGuard
 from data_plane.node.health_report import HealthSource
+from data_plane.node.keeping import Keeper, Ready
 from data_plane.node.last_good import Generation, LastGood
 from data_plane.node.messages import BadMessage, BeatAck, FleetHealth, Goodbye, HealthRequest, Introduction, Welcome
 from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stage
 from data_plane.node.pull import Pulls, SnapshotGone
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.session import Session
-from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, Offer, SnapshotRefused, apply_delta
+from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, Offer, SnapshotRefused, apply_delta, make_delta
 from pointsman.wire.v1 import fleet_pb2
 
 _Call = grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]
@@ -41,8 +43,6 @@ log = logging.getLogger(__name__)
 
 LEASE_BEATS = 3
 """Beats without any word from the control plane after which the connection counts as dead."""
-SAVE_INTERVAL_S = 1.0
-"""The last good file is written at most this often; after a failure ten times less often."""
 FAREWELL_S = 1.0
 """How long a stopping node waits for the control plane to have heard that it leaves."""
 TRACES_MAX = 8
@@ -173,17 +173,17 @@ class Link:
             pace=Reconnect(settings.reconnect, self._rng),
         )
         self._conversation: _Conversation | None = None
-        self._pulled: NodeSnapshot | None = None
+        self._pulled: Ready | None = None
         self._bases = Bases()
         self._work: asyncio.Task[None] | None = None
-        self._to_save: NodeSnapshot | None = None
-        self._saving: asyncio.Task[None] | None = None
+        self._keeper = Keeper(last_good)
+        self._guard = CrashGuard(last_good.folder)
+        self._stable: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._talking: asyncio.Task[float] | None = None
         self._refused = ""
         self._last_loss = ""
         self._head_version: int | None = None
-        self._last_good_problem = ""
 
     @property
     def connected(self) -> bool:
@@ -209,7 +209,7 @@ class Link:
             refused=self._refused,
             last_loss=self._last_loss,
             head_version=self._head_version,
-            last_good=self._last_good_problem,
+            last_good=self._keeper.problem,
         )
 
     async def restore(self) -> bool:
@@ -217,23 +217,34 @@ class Link:
 
         Call it before `run`, so that the first hello can say what runs.
         """
+        await asyncio.to_thread(self._guard.begin)
+        if await self._restore():
+            return True
+        if self._guard.refused:
+            log.error("there is nothing to serve but the configuration that the node ended with; trying it again")
+            self._guard.forgive()
+            return await self._restore()
+        return False
+
+    async def _restore(self) -> bool:
         for generation in Generation:
             loaded = await asyncio.to_thread(self._last_good.load, generation)
             for problem in loaded.problems:
-                self._last_good_problem = problem
+                self._keeper.problem = problem
                 log.error("last good snapshot: %s", problem)
             if loaded.snapshot is None:
                 continue
-            outcome = await self._hand_over(loaded.snapshot)
+            outcome = await self._hand_over(loaded.snapshot, restored=True)
             match outcome:
                 case Applied():
                     self._bases.add(loaded.snapshot)
                     self._session.restored(loaded.snapshot.ref)
+                    self._keeper.restored(loaded.snapshot)
                     log.info("serving %s from %s", loaded.snapshot.ref, generation.value)
                     return True
                 case Refused():
-                    self._last_good_problem = f"{generation.value} was refused: {_first(outcome)}"
-                    log.error("last good snapshot: %s", self._last_good_problem)
+                    self._keeper.problem = f"{generation.value} was refused: {_first(outcome)}"
+                    log.error("last good snapshot: %s", self._keeper.problem)
         return False
 
     async def run(self) -> None:
@@ -264,8 +275,10 @@ class Link:
         for trace in self._traces:
             trace.cancel()
         await self._end_work()
-        if self._saving is not None:
-            await asyncio.wait((self._saving,))
+        if self._stable is not None:
+            self._stable.cancel()
+        self._guard.ended()
+        await self._keeper.stop(self._sink.running)
 
     async def _stopped_within(self, seconds: float) -> bool:
         """Waits, but not beyond `stop`."""
@@ -474,14 +487,15 @@ class Link:
                     if self._work is not None:
                         self._work.cancel()
                 case session.ApplyPulled():
-                    snapshot, self._pulled = self._pulled, None
-                    assert snapshot is not None
-                    assert snapshot.ref == action.ref
-                    self._start(self._apply(snapshot))
+                    ready, self._pulled = self._pulled, None
+                    assert ready is not None
+                    assert ready.snapshot.ref == action.ref
+                    self._start(self._apply(ready))
                 case session.Adopt():
                     running = self._sink.running
                     assert running is not None, "only what runs can take another name"
-                    self._start(self._apply(running.adopt(action.ref)))
+                    adopted = running.adopt(action.ref)
+                    self._start(self._apply(Ready(adopted, delta=make_delta(running, adopted))))
                 case session.TellApplied():
                     self._say(messages.applied(action.ref, took_s=action.took_s))
                 case session.TellUnusable():
@@ -534,7 +548,7 @@ class Link:
         except Exception as error:  # as in _hand_over
             log.exception("making %s failed", delta.ref)
             return self._session.pull_refused(_internal(Stage.VERIFY, error))
-        self._pulled = snapshot
+        self._pulled = Ready(snapshot, delta=delta)
         return self._session.pulled()
 
     async def _pull(self, offer: Offer) -> tuple[session.Action, ...]:
@@ -543,7 +557,7 @@ class Link:
             channel = self._conversation.channel
             base = self._sink.running
             repaired = await self._pulls.repair(channel, offer, base) if base is not None else None
-            snapshot = repaired or await self._pulls.fetch(
+            ready = repaired or await self._pulls.fetch(
                 channel, offer, give_up=lambda: self._session.waiting is not None
             )
         except SnapshotRefused as error:
@@ -554,48 +568,32 @@ class Link:
         except Exception as error:  # as in _hand_over
             log.exception("pulling %s failed", offer.ref)
             return self._session.pull_refused(_internal(Stage.PULL, error))
-        self._pulled = snapshot
+        self._pulled = ready
         return self._session.pulled()
 
-    async def _apply(self, snapshot: NodeSnapshot) -> tuple[session.Action, ...]:
-        outcome = await self._hand_over(snapshot)
+    async def _apply(self, ready: Ready) -> tuple[session.Action, ...]:
+        outcome = await self._hand_over(ready.snapshot)
         match outcome:
             case Applied():
-                self._bases.add(snapshot)
-                self._save(snapshot)
+                self._bases.add(ready.snapshot)
+                # Before the report: what was reported must not be undone by a kill a moment later.
+                await self._keeper.keep(ready)
                 return self._session.applied(outcome.took_s)
             case Refused():
                 return self._session.refused(outcome)
 
-    async def _hand_over(self, snapshot: NodeSnapshot) -> ApplyOutcome:
+    async def _hand_over(self, snapshot: NodeSnapshot, *, restored: bool = False) -> ApplyOutcome:
+        if (refusal := self._guard.refusal(snapshot.snapshot_hash)) is not None:
+            return refusal
+        self._guard.activating(snapshot.snapshot_hash, restored=restored)
+        if self._stable is not None:
+            self._stable.cancel()
+        self._stable = asyncio.get_running_loop().call_later(STABLE_S, self._guard.stable)
         try:
             return await self._sink.apply(snapshot)
         except Exception as error:  # a mistake of ours must show as a refusal, not as a node that never answers
             log.exception("applying %s failed", snapshot.ref)
             return _internal(Stage.ACTIVATE, error)
-
-    # --- the last good file -----------------------------------------------------------------------------------------
-
-    def _save(self, snapshot: NodeSnapshot) -> None:
-        """Has `snapshot` written soon; takes the place of one that waits to be."""
-        self._to_save = snapshot
-        if self._saving is None or self._saving.done():
-            self._saving = asyncio.create_task(self._save_waiting(), name="last good file")
-
-    async def _save_waiting(self) -> None:
-        while (snapshot := self._to_save) is not None:
-            self._to_save = None
-            pause_s = SAVE_INTERVAL_S
-            try:
-                await asyncio.to_thread(self._last_good.save, snapshot)
-                self._last_good_problem = ""
-            except OSError as error:
-                self._last_good_problem = f"{snapshot.ref} could not be written: {error}"
-                log.error("last good snapshot: %s", self._last_good_problem)
-                pause_s *= 10
-                if self._to_save is None and not self._stopping.is_set():
-                    self._to_save = snapshot
-            await self._stopped_within(pause_s)
 
 
 async def _nobody_traces(_request: fleet_pb2.TraceRequest) -> fleet_pb2.TraceAnswer:

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from data_plane.node import messages
+from data_plane.node.keeping import Ready
 from data_plane.node.outcomes import Stage
 from data_plane.node.reconnect import Reconnect
 from data_plane.node.snapshot import (
@@ -27,6 +28,7 @@ from data_plane.node.snapshot import (
     apply_repair,
     check_packed_sizes,
     check_sizes,
+    make_delta,
     unpack,
 )
 from pointsman.wire.v1 import fleet_pb2
@@ -83,8 +85,10 @@ class Pulls:
         self._pace = pace
         self._partial: Partial | None = None
 
-    async def fetch(self, channel: grpc.aio.Channel, offer: Offer, *, give_up: Callable[[], bool]) -> NodeSnapshot:
-        """The verified snapshot. An interrupted pull is taken up again until it is whole or `give_up` says otherwise.
+    async def fetch(self, channel: grpc.aio.Channel, offer: Offer, *, give_up: Callable[[], bool]) -> Ready:
+        """The verified snapshot and its bytes.
+
+        An interrupted pull is taken up again until it is whole or `give_up` says otherwise.
 
         Raises:
             SnapshotRefused: its sizes, bytes or content are not what was offered, or too much for this node.
@@ -112,12 +116,13 @@ class Pulls:
             self._partial = None
             packed = b"".join(partial.pieces)
             partial.pieces.clear()
-            return await asyncio.to_thread(unpack, offer, packed, raw_bytes_max=self._raw_bytes_max)
+            snapshot = await asyncio.to_thread(unpack, offer, packed, raw_bytes_max=self._raw_bytes_max)
+            return Ready(snapshot, packed=(offer, packed))
         except SnapshotRefused:
             self._partial = None
             raise
 
-    async def repair(self, channel: grpc.aio.Channel, offer: Offer, base: NodeSnapshot) -> NodeSnapshot | None:
+    async def repair(self, channel: grpc.aio.Channel, offer: Offer, base: NodeSnapshot) -> Ready | None:
         """The snapshot made of `base` by pulling only the buckets that differ; None where that is not the way.
 
         Tried once, before a large snapshot is pulled whole, which can be resumed and needs no base.
@@ -149,7 +154,7 @@ class Pulls:
                 apply_repair, offer.ref, header, packed, base, raw_bytes_max=self._raw_bytes_max
             )
             log.info("repaired %d buckets with %d bytes to get %s", len(header.buckets), len(packed), offer.ref)
-            return made
+            return Ready(made, delta=await asyncio.to_thread(make_delta, base, made))
         except (SnapshotRefused, TimeoutError, grpc.aio.AioRpcError) as error:
             why = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
             log.info("%s is pulled whole, a repair does not do: %s", offer.ref, why)

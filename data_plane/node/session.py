@@ -179,10 +179,6 @@ class Session:
         assert isinstance(self._work, Pulling)
         return (*self._tell(TellUnusable(self._work.ref, self._running, fault)), *self._next())
 
-    def refuse_always(self, ref: SnapshotRef, refused: Refused) -> None:
-        """`ref` is refused without being tried: what is known of it comes from an earlier life of this node."""
-        self._refusals[ref] = refused
-
     def pull_gone(self) -> tuple[Action, ...]:
         """The control plane has it no longer, or a newer one waits and this one would not come: not a refusal."""
         assert isinstance(self._work, Pulling)
