@@ -79,6 +79,7 @@ def _node(view: NodeView, now: float) -> EntityBody:
         "rejected_version": view.rejected_version,
         "rejected_stage": view.rejected_stage.value if view.rejected_stage is not None else None,
         "faults": [asdict(fault) for fault in view.faults],
+        "held_version": view.held_version,
         "reason": view.reason,
         "first_seen": view.first_seen,
         "last_seen": view.last_seen,

@@ -22,6 +22,7 @@ import grpc.aio
 
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import messages
+from control_plane.fleet.canary import Canary
 from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import (
     Applied,
@@ -35,7 +36,7 @@ from control_plane.fleet.messages import (
 )
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.published import Published, Shelf
-from control_plane.fleet.session import Waiting
+from control_plane.fleet.session import NOTHING, Idle, SnapshotRef, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
 from pointsman.wire.v1.fleet_pb2 import TraceAnswer
@@ -182,6 +183,9 @@ class LinkServer:
         self._plane_id = plane_id or str(uuid.uuid4())
         self.health = health or HealthBook()
         self._health_request = messages.health_request()
+        self._canary = Canary(wait_s=settings.canary_wait_s, enabled=settings.canary_wait_s > 0)
+        self._released: Published | None = None
+        self._overdue: asyncio.TimerHandle | None = None
         self._traces = Traces()
         self._connections: dict[str, Connection] = {}
         self._streams: set[Connection] = set()
@@ -208,6 +212,8 @@ class LinkServer:
 
     async def stop(self) -> None:
         """Tells every node when to come back, then closes."""
+        if self._overdue is not None:
+            self._overdue.cancel()
         if self._server is None:
             return
         # Nodes come back as evenly as their number asks for: all at once when they are few.
@@ -224,11 +230,69 @@ class LinkServer:
         self._server = None
 
     def publish(self, published: Published) -> None:
-        """Makes `published` the head and offers it to every node that does not run it."""
+        """Makes `published` the head: offered to one node first, and to all others when that one runs it."""
         self._shelf.add(published)
+        self._try_on(self._canary.published(published.ref, self._fit(), now=self._clock()), published)
+
+    def _fit(self) -> list[str]:
+        """The nodes that a change may be tried on: live, and running what all should run."""
+        released = self._released.ref if self._released is not None else None
+        return [
+            node.id
+            for node in self._nodes.live()
+            if node.running == released
+            and node.session is not None
+            and isinstance(node.session.phase, Idle)
+            and node.id in self._connections
+        ]
+
+    def _try_on(self, node: str, published: Published) -> None:
+        self._nodes.held = self._canary.held
+        if not node:
+            if self._canary.held is None and self._canary.due is None:
+                self._release(published)
+            return
+        connection = self._connections[node]
+        if self._nodes.head_moved(connection.node, published.ref):
+            connection.offer(published)
+        if self._overdue is not None:
+            self._overdue.cancel()
+        due_s = (self._canary.due or 0.0) - self._clock()
+        self._overdue = asyncio.get_running_loop().call_later(max(0.0, due_s), self._not_answered)
+
+    def _not_answered(self) -> None:
+        due, head = self._canary.due, self._shelf.head
+        if due is None or head is None:
+            return
+        node = self._canary.node
+        if self._canary.overdue(now=self._clock()):
+            log.warning("node %s has not answered to version %d yet; it goes to all", node, head.ref.version)
+            self._release(head)
+        else:
+            delay_s = max(0.001, due - self._clock())
+            self._overdue = asyncio.get_running_loop().call_later(delay_s, self._not_answered)
+
+    def _tried(self, node: str, ref: SnapshotRef) -> None:
+        """A node said that it runs `ref`."""
+        if self._canary.applied(node, ref, now=self._clock()):
+            published = self._shelf.find(ref)
+            released = self._released.ref.version if self._released is not None else 0
+            if published is not None and (ref == self._shelf.head_ref or ref.version > released):
+                self._release(published)
+
+    def _release(self, published: Published) -> None:
+        """Offers `published` to every node that does not run it, but for the one that tries a later one."""
+        self._released = published
+        self._nodes.held = None
         for connection in self._connections.values():
+            if connection.node.id == self._canary.node:
+                continue
             if self._nodes.head_moved(connection.node, published.ref):
                 connection.offer(published)
+
+    def _goal(self, node: str) -> Published | None:
+        """What a node should run."""
+        return self._shelf.head if node == self._canary.node else self._released
 
     def hint(self, frames: Mapping[str, Sequence[bytes]]) -> None:
         """Sends each connected node the frames of its zone."""
@@ -305,14 +369,14 @@ class LinkServer:
         earlier = self._connections.pop(hello.node_id, None)
         if earlier is not None:
             earlier.say_goodbye(messages.goodbye("replaced by a newer stream of this node"), "replaced")
-        node = self._nodes.accepted(hello, ip=ip, head=self._shelf.head_ref)
+        goal = self._goal(hello.node_id)
+        node = self._nodes.accepted(hello, ip=ip, head=goal.ref if goal is not None else NOTHING)
         connection = Connection(node, hello.boot_id, self._shelf, write_timeout_s=self._settings.lease_s)
         self._connections[node.id] = connection
         self._streams.add(connection)
-        head = self._shelf.head
         assert node.session is not None
-        if head is not None and isinstance(node.session.phase, Waiting):
-            connection.offer(head)
+        if goal is not None and isinstance(node.session.phase, Waiting):
+            connection.offer(goal)
         log.info("node %s (%s, %s) runs version %d", node.id, node.hostname, ip, node.running.version)
         return connection
 
@@ -378,6 +442,7 @@ class LinkServer:
         match message:
             case Beat():
                 offer = self._nodes.beat(node, message.running, in_flight=message.in_flight)
+                self._tried(node.id, message.running)
                 connection.acknowledge(messages.beat_ack(message.sequence, self._shelf.head_ref))
                 if self.health.beat(node.id, message.health_digest, message.loads, now=self._clock()):
                     connection.ask_health(self._health_request)
@@ -385,11 +450,15 @@ class LinkServer:
                 self.health.report(node.id, message.targets, full=message.full)
             case Applied():
                 offer = self._nodes.applied(node, message.ref, took_s=message.took_s)
+                self._tried(node.id, message.ref)
             case Rejected():
                 offer = self._nodes.rejected(node, message.rejection, running=message.running)
                 faults = "; ".join(f"{fault.code} {fault.message}" for fault in message.rejection.faults[:3])
                 version = message.rejection.ref.version
                 log.warning("node %s rejected version %d at %s: %s", node.id, version, message.rejection.stage, faults)
+                if self._canary.rejected(node.id, message.rejection.ref, faults):
+                    self._nodes.held = self._canary.held
+                    log.error("version %d is held: the first node that it was sent to refused it", version)
             case DeltaUnusable():
                 offer = self._nodes.unusable(node, message.ref, running=message.running)
                 log.info(
@@ -403,9 +472,9 @@ class LinkServer:
                 self._traces.answered(node.id, message)
             case None:
                 log.debug("node %s sent a message of a later protocol", node.id)
-        head = self._shelf.head
-        if offer and head is not None:
-            connection.offer(head)
+        goal = self._goal(node.id)
+        if offer and goal is not None:
+            connection.offer(goal)
 
     def _ended(self, connection: Connection, reason: str) -> None:
         self._streams.discard(connection)
@@ -414,6 +483,8 @@ class LinkServer:
             del self._connections[connection.node.id]
             self._traces.gone(connection.node.id)
             self._nodes.disconnected(connection.node, reason)
+            if (head := self._shelf.head) is not None and self._canary.node == connection.node.id:
+                self._try_on(self._canary.lost(connection.node.id, self._fit(), now=self._clock()), head)
             log.info("node %s is gone: %s", connection.node.id, connection.node.reason)
 
     async def _pull(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:

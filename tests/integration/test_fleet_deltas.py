@@ -43,7 +43,7 @@ async def test_a_small_change_of_a_large_configuration_is_one_small_frame(tmp_pa
 async def test_a_node_that_was_away_gets_one_delta_over_all_that_it_missed(tmp_path: Path) -> None:
     async with plane() as control, FaultProxy(control.server.port) as proxy, node(proxy.address, tmp_path) as one:
         control.publish(Snap(1, entities(50)))
-        await until(lambda: one.sink.running is not None)
+        await until(lambda: bool(control.nodes.views()) and control.nodes.views()[0].version == 1)
         proxy.refuse = True
         proxy.cut()
         await until(lambda: not one.link.connected)

@@ -161,10 +161,19 @@ class Plane:
 
 @contextlib.asynccontextmanager
 async def plane(
-    *, beat_interval_s: float = 0.2, listen: str = "127.0.0.1:0", pulls_max: int = 64, piece_timeout_s: float = 20.0
+    *,
+    beat_interval_s: float = 0.2,
+    listen: str = "127.0.0.1:0",
+    pulls_max: int = 64,
+    piece_timeout_s: float = 20.0,
+    canary_wait_s: float = 1.0,
 ) -> AsyncIterator[Plane]:
     settings = FleetSettings(
-        listen=listen, beat_interval_s=beat_interval_s, pulls_max=pulls_max, piece_timeout_s=piece_timeout_s
+        listen=listen,
+        beat_interval_s=beat_interval_s,
+        pulls_max=pulls_max,
+        piece_timeout_s=piece_timeout_s,
+        canary_wait_s=canary_wait_s,
     )
     nodes = Nodes(clock=time.monotonic, wall=time.time, lease_s=settings.lease_s, purge_after_s=settings.purge_after_s)
     shelf = Shelf()

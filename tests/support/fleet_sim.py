@@ -45,7 +45,7 @@ PATIENCE_S = 120.0
 
 
 class Contents:
-    """Snapshots that a node of this process verified already: a thousand equal ones need not be kept, nor made, anew."""
+    """Snapshots that a node of this process made already: a thousand equal ones need not be made anew."""
 
     def __init__(self) -> None:
         self._known: dict[SnapshotRef, NodeSnapshot] = {}
@@ -196,6 +196,7 @@ class Figures:
     connected_s: float = 0.0
     change_wait_s: list[float] = field(default_factory=list)
     change_nodes_s: list[float] = field(default_factory=list)
+    control_plane_start_s: float = 0.0
     storm_settled_s: float = 0.0
     storm_pulls: int = 0
     admin_s: list[float] = field(default_factory=list)
@@ -210,6 +211,7 @@ class Figures:
             "changes": len(self.change_wait_s),
             "change_confirmed_by_all_s": spread(self.change_wait_s),
             "change_applied_by_all_s": spread(self.change_nodes_s),
+            "control_plane_start_s": round(self.control_plane_start_s, 2),
             "storm_settled_s": round(self.storm_settled_s, 2),
             "storm_pulls": self.storm_pulls,
             "admin_during_storm_s": spread(self.admin_s),
@@ -301,6 +303,8 @@ class Simulation:
         await self._until(lambda: not any(node.connected for node in self.nodes))
         began = time.monotonic()
         await self.control_plane.up()
+        self.figures.control_plane_start_s = time.monotonic() - began
+        began = time.monotonic()
         asking = asyncio.create_task(self._keep_asking(session))
         try:
             await self._until(lambda: all(node.connected for node in self.nodes))
