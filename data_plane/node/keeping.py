@@ -42,7 +42,7 @@ class Keeper:
 
     def __init__(self, last_good: LastGood) -> None:
         self._last_good = last_good
-        self._on_disk: SnapshotRef | None = None  # what the files lead to
+        self._on_disk: NodeSnapshot | None = None  # what the files lead to
         self._latest: NodeSnapshot | None = None
         self._wholes = 0
         self._disk = asyncio.Lock()
@@ -59,7 +59,7 @@ class Keeper:
         if self.problem:
             self._save_soon()  # the files are not what they should be
         else:
-            self._on_disk = snapshot.ref
+            self._on_disk = snapshot
 
     async def keep(self, ready: Ready) -> None:
         """`ready` became active. Returns when a kill can't undo that any more, or after `KEEP_S`."""
@@ -85,14 +85,18 @@ class Keeper:
                 if ready.packed is not None:
                     await asyncio.to_thread(self._last_good.save, ready.snapshot, packed=ready.packed)
                     self._wholes += 1
-                elif ready.delta is not None and ready.delta.base == self._on_disk:
-                    self._last_good.journal.append(ready.delta)
+                elif ready.delta is not None and self._on_disk is not None:
+                    delta = ready.delta
+                    if delta.base != self._on_disk.ref:  # the control plane may be a few reports behind
+                        delta = make_delta(self._on_disk, ready.snapshot)
+                    self._last_good.journal.append(delta)
                 else:
                     self._save_soon()
                     return
-                self._on_disk = ready.snapshot.ref
+                self._on_disk = ready.snapshot
                 self.problem = ""
             except OSError as error:
+                self._on_disk = None
                 self._failed(ready.snapshot.ref, error)
                 self._save_soon()
                 return
@@ -115,24 +119,25 @@ class Keeper:
     async def _save(self) -> None:
         """Writes the whole until the files lead to what is active."""
         while True:
-            pause_s = SAVE_INTERVAL_S
             async with self._disk:
                 snapshot, wholes = self._latest, self._wholes
                 assert snapshot is not None, "asked to save something"
                 upto = self._last_good.journal.rotate()
-                self._on_disk = snapshot.ref
+                self._on_disk = snapshot
+            pause_s = SAVE_INTERVAL_S
             try:
                 staged = await asyncio.to_thread(self._last_good.stage, snapshot)
                 async with self._disk:
-                    if self._wholes != wholes:
-                        return  # a later one came whole meanwhile
-                    await asyncio.to_thread(self._last_good.commit, staged, snapshot.snapshot_hash, upto=upto)
+                    if self._wholes == wholes:  # else a later one came whole meanwhile
+                        await asyncio.to_thread(self._last_good.commit, staged, snapshot.snapshot_hash, upto=upto)
                 self.problem = ""
             except OSError as error:
                 self._on_disk = None
                 self._failed(snapshot.ref, error)
+                if self._stopping.is_set():
+                    return
                 pause_s *= 10
-            if self._on_disk is not None or self._stopping.is_set():
+            if self._on_disk is not None and self._on_disk is self._latest:
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):

@@ -56,7 +56,7 @@ _CONTROL = "/pointsman.wire.v1.FleetLink/Control"
 _OPTIONS = (
     ("grpc.max_receive_message_length", 1024 * 1024 + 64 * 1024),  # a piece and its frame
     ("grpc.max_send_message_length", 128 * 1024),
-    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_time_ms", 9_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_retries", 0),
