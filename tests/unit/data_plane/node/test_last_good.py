@@ -151,6 +151,40 @@ def test_the_whole_takes_the_journal_s_place_and_later_changes_follow_it(tmp_pat
     assert len(list(tmp_path.glob("journal-*"))) == 1
 
 
+@pytest.mark.parametrize("step", ["stage", "link", "first rename", "second rename", "drop"])
+def test_a_kill_at_any_step_of_the_whole_s_writing_costs_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    store, made = journal_of(tmp_path, 4)
+    upto = store.journal.rotate()
+    renames: list[Path] = []
+    rename = os.replace
+
+    def replace(source: Path, destination: Path) -> None:
+        renames.append(destination)
+        if len(renames) == {"first rename": 1, "second rename": 2}.get(step):
+            raise Killed
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "replace", replace)
+    if step == "stage":
+        monkeypatch.setattr(os, "fsync", kill)
+    if step == "link":
+        monkeypatch.setattr(os, "link", kill)
+    if step == "drop":
+        monkeypatch.setattr(store.journal, "drop", kill)
+    with pytest.raises(Killed):
+        store.commit(store.stage(made[3]), made[3].snapshot_hash, upto=upto)
+    monkeypatch.undo()
+    assert LastGood(tmp_path).load(CURRENT).snapshot == made[3]
+
+
 def test_any_cut_of_the_journal_leaves_a_version_that_was_active(tmp_path: Path) -> None:
     _, made = journal_of(tmp_path, 4)
     (path,) = tmp_path.glob("journal-*")
