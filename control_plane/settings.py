@@ -38,6 +38,12 @@ class Settings:
     beat_interval_s: float = setting(
         5.0, minimum=0.1, maximum=300, help="seconds between a node's signs of life; three missed = not live"
     )
+    canary_wait_s: float = setting(
+        1.0,
+        minimum=0,
+        maximum=60,
+        help="seconds that one node has to try a change before it goes to all; 0 = to all at once",
+    )
     body_bytes_max: int = setting(
         _LIMITS.body_bytes_max, minimum=1_024, maximum=1 << 30, help="the largest body of a request, in bytes"
     )

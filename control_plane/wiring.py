@@ -73,7 +73,14 @@ class ControlPlane:
         housekeeping.start()
         self._stack.push_async_callback(housekeeping.stop)
 
-        fleet = Fleet(store, FleetSettings(listen=str(settings.fleet_listen), beat_interval_s=settings.beat_interval_s))
+        fleet = Fleet(
+            store,
+            FleetSettings(
+                listen=str(settings.fleet_listen),
+                beat_interval_s=settings.beat_interval_s,
+                canary_wait_s=settings.canary_wait_s,
+            ),
+        )
         try:
             await fleet.start()
         except OSError as error:

@@ -173,7 +173,8 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         plane_clock,
         workers=count,
         outlook=health.verdicts.outlook,
-        activated=lambda snapshot, late_s: link.rolled_out(snapshot, late_s),  # noqa: PLW0108 - made below
+        snapshot_bytes_max=settings.snapshot_bytes_max,
+        follower=lambda: link,  # made below
     )
     link = Link(
         LinkSettings(

@@ -22,7 +22,9 @@ from control_plane.admin import (
     manual_health,
     metrics,
     nodes,
+    openapi,
     planned,
+    plugins,
     rollouts,
     tags,
     targets,
@@ -37,6 +39,7 @@ from control_plane.admin.preconditions import not_modified
 from control_plane.admin.table import Found, PathTable
 from control_plane.admin.writes import Fleet, Writes
 from control_plane.entities.errors import EntityError
+from control_plane.entities.plugin import PLUGINS
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import Schema
 from control_plane.store.contract import Store, StoreError
@@ -75,7 +78,8 @@ class AdminApi:
             upstream_health.mount(table, below_upstreams, fleet, node_id=identity.node_id)
             upstream_settings.mount(table, self.writes)
             manual_health.mount(table, self.writes, fleet)
-        planned.mount(table, schemas, self.writes)
+        planned.mount(table)
+        plugins.mount(table, PLUGINS)
         tags.mount(table, self.writes)
         history.mount(table, self.writes)
         audit.mount(table, store)
@@ -90,6 +94,7 @@ class AdminApi:
         kong_config.mount(table, self.writes)
         batch.mount(table, self.writes)
         information.mount(table, schemas, store, identity, connections)
+        openapi.mount(table, schemas, version=information.own_version())
 
     async def answer(self, call: Call) -> Answer:
         """Answers every call; what goes wrong is an answer too, and refused writes are noted in the audit trail."""

@@ -85,6 +85,7 @@ class _Trail:
     store: Store
 
     async def list_page(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        """A page of the trail."""
         size, key = page_size(call), decode_offset(call)
         below = None
         if key is not None:

@@ -15,6 +15,7 @@ from typing_extensions import override
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.collections import NestedEntity, ParentOf, entity_methods, found, keyset_page
 from control_plane.admin.messages import Addressed, Answer, Call, Current, Refused, not_found
+from control_plane.admin.operations import about_collection, about_entity, about_parent
 from control_plane.admin.paging import decode_id, page_size, tag_filter
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
@@ -35,19 +36,27 @@ def mount(table: PathTable, schemas: Mapping[str, Schema], writes: Writes) -> No
     """Adds the paths of certificates, of what refers to them, and from there to them."""
     flat = Certificates(schemas[CERTIFICATES], writes)
     place = "/certificates/{certificates}"
-    table.add("/certificates", {"GET": flat.list_page, "POST": flat.create})
-    table.add(place, {"GET": flat.get, "PUT": flat.put, "PATCH": flat.patch, "DELETE": flat.delete})
+    own = schemas[CERTIFICATES]
+    table.add("/certificates", {"GET": flat.list_page, "POST": flat.create}, about=about_collection(own))
+    table.add(
+        place,
+        {"GET": flat.get, "PUT": flat.put, "PATCH": flat.patch, "DELETE": flat.delete},
+        about=about_entity(own),
+    )
     for collection, schema in schemas.items():
         for name, foreign in schema.foreign_fields.items():
             if foreign.collection != CERTIFICATES:
                 continue
             nested = NestedEntity(schema, name, foreign, writes, find_parent=_certificate)
             below = f"{place}/{collection}"
-            table.add(below, {"GET": nested.list_page, "POST": nested.create})
-            table.add(f"{below}/{{{collection}}}", entity_methods(nested))
+            about = about_collection(schema, below=own)
+            table.add(below, {"GET": nested.list_page, "POST": nested.create}, about=about)
+            table.add(f"{below}/{{{collection}}}", entity_methods(nested), about=about_entity(schema, below=own))
             if collection != SNIS:  # Kong shows no certificate by way of its SNI
                 owner = CertificateOf(schema, name, schemas[CERTIFICATES], writes)
-                table.add(f"/{collection}/{{{collection}}}/{name}", entity_methods(owner))
+                table.add(
+                    f"/{collection}/{{{collection}}}/{name}", entity_methods(owner), about=about_parent(own, name)
+                )
 
 
 @dataclass(frozen=True, slots=True)

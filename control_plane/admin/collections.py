@@ -23,20 +23,25 @@ from control_plane.admin.messages import (
     Call,
     Current,
     Handler,
+    Refused,
+    entity_page,
     json_answer,
     message_answer,
     not_found,
 )
+from control_plane.admin.operations import about_collection, about_entity, about_parent
 from control_plane.admin.paging import decode_id, encode_offset, page, page_size, tag_filter
 from control_plane.admin.preconditions import etag_of
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
+from control_plane.entities.credentials import BELOW_CONSUMER
 from control_plane.entities.schema import ForeignField, Schema
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store import editor
 from control_plane.store.contract import Transaction
 
 Schemas = Mapping[str, Schema]
+CONSUMERS = "consumers"
 
 
 def mount(
@@ -56,17 +61,24 @@ def mount(
             continue
         flat = FlatEntity(schema, writes)
         place = "{" + collection + "}"
-        table.add(f"/{collection}", {"GET": flat.list_page, "POST": flat.create})
-        table.add(f"/{collection}/{place}", entity_methods(flat))
+        flat_list = ConsumerPages(schema, writes).list_page if collection == CONSUMERS else flat.list_page
+        table.add(f"/{schema.path}", {"GET": flat_list, "POST": flat.create}, about=about_collection(schema))
+        table.add(f"/{schema.path}/{place}", entity_methods(flat), about=about_entity(schema))
         for name, foreign in schema.foreign_fields.items():
             if foreign.collection not in schemas or foreign.collection in apart:
                 continue
-            parent = ParentOf(schema, name, schemas[foreign.collection], writes)
-            table.add(f"/{collection}/{place}/{name}", entity_methods(parent))
+            parent_schema = schemas[foreign.collection]
+            parent = ParentOf(schema, name, parent_schema, writes)
+            table.add(f"/{schema.path}/{place}/{name}", entity_methods(parent), about=about_parent(parent_schema, name))
             nested = NestedEntity(schema, name, foreign, writes)
-            above = f"/{foreign.collection}/{{{foreign.collection}}}/{collection}"
-            table.add(above, {"GET": nested.list_page, "POST": nested.create})
-            table.add(f"{above}/{place}", entity_methods(nested))
+            below = BELOW_CONSUMER.get(collection, schema.path)
+            above = f"/{parent_schema.path}/{{{foreign.collection}}}/{below}"
+            table.add(
+                above,
+                {"GET": nested.list_page, "POST": nested.create},
+                about=about_collection(schema, below=parent_schema),
+            )
+            table.add(f"{above}/{place}", entity_methods(nested), about=about_entity(schema, below=parent_schema))
 
 
 def entity_methods(entity: FlatEntity | NestedEntity | ParentOf) -> dict[str, Handler]:
@@ -87,15 +99,17 @@ class FlatEntity:
         rows = await self.writes.store.read(
             lambda tx: tx.page(self.schema.collection, size=size + 1, after=after, tags=tags)
         )
-        return keyset_page(call, list(rows), size, keep=("tags", "size"))
+        return keyset_page(call, list(rows), size, keep=("tags", "size"), shown=self._shown)
 
     async def create(self, call: Call, _: tuple[str, ...]) -> Answer:
         """A new entity."""
         body = await entity_body(call, self.schema.coerce)
         now = self.writes.now()
-        return await self.writes.entity(
-            call, lambda tx: editor.create(tx, self.schema.collection, body, now=now), status=201
-        )
+
+        def work(tx: Transaction) -> EntityBody:
+            return self.schema.shown(editor.create(tx, self.schema.collection, body, now=now), now=now)
+
+        return await self.writes.entity(call, work, status=201)
 
     async def get(self, call: Call, path: tuple[str, ...]) -> Answer:
         """The entity."""
@@ -106,22 +120,22 @@ class FlatEntity:
         (key,) = path
         body = await entity_body(call, self.schema.coerce)
         now = self.writes.now()
-        return await self.writes.entity(
-            call,
-            lambda tx: editor.upsert(tx, self.schema.collection, key, body, now=now),
-            current=self._current(path),
-        )
+
+        def work(tx: Transaction) -> EntityBody:
+            return self.schema.shown(editor.upsert(tx, self.schema.collection, key, body, now=now), now=now)
+
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into it."""
         (key,) = path
         body = await entity_body(call, self.schema.coerce)
         now = self.writes.now()
-        return await self.writes.entity(
-            call,
-            lambda tx: editor.update(tx, self.schema.collection, key, body, now=now),
-            current=self._current(path),
-        )
+
+        def work(tx: Transaction) -> EntityBody:
+            return self.schema.shown(editor.update(tx, self.schema.collection, key, body, now=now), now=now)
+
+        return await self.writes.entity(call, work, current=self._current(path))
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Removes it; one that is not there is as good as removed."""
@@ -134,7 +148,28 @@ class FlatEntity:
 
     def _current(self, path: tuple[str, ...]) -> Current:
         (key,) = path
-        return lambda tx: addressed(self.schema, editor.lookup(tx, self.schema.collection, key))
+        return lambda tx: addressed(self.schema, editor.lookup(tx, self.schema.collection, key), now=self.writes.now())
+
+    def _shown(self, entity: EntityBody) -> EntityBody | None:
+        return as_shown(self.schema, entity, now=self.writes.now())
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerPages:
+    """`/consumers`, where `custom_id` asks for the one consumer that another system knows by that id."""
+
+    schema: Schema
+    writes: Writes
+
+    async def list_page(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """A page by ascending id, or the consumer with that `custom_id`."""
+        asked = [value for name, value in call.query if name == "custom_id"]
+        if not asked:
+            return await FlatEntity(self.schema, self.writes).list_page(call, path)
+        if len(asked) > 1 or not asked[0]:
+            raise Refused(400, "custom_id must be an unempty string")
+        consumer = await self.writes.store.read(lambda tx: tx.find(CONSUMERS, {"custom_id": asked[0]}))
+        return json_answer(200, entity_page([] if consumer is None else [consumer]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +199,7 @@ class NestedEntity:
                 )
             )
 
-        return keyset_page(call, await self.writes.store.read(work), size, keep=())
+        return keyset_page(call, await self.writes.store.read(work), size, keep=(), shown=self._shown)
 
     async def create(self, call: Call, path: tuple[str, ...]) -> Answer:
         """A new child of the parent."""
@@ -173,7 +208,8 @@ class NestedEntity:
         now = self.writes.now()
 
         def work(tx: Transaction) -> EntityBody:
-            return editor.create(tx, self.schema.collection, body, now=now, parent=self._parent(tx, parent_key))
+            parent = self._parent(tx, parent_key)
+            return self.schema.shown(editor.create(tx, self.schema.collection, body, now=now, parent=parent), now=now)
 
         return await self.writes.entity(call, work, status=201)
 
@@ -189,7 +225,8 @@ class NestedEntity:
 
         def work(tx: Transaction) -> EntityBody:
             parent = self._parent(tx, parent_key)
-            return editor.upsert(tx, self.schema.collection, key, body, now=now, parent=parent)
+            made = editor.upsert(tx, self.schema.collection, key, body, now=now, parent=parent)
+            return self.schema.shown(made, now=now)
 
         return await self.writes.entity(call, work, current=self._current(path))
 
@@ -201,7 +238,8 @@ class NestedEntity:
 
         def work(tx: Transaction) -> EntityBody:
             child = self._child(tx, parent_key, key)
-            return editor.update(tx, self.schema.collection, str(child["id"]), body, now=now)
+            made = editor.update(tx, self.schema.collection, str(child["id"]), body, now=now)
+            return self.schema.shown(made, now=now)
 
         return await self.writes.entity(call, work, current=self._current(path))
 
@@ -219,7 +257,8 @@ class NestedEntity:
 
         def current(tx: Transaction) -> Addressed | None:
             parent = self._parent(tx, parent_key)
-            return addressed(self.schema, editor.lookup(tx, self.schema.collection, key, parent=parent))
+            held = editor.lookup(tx, self.schema.collection, key, parent=parent)
+            return addressed(self.schema, held, now=self.writes.now())
 
         return current
 
@@ -234,9 +273,12 @@ class NestedEntity:
 
     def _child(self, tx: Transaction, parent_key: str, key: str) -> EntityBody:
         child = editor.lookup(tx, self.schema.collection, key, parent=self._parent(tx, parent_key))
-        if child is None:
+        if child is None or self._shown(child) is None:
             raise not_found()
         return child
+
+    def _shown(self, entity: EntityBody) -> EntityBody | None:
+        return as_shown(self.schema, entity, now=self.writes.now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +338,8 @@ class ParentOf:
 
         def current(tx: Transaction) -> Addressed | None:
             parent_id = self._link(self._child(tx, key))
-            return None if parent_id is None else addressed(self.parent, tx.get(self.parent.collection, parent_id))
+            held = None if parent_id is None else tx.get(self.parent.collection, parent_id)
+            return addressed(self.parent, held, now=self.writes.now())
 
         return current
 
@@ -311,9 +354,10 @@ class ParentOf:
         return str(link["id"]) if isinstance(link, dict) else None
 
 
-def addressed(schema: Schema, body: EntityBody | None) -> Addressed | None:
-    """A stored entity as what a path leads to."""
-    return None if body is None else Addressed(schema.collection, body)
+def addressed(schema: Schema, body: EntityBody | None, *, now: float) -> Addressed | None:
+    """A stored entity as what a path leads to; None for one whose time is over."""
+    seen = None if body is None else as_shown(schema, body, now=now)
+    return None if seen is None else Addressed(schema.collection, seen)
 
 
 def found(shown: Addressed | None) -> Answer:
@@ -323,8 +367,24 @@ def found(shown: Addressed | None) -> Answer:
     return json_answer(200, shown.body, {"ETag": etag_of(shown.body)})
 
 
-def keyset_page(call: Call, rows: list[EntityBody], size: int, *, keep: tuple[str, ...]) -> Answer:
-    """A page of up to `size` rows from one row more, by which it is known whether a further page exists."""
+def as_shown(schema: Schema, entity: EntityBody, *, now: float) -> EntityBody | None:
+    """A stored entity as its readers see it; None for one whose time is over."""
+    return None if schema.expired(entity, now=now) else schema.shown(entity, now=now)
+
+
+def keyset_page(
+    call: Call,
+    rows: list[EntityBody],
+    size: int,
+    *,
+    keep: tuple[str, ...],
+    shown: Callable[[EntityBody], EntityBody | None] | None = None,
+) -> Answer:
+    """A page of up to `size` rows from one row more, by which it is known whether a further page exists.
+
+    `shown` = the row as it is shown, None for one that is not; the page is then the shorter.
+    """
     offset = encode_offset(str(rows[size - 1]["id"])) if len(rows) > size else None
-    shown: list[JsonValue] = list(rows[:size])
-    return json_answer(200, page(call, shown, offset=offset, keep=keep))
+    listed = [row if shown is None else shown(row) for row in rows[:size]]
+    data: list[JsonValue] = [row for row in listed if row is not None]
+    return json_answer(200, page(call, data, offset=offset, keep=keep))

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from control_plane import declarative
 from control_plane.admin.bodies import content_type_of
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
+from control_plane.admin.operations import JSON, YAML, Operation, Parameter
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
+from control_plane.entities.types import EntityBody
 from control_plane.store.contract import Transaction
 
 INLINE_BYTES_MAX = 32 << 10
@@ -23,13 +25,53 @@ INLINE_BYTES_MAX = 32 << 10
 YAML_TYPE = "application/yaml; charset=utf-8"
 
 
+_SELECT_TAGS = Parameter(name="select_tags", schema={"type": "string"}, description="Only entities with all of a,b.")
+_MODE = Parameter(
+    name="mode", schema={"type": "string", "enum": [*declarative.Mode]}, description="Which of the two verbs is meant."
+)
+_DUMP = Operation(
+    summary="Show the whole configuration as a file",
+    parameters=(
+        _SELECT_TAGS,
+        Parameter(name="format", schema={"type": "string", "enum": ["yaml", "json"]}, description="Of the file."),
+        Parameter(name="with_ids", schema={"type": "boolean"}, description="Show ids of entities with names too."),
+        Parameter(name="with_keys", schema={"type": "boolean"}, description="Show private keys and other secrets."),
+    ),
+    answers={200: {"type": ["object", "string"]}},
+    answer_type="*/*",
+)
+
+
+def _taking(summary: str, *more: Parameter, writes: bool = True) -> Operation:
+    file: EntityBody = {"type": "object", "properties": {"_format_version": {"const": "3.0"}}}
+    counts: EntityBody = {name: {"type": "integer"} for name in ("created", "updated", "deleted", "unchanged")}
+    answer: EntityBody = {
+        "type": "object",
+        "properties": {**counts, "changes": {"type": "array"}},
+        "required": [*counts],
+    }
+    return Operation(
+        summary=summary,
+        body={JSON: file, YAML: file},
+        answers={200: answer},
+        parameters=(_SELECT_TAGS, *more),
+        writes=writes,
+    )
+
+
 def mount(table: PathTable, writes: Writes) -> None:
     """Adds our verbs; `kong_config.py` has Kong's."""
     files = _Files(writes)
-    table.add("/config/sync", {"POST": files.sync})
-    table.add("/config/apply", {"POST": files.apply})
-    table.add("/config/diff", {"POST": files.diff})
-    table.add("/config/dump", {"GET": files.dump})
+    table.add("/config/sync", {"POST": files.sync}, about={"POST": _taking("Make the gateway equal to a file")})
+    table.add(
+        "/config/apply", {"POST": files.apply}, about={"POST": _taking("Put what a file says over what is there")}
+    )
+    table.add(
+        "/config/diff",
+        {"POST": files.diff},
+        about={"POST": _taking("Say what a file would change", _MODE, writes=False)},
+    )
+    table.add("/config/dump", {"GET": files.dump}, about={"GET": _DUMP})
 
 
 @dataclass(frozen=True, slots=True)

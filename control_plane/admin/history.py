@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import Answer, Call, Refused, json_answer, not_found
+from control_plane.admin.operations import OFFSET, SIZE, Operation, page_of
 from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
@@ -28,11 +29,26 @@ CHANGES_MAX = 1_000
 """Changes listed of one version; `changes_omitted` counts the rest. A file of 100,000 entities is one version."""
 
 
+_VERSION: EntityBody = {
+    "type": "object",
+    "properties": {
+        "version": {"type": "integer", "minimum": 1},
+        "committed_at": {"type": "number"},
+        **{name: {"type": "string"} for name in ("author", "source", "address", "reason")},
+        "change_count": {"type": "integer"},
+    },
+    "required": ["version", "committed_at", "author", "source", "address", "reason", "change_count"],
+}
+_PAGE: dict[int, EntityBody | None] = {200: page_of(_VERSION)}
+
+
 def mount(table: PathTable, writes: Writes) -> None:
     """Adds `/versions` and the paths below it."""
     history = _History(writes)
-    table.add("/versions", {"GET": history.list_page})
-    table.add("/versions/{version}", {"GET": history.get})
+    listed = Operation(summary="List what was written, newest first", parameters=(SIZE, OFFSET), answers=_PAGE)
+    table.add("/versions", {"GET": history.list_page}, about={"GET": listed})
+    shown = Operation(summary="Show one version with its changes", answers={200: _VERSION})
+    table.add("/versions/{version}", {"GET": history.get}, about={"GET": shown})
     table.add("/versions/{version}/diff", {"GET": history.diff})
     table.add("/versions/{version}/rollback", {"POST": history.rollback})
 

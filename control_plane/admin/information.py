@@ -13,7 +13,10 @@ from importlib import metadata
 
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
+from control_plane.admin.operations import FORM, JSON, Operation
+from control_plane.admin.plugins import about_plugins
 from control_plane.admin.table import PathTable
+from control_plane.entities.plugin import PLUGINS
 from control_plane.entities.schema import Schema
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.contract import Store
@@ -57,14 +60,27 @@ def mount(
 ) -> None:
     """Adds the paths."""
     information = _Information(table, store, identity, connections)
-    table.add("/", {"GET": information.root})
-    table.add("/status", {"GET": information.status})
-    table.add("/endpoints", {"GET": information.endpoints})
+    table.add("/", {"GET": information.root}, about=_about("Show what this gateway is", "version", "configuration"))
+    table.add(
+        "/status",
+        {"GET": information.status},
+        about=_about("Show the database's and the connections' state", "database"),
+    )
+    table.add("/endpoints", {"GET": information.endpoints}, about=_about("List all paths", "data"))
     documents = _Schemas(schemas, clock)
-    table.add("/schemas/{schemas}", {"GET": documents.get})
-    table.add("/schemas/{schemas}/validate", {"POST": documents.validate})
-    table.add("/schemas/plugins/{name}", {"GET": documents.no_plugin})
+    table.add("/schemas/{schemas}", {"GET": documents.get}, about=_about("Describe a kind of entity", "fields"))
+    validating = Operation(
+        summary="Say whether an entity could be created, without looking at the store",
+        body={JSON: {"type": "object"}, FORM: {"type": "object"}},
+        answers={200: {"type": "object", "required": ["message"]}},
+    )
+    table.add("/schemas/{schemas}/validate", {"POST": documents.validate}, about={"POST": validating})
+    table.add("/schemas/plugins/validate", {"GET": documents.no_plugin, "POST": documents.validate_plugin})
     table.add("/schemas/vaults/{name}", {"GET": documents.no_vault})
+
+
+def _about(summary: str, *required: str) -> dict[str, Operation]:
+    return {"GET": Operation(summary=summary, answers={200: {"type": "object", "required": [*required]}})}
 
 
 def own_version() -> str:
@@ -93,7 +109,7 @@ class _Information:
                 "hostname": socket.gethostname(),
                 "node_id": self.identity.node_id,
                 "lua_version": f"none (Python {platform.python_version()})",
-                "plugins": {"available_on_server": {}, "enabled_in_cluster": []},
+                "plugins": await about_plugins(self.store, PLUGINS),
                 "configuration": self._configuration(),
                 "timers": {"running": 0, "pending": 0},
                 "pids": {"master": os.getpid(), "workers": [os.getpid()]},
@@ -120,7 +136,7 @@ class _Information:
             "admin_gui_listeners": [],
             "proxy_listeners": [],
             "log_level": self.identity.log_level,
-            "loaded_plugins": {},
+            "loaded_plugins": dict.fromkeys(PLUGINS, True),
         }
 
     async def status(self, call: Call, _path: tuple[str, ...]) -> Answer:
@@ -184,10 +200,16 @@ class _Schemas:
         schema.validate(body, now=self.clock())
         return json_answer(200, {"message": "schema validation successful"})
 
-    async def no_plugin(self, _call: Call, path: tuple[str, ...]) -> Answer:
-        raise Refused(404, f"No plugin named '{path[0]}'")
+    async def validate_plugin(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        """Whether a plugin could be created, without looking at the store."""
+        return await self.validate(call, ("plugins",))
+
+    async def no_plugin(self, _call: Call, _path: tuple[str, ...]) -> Answer:
+        """No plugin has this name, which is that of the check beside it."""
+        raise Refused(404, "No plugin named 'validate'")
 
     async def no_vault(self, _call: Call, path: tuple[str, ...]) -> Answer:
+        """No vault is there to be described."""
         raise Refused(404, f"No vault named '{path[0]}'")
 
     def _schema(self, collection: str) -> Schema:

@@ -32,6 +32,7 @@ def mount(table: PathTable, writes: Writes) -> None:
 
 
 async def _only_without_database(_call: Call, _path: tuple[str, ...]) -> Answer:
+    """Refused: there is a database; see `/config/dump`."""
     return message_answer(400, "this endpoint is only available when Kong is configured to not use a database")
 
 

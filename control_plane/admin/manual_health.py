@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import Answer, Call, Handler, Refused
+from control_plane.admin.operations import Operation, Parameter
 from control_plane.admin.table import PathTable
 from control_plane.admin.upstream_health import checking
 from control_plane.admin.upstream_settings import change, find_target, find_upstream
@@ -49,6 +50,11 @@ _LOOK_EVERY_S = 0.02
 TTL_S_MAX = 366 * 24 * 3600.0
 
 
+_TTL = Parameter(
+    name="ttl", schema={"type": "number", "minimum": 0, "maximum": TTL_S_MAX}, description="Seconds; 0 = until lifted."
+)
+
+
 def mount(table: PathTable, writes: Writes, fleet: Fleet) -> None:
     """Adds the paths."""
     manual = _Manual(writes, fleet)
@@ -56,8 +62,13 @@ def mount(table: PathTable, writes: Writes, fleet: Fleet) -> None:
     for above in (target, f"{target}/{{address}}"):
         for word, healthy in (("healthy", True), ("unhealthy", False)):
             say = manual.saying(healthy=healthy)
-            table.add(f"{above}/{word}", {"PUT": say, "POST": say})
-        table.add(f"{above}/health", {"DELETE": manual.lift})
+            about = _about(f"Say that a target is {word}, above all checks")
+            table.add(f"{above}/{word}", {"PUT": say, "POST": say}, about={"PUT": about, "POST": about})
+        table.add(f"{above}/health", {"DELETE": manual.lift}, about={"DELETE": _about("Lift what was said of it", ())})
+
+
+def _about(summary: str, parameters: tuple[Parameter, ...] = (_TTL,)) -> Operation:
+    return Operation(summary=summary, parameters=parameters, answers={204: None}, writes=True)
 
 
 @dataclass(frozen=True, slots=True)

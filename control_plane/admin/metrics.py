@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from control_plane.admin.information import Connections, Identity, own_version
 from control_plane.admin.messages import Answer, Call
+from control_plane.admin.operations import TEXT, Operation
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Fleet, Writes
 from control_plane.fleet.nodes import NodeState, SyncStatus
@@ -150,7 +151,10 @@ def mount(
     lag: LoopLag,
 ) -> None:
     """Adds `/metrics`."""
-    table.add("/metrics", {"GET": _Metrics(writes, fleet, identity, connections, lag).page})
+    about = Operation(
+        summary="Show the metrics in Prometheus' text", answers={200: {"type": "string"}}, answer_type=TEXT
+    )
+    table.add("/metrics", {"GET": _Metrics(writes, fleet, identity, connections, lag).page}, about={"GET": about})
 
 
 class _Page(Collector):

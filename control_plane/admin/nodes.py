@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from control_plane.admin.messages import Answer, Call, entity_page, json_answer, not_found
+from control_plane.admin.operations import OFFSET, SIZE, Operation, page_of
 from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Fleet
@@ -17,10 +18,15 @@ from control_plane.fleet.nodes import NodeView
 def mount(table: PathTable, fleet: Fleet, *, clock: Callable[[], float] = time.time) -> None:
     """Adds `/fleet/nodes` and `/clustering/...`."""
     nodes = _Nodes(fleet, clock)
-    table.add("/fleet/nodes", {"GET": nodes.list_nodes})
-    table.add("/fleet/nodes/{node_id}", {"GET": nodes.get})
-    table.add("/clustering/data-planes", {"GET": nodes.data_planes})
-    table.add("/clustering/status", {"GET": nodes.clustering_status})
+    every: dict[int, EntityBody | None] = {200: page_of({"type": "object"})}
+    listed = Operation(summary="List the nodes and what each runs", answers=every)
+    table.add("/fleet/nodes", {"GET": nodes.list_nodes}, about={"GET": listed})
+    shown = Operation(summary="Show one node", answers={200: {"type": "object", "required": ["node_id", "state"]}})
+    table.add("/fleet/nodes/{node_id}", {"GET": nodes.get}, about={"GET": shown})
+    kongs = Operation(summary="List the nodes as Kong shows them", parameters=(SIZE, OFFSET), answers=every)
+    table.add("/clustering/data-planes", {"GET": nodes.data_planes}, about={"GET": kongs})
+    status = Operation(summary="Show the nodes by id, as Kong once did", answers={200: {"type": "object"}})
+    table.add("/clustering/status", {"GET": nodes.clustering_status}, about={"GET": status})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ def _node(view: NodeView, now: float) -> EntityBody:
         "rejected_version": view.rejected_version,
         "rejected_stage": view.rejected_stage.value if view.rejected_stage is not None else None,
         "faults": [asdict(fault) for fault in view.faults],
+        "held_version": view.held_version,
         "reason": view.reason,
         "first_seen": view.first_seen,
         "last_seen": view.last_seen,

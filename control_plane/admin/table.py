@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from control_plane.admin.messages import Handler, Refused
+from control_plane.admin.operations import Operation, operation_of
 
 SEGMENTS_MAX = 16
 
@@ -17,6 +18,7 @@ class _Place:
     placeholder: _Place | None = None
     template: str = ""
     methods: dict[str, Handler] | None = None  # None = only on the way to longer paths
+    about: Mapping[str, Operation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,12 @@ class PathTable:
     def __init__(self) -> None:
         self._root = _Place(template="/")
 
-    def add(self, template: str, methods: Mapping[str, Handler]) -> None:
-        """Adds a path like `/services/{services}`; what is in braces is only a name for readers."""
+    def add(self, template: str, methods: Mapping[str, Handler], about: Mapping[str, Operation] | None = None) -> None:
+        """Adds a path like `/services/{services}`; what is in braces is only a name for readers.
+
+        `about` says for the OpenAPI document what each method takes and gives. A method without a word there is
+        described by its handler's docstring, and may answer anything.
+        """
         place = self._root
         for segment in _segments(template):
             if segment.startswith("{"):
@@ -54,6 +60,9 @@ class PathTable:
         assert place.methods is None, f"{template} is there already"
         place.methods = dict(methods)
         place.template = template
+        place.about = {
+            method: (about or {}).get(method) or operation_of(handler) for method, handler in methods.items()
+        }
 
     def has(self, template: str) -> bool:
         """Whether the path was added."""
@@ -69,9 +78,14 @@ class PathTable:
             return None
         return Found(place.methods, tuple(_decoded(segment) for segment in variables), place.template)
 
+    def operations(self) -> list[tuple[str, str, Operation]]:
+        """All (path, method, what it does), sorted by segment and method."""
+        places = sorted(_places(self._root), key=lambda place: place.template.split("/"))
+        return [(place.template, method, place.about[method]) for place in places for method in sorted(place.about)]
+
     def templates(self) -> list[str]:
         """All paths, sorted by segment."""
-        return sorted(_templates(self._root), key=lambda template: template.split("/"))
+        return sorted((place.template for place in _places(self._root)), key=lambda template: template.split("/"))
 
 
 def _walk(place: _Place, segments: list[str], at: int, variables: list[str]) -> _Place | None:
@@ -107,10 +121,10 @@ def _decoded(segment: str) -> str:
         raise Refused(400, "paths must be UTF-8, percent-encoded") from None
 
 
-def _templates(place: _Place) -> Iterator[str]:
+def _places(place: _Place) -> Iterator[_Place]:
     if place.methods is not None:
-        yield place.template
+        yield place
     for below in place.literal.values():
-        yield from _templates(below)
+        yield from _places(below)
     if place.placeholder is not None:
-        yield from _templates(place.placeholder)
+        yield from _places(place.placeholder)

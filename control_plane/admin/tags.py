@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from control_plane.admin.messages import Answer, Call, json_answer
+from control_plane.admin.operations import OFFSET, SIZE, Operation, page_of
 from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
@@ -16,8 +17,15 @@ from control_plane.entities.types import EntityBody, JsonValue
 def mount(table: PathTable, writes: Writes) -> None:
     """Adds `/tags` and `/tags/{tags}`."""
     tags = _Tags(writes)
-    table.add("/tags", {"GET": tags.all_tags, "POST": tags.refuse})
-    table.add("/tags/{tags}", {"GET": tags.one_tag, "PUT": tags.refuse, "PATCH": tags.refuse, "DELETE": tags.refuse})
+    rows: dict[int, EntityBody | None] = {200: page_of({"type": "object", "required": ["tag", "entity_name"]})}
+    read = Operation(summary="List tags and the entities that carry them", parameters=(SIZE, OFFSET), answers=rows)
+    refused = Operation(summary="Refused: tags belong to entities", answers={})
+    table.add("/tags", {"GET": tags.all_tags, "POST": tags.refuse}, about={"GET": read, "POST": refused})
+    table.add(
+        "/tags/{tags}",
+        {"GET": tags.one_tag, "PUT": tags.refuse, "PATCH": tags.refuse, "DELETE": tags.refuse},
+        about={"GET": read, **dict.fromkeys(("PUT", "PATCH", "DELETE"), refused)},
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.collections import found, keyset_page
 from control_plane.admin.messages import Addressed, Answer, Call, Current, json_answer, not_found
+from control_plane.admin.operations import Operation, about_collection, about_entity
 from control_plane.admin.paging import SIZE_DEFAULT, SIZE_MAX, decode_id, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.errors import InvalidOffset, InvalidSize
 from control_plane.entities.schema import Schema
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.entities.upstream import UPSTREAM
 from control_plane.store import editor
 from control_plane.store.contract import Transaction
 
@@ -28,12 +30,19 @@ PARENT = "upstream"
 def mount(table: PathTable, targets: Targets) -> None:
     """Adds the paths below `/upstreams/{upstreams}`."""
     above = "/upstreams/{upstreams}"
-    table.add(f"{above}/targets", {"GET": targets.list_newest, "POST": targets.create})
-    table.add(f"{above}/targets/all", {"GET": targets.list_all})
+    about = about_collection(targets.schema, below=UPSTREAM)
+    table.add(f"{above}/targets", {"GET": targets.list_newest, "POST": targets.create}, about=about)
+    table.add(f"{above}/targets/all", {"GET": targets.list_all}, about={"GET": about["GET"]})
     table.add(
         f"{above}/targets/{{targets}}",
         {"GET": targets.get, "PUT": targets.patch, "PATCH": targets.patch, "DELETE": targets.delete},
+        about=_about_target(targets.schema),
     )
+
+
+def _about_target(schema: Schema) -> dict[str, Operation]:
+    about = about_entity(schema, below=UPSTREAM)
+    return {**about, "PUT": about["PATCH"]}
 
 
 @dataclass(frozen=True, slots=True)

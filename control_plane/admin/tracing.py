@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from control_plane.admin.bodies import parse_json
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
+from control_plane.admin.operations import JSON, Operation
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Fleet
 from control_plane.entities.types import EntityBody, JsonValue
@@ -31,9 +32,29 @@ _PORTS = {"http": 80, "https": 443}
 _FIELDS = frozenset({"method", "url", "headers", "sni", "node"})
 
 
+_TRACE = Operation(
+    summary="Ask a live node what would become of a request",
+    body={
+        JSON: {
+            "type": "object",
+            "properties": {
+                "url": {"type": "string"},
+                "method": {"type": "string"},
+                "headers": {"type": "object"},
+                "sni": {"type": "string"},
+                "node": {"type": "string"},
+            },
+            "required": ["url"],
+            "additionalProperties": False,
+        }
+    },
+    answers={200: {"type": "object"}},
+)
+
+
 def mount(table: PathTable, fleet: Fleet, *, deadline_s: float = DEADLINE_S) -> None:
     """Adds the path."""
-    table.add("/fleet/trace", {"POST": _Tracing(fleet, deadline_s).trace})
+    table.add("/fleet/trace", {"POST": _Tracing(fleet, deadline_s).trace}, about={"POST": _TRACE})
 
 
 @dataclass(frozen=True, slots=True)

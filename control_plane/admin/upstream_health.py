@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from control_plane.admin.messages import Answer, Call, json_answer
+from control_plane.admin.operations import OFFSET, SIZE, Operation, Parameter
 from control_plane.admin.table import PathTable
 from control_plane.admin.targets import Targets
 from control_plane.admin.upstream_settings import find_upstream
@@ -30,11 +31,22 @@ _TARGETS = 1_000
 _NO_FAILOVER = ("consistent-hashing", "sticky-sessions")
 
 
+_BALANCER_HEALTH = Parameter(
+    name="balancer_health", schema={"enum": [0, 1]}, description="1 = the upstream as a whole."
+)
+
+
 def mount(table: PathTable, targets: Targets, fleet: Fleet, *, node_id: str) -> None:
     """Adds the paths."""
     health = UpstreamHealth(targets, fleet, node_id)
-    table.add("/upstreams/{upstreams}/health", {"GET": health.kong})
-    table.add("/fleet/upstreams/{upstreams}/health", {"GET": health.ours})
+    kong = Operation(
+        summary="Show what the nodes say of the upstream's targets, as Kong does",
+        parameters=(SIZE, OFFSET, _BALANCER_HEALTH),
+        answers={200: {"type": "object", "required": ["node_id", "next"]}},
+    )
+    table.add("/upstreams/{upstreams}/health", {"GET": health.kong}, about={"GET": kong})
+    ours = Operation(summary="Show which node says what of each target", answers={200: {"type": "object"}})
+    table.add("/fleet/upstreams/{upstreams}/health", {"GET": health.ours}, about={"GET": ours})
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.collections import found
 from control_plane.admin.messages import Addressed, Answer, Call, Current, not_found
+from control_plane.admin.operations import FORM, JSON, Operation
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.errors import SchemaViolation
@@ -37,12 +38,30 @@ def mount(table: PathTable, writes: Writes) -> None:
     """Adds the paths."""
     settings = UpstreamSettings(writes)
     above = "/fleet/upstreams/{upstreams}"
+    shown: dict[int, EntityBody | None] = {200: {"type": "object", "required": ["slow_start", "manual_health"]}}
+    body: dict[str, EntityBody] = {JSON: {"type": "object"}, FORM: {"type": "object"}}
     table.add(
         f"{above}/settings",
         {"GET": settings.get, "PUT": settings.put, "PATCH": settings.patch, "DELETE": settings.delete},
+        about={
+            "GET": Operation(summary="Show our own settings of the upstream", answers=shown),
+            "PUT": Operation(summary="Replace the upstream's own settings", body=body, answers=shown, writes=True),
+            "PATCH": Operation(
+                summary="Change some of the upstream's own settings", body=body, answers=shown, writes=True
+            ),
+            "DELETE": Operation(summary="Go back to the defaults", answers={204: None}, writes=True),
+        },
     )
-    table.add(f"{above}/targets/{{targets}}/drain", {"PUT": settings.drain, "POST": settings.drain})
-    table.add(f"{above}/targets/{{targets}}/ready", {"PUT": settings.ready, "POST": settings.ready})
+    for verb, handler, summary in (
+        ("drain", settings.drain, "Take a target's weight away and remember it"),
+        ("ready", settings.ready, "Give a drained target its weight back"),
+    ):
+        about = Operation(summary=summary, writes=True)
+        table.add(
+            f"{above}/targets/{{targets}}/{verb}",
+            {"PUT": handler, "POST": handler},
+            about={"PUT": about, "POST": about},
+        )
 
 
 @dataclass(frozen=True, slots=True)

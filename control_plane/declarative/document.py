@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from control_plane.declarative import text as text_reader
 from control_plane.declarative.own_settings import SECTION, FileSettings, read_section
 from control_plane.declarative.problems import Problem, Problems, flatten, remedy_for
-from control_plane.declarative.state import name_of
+from control_plane.declarative.state import name_of, shown_name
 from control_plane.entities.errors import EntityError
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.types import EntityBody, JsonValue
@@ -30,22 +30,14 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9.\-_~/%]*")
 
 NOT_YET_SUPPORTED = frozenset(
     {
-        "acls",
-        "basicauth_credentials",
         "consumer_groups",
-        "consumers",
         "custom_entities",
         "filter_chains",
-        "hmacauth_credentials",
-        "jwt_secrets",
         "key_sets",
-        "keyauth_credentials",
         "keys",
         "licenses",
         "mtls_auth_credentials",
-        "oauth2_credentials",
         "partials",
-        "plugins",
         "rbac_roles",
         "service_packages",
         "vaults",
@@ -54,7 +46,7 @@ NOT_YET_SUPPORTED = frozenset(
 """Sections of decK's and Kong's files that this gateway does not have (yet). An empty one does no harm and is let
 through; a filled one is refused, because dropping it would make the gateway do less than its file says."""
 
-_NESTED_NOT_YET_SUPPORTED = frozenset({"filter_chains", "plugins"})
+_NESTED_NOT_YET_SUPPORTED = frozenset({"filter_chains"})
 """The same inside an entity. Fewer, since a route's `snis` and a service's `ca_certificates` are its own fields."""
 
 _DROPPED = frozenset({"_comment", "_ignore"})
@@ -90,7 +82,7 @@ class FileEntity:
             path=self.path,
             field=field,
             entity_type=SCHEMAS[self.collection].singular,
-            entity_name=self.key,
+            entity_name=shown_name(SCHEMAS[self.collection], self.body),
             line=self.line,
         )
 
@@ -109,6 +101,7 @@ class Document:
     entities: dict[str, list[FileEntity]] = field(default_factory=lambda: {name: [] for name in SCHEMAS})
     select_tags: tuple[str, ...] | None = None  # None = the file does not say
     defaults: dict[str, EntityBody] = field(default_factory=dict)  # by collection
+    transform: bool = True  # False = what is kept as a hash is written as that hash
     settings: list[FileSettings] | None = None  # our own settings of upstreams; None = the file does not say
     problems: Problems = field(default_factory=Problems)  # of the file's shape; a plan adds to them
 
@@ -180,6 +173,8 @@ class _Reader:
             elif key == "_transform":
                 if not isinstance(value, bool):
                     self._problem(f"expected a boolean, found {_kind(value)}", "write true or false", key, line)
+                else:
+                    self.document.transform = value
             elif key in _OF_KONG_ITSELF:
                 continue
             elif key == "_workspace":

@@ -14,13 +14,15 @@ from collections.abc import Mapping, Sequence
 
 from control_plane.declarative.document import FORMAT_VERSION
 from control_plane.declarative.own_settings import SECTION, dump_section
-from control_plane.declarative.state import has_tags, name_of
+from control_plane.declarative.state import has_tags, name_of, shown_name
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import Schema, foreign_id
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.contract import Transaction
 
 _LEFT_OUT = frozenset({"cert_digest", "created_at", "id", "updated_at"})  # the store makes them
+
+_HASHED = frozenset({"basicauth_credentials", "oauth2_credentials"})
 
 
 def dump(
@@ -63,6 +65,8 @@ class _Dump:
                     assert isinstance(nested, list)
                     nested.append(form)
         document: EntityBody = {"_format_version": FORMAT_VERSION}
+        if self._with_keys and any(collection in _HASHED for collection, _ in forms):
+            document["_transform"] = False  # read back, their hashes are not hashed again
         if self._tags:
             document["_info"] = {"defaults": {}, "select_tags": list(self._tags)}
         dumped = {key: body for key, body in self._all["upstreams"].items() if ("upstreams", key) in forms}
@@ -75,12 +79,12 @@ class _Dump:
 
     def _form(self, schema: Schema, body: EntityBody, defaults: Mapping[str, JsonValue]) -> EntityBody:
         form = _without_nulls(body, defaults)
-        for name in _LEFT_OUT:
+        for name in (*_LEFT_OUT, *schema.lifetimes):
             form.pop(name, None)
         if not self._with_keys:
             for name in schema.secrets:
                 form.pop(name, None)
-        if self._with_ids or not name_of(schema, body):
+        if self._with_ids or not (name_of(schema, body) if self._with_keys else shown_name(schema, body)):
             form["id"] = body["id"]
         tags = form.get("tags")
         if self._tags and isinstance(tags, list):

@@ -23,7 +23,7 @@ from control_plane.declarative.document import Document, FileEntity, merged
 from control_plane.declarative.ids import deterministic_id
 from control_plane.declarative.own_settings import Planned, SettingsPlan, plan_settings
 from control_plane.declarative.problems import Problem, Problems
-from control_plane.declarative.state import AskedState, Current, Key, LoadedState, has_tags, key_of, name_of
+from control_plane.declarative.state import AskedState, Current, Key, LoadedState, has_tags, key_of, name_of, shown_name
 from control_plane.entities.errors import EntityError
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import OnDelete, Schema, foreign_id
@@ -182,7 +182,9 @@ class _Planner:
                 continue
             value = entity.body.get(name)
             if isinstance(value, str) and value:
-                value = {"id": value.lower()} if _UUID.fullmatch(value) else {"name": value}
+                parent = SCHEMAS.get(foreign.collection)
+                key = parent.endpoint_key if parent is not None and parent.endpoint_key is not None else "name"
+                value = {"id": value.lower()} if _UUID.fullmatch(value) else {key: value}
             if isinstance(value, dict) and (resolved := self._resolved(entity, name, foreign.collection, value)):
                 found[name] = resolved
         return found
@@ -218,17 +220,22 @@ class _Planner:
             return  # already reported; the schema could only say it again in other words
         body.update(wanted.references)
         self._select(body, merging=merging)
+        hashed = () if self._document.transform else tuple(schema.secrets)
         try:
             if before is None:
-                after = schema.on_insert(body, now=self._now, resolve=self._resolve, entity_id=wanted.id)
+                after = schema.on_insert(
+                    body, now=self._now, resolve=self._resolve, entity_id=wanted.id, as_stored=hashed
+                )
             elif merging:
                 body.pop("id", None)
                 after = schema.on_update(before, body, now=self._now, resolve=self._resolve)
             else:
                 if body.get("created_at") is None:
                     body["created_at"] = before["created_at"]
-                _keep_secrets(schema, body, before)
-                after = schema.on_upsert(body, now=self._now, resolve=self._resolve, entity_id=wanted.id)
+                kept = [*_keep_secrets(schema, body, before), *hashed]
+                after = schema.on_upsert(
+                    body, now=self._now, resolve=self._resolve, entity_id=wanted.id, as_stored=kept
+                )
         except EntityError as error:
             for problem in entity.problems_of(error):
                 self._problems.add(problem)
@@ -436,7 +443,7 @@ class _Planner:
             entity_type=schema.singular,
             collection=schema.collection,
             id=str(body["id"]),
-            name=name_of(schema, body),
+            name=shown_name(schema, body),
             parent=self._parent(schema, body),
             before=before,
             after=after,
@@ -464,14 +471,25 @@ def _unresolved(schema: Schema, wanted: _Wanted) -> bool:
     )
 
 
-def _keep_secrets(schema: Schema, body: EntityBody, before: EntityBody) -> None:
-    """A secret that the file leaves out stays as it is while the file names what it belongs to.
+def _keep_secrets(schema: Schema, body: EntityBody, before: EntityBody) -> list[str]:
+    """A secret that the file leaves out stays as it is while the file names what it belongs to; returns these fields.
+
+    One that the file has as the store has it is kept too, be it a hash. An end that a file does not name stays as well:
+    a file that gave one would move it each time.
 
     Dumps leave private keys out, and a certificate's file is more useful in a repository without its key.
     """
+    kept: list[str] = []
     for name, owner in schema.secrets.items():
         if name not in body and body.get(owner) is not None:
             body[name] = before.get(name)
+        if name in body and body[name] == before.get(name):
+            kept.append(name)
+    for name in schema.lifetimes:
+        if name not in body:
+            body[name] = before.get(name)
+            kept.append(name)
+    return kept
 
 
 def _given_id(body: EntityBody) -> str | None:

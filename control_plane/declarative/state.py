@@ -92,6 +92,11 @@ def name_of(schema: Schema, body: EntityBody) -> str:
     return value if isinstance(value, str) else ""
 
 
+def shown_name(schema: Schema, body: EntityBody) -> str:
+    """`name_of`, but empty where the name is itself a secret, like a consumer's key."""
+    return "" if schema.endpoint_key in schema.secrets else name_of(schema, body)
+
+
 def has_tags(body: EntityBody, tags: Iterable[str]) -> bool:
     """Whether an entity carries all of `tags`; true of every entity when there are none to carry."""
     held = body.get("tags")

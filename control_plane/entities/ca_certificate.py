@@ -6,6 +6,8 @@ before the commit (`snapshot/consistency.py`), where the whole of a change is se
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from control_plane.entities import pem, typedefs
 from control_plane.entities.checks import Check, Problems
 from control_plane.entities.fields import Integer, String, text_rule
@@ -26,7 +28,7 @@ def _check_authority(entity: EntityBody, problems: Problems) -> None:
         problems.entity.append('certificate does not appear to be a CA because it is missing the "CA" basic constraint')
 
 
-def _add_digest(entity: EntityBody) -> None:
+def _add_digest(entity: EntityBody, _given: Collection[str]) -> None:
     entity["cert_digest"] = pem.digest(pem.certificate_chain(str(entity["cert"]))[0])
 
 

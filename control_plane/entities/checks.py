@@ -20,6 +20,7 @@ class Problems:
 
     fields: EntityBody = field(default_factory=dict)
     entity: list[JsonValue] = field(default_factory=list)
+    updating: bool = False  # Kong says of some rules that they were broken by an update
 
     def tree(self) -> EntityBody:
         """Return the `fields` of Kong's error object; empty when nothing is wrong."""
@@ -97,6 +98,18 @@ def distinct(*names: str) -> Check:
             problems.entity.append(f"values of these fields must be distinct: {quoted}")
 
     return Check(run, {"distinct": list(names)})
+
+
+def at_least_one_of(*names: str) -> Check:
+    """Require that one of the fields is given."""
+    quoted = ", ".join(f"'{name}'" for name in names)
+
+    def run(entity: EntityBody, problems: Problems) -> None:
+        if all(empty(entity.get(name)) for name in names):
+            prefix = "when updating, " if problems.updating else ""
+            problems.entity.append(f"{prefix}at least one of these fields must be non-empty: {quoted}")
+
+    return Check(run, {"at_least_one_of": list(names)})
 
 
 def unlisted(check: Check) -> Check:

@@ -179,6 +179,7 @@ class String(Field):
     kind = "string"
     is_uuid: bool = False
     private_to: str = ""
+    random: bool = False  # 32 random characters where the client gives none
 
     @override
     def mistyped(self, value: JsonValue) -> JsonValue:
@@ -256,6 +257,11 @@ class Integer(Number):
     @override
     def json_type(self) -> EntityBody:
         return {"type": "integer"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifetime(Integer):
+    """Seconds an entity has to live, from the moment the field is written. It is kept as the time of its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,6 +386,7 @@ class Record(Field):
     required: bool = True
     at_least_one_of: tuple[str, ...] = ()
     filled_when_missing: bool = True
+    free: bool = False  # what stands in it is another's to judge
 
     @override
     def missing(self) -> JsonValue:
@@ -402,7 +409,10 @@ class Record(Field):
         problems: EntityBody = {}
         for name, item in value.items():
             inner = self.fields.get(name)
-            wrong = "unknown field" if inner is None else inner.problem(item)
+            if inner is None:
+                wrong: JsonValue = None if self.free else "unknown field"
+            else:
+                wrong = inner.problem(item)
             if wrong is not None:
                 problems[name] = wrong
         if not problems and self.at_least_one_of and all(empty(value.get(name)) for name in self.at_least_one_of):
@@ -436,7 +446,7 @@ class Record(Field):
         return {
             "type": "object",
             "properties": {name: inner.json_schema() for name, inner in self.fields.items()},
-            "additionalProperties": False,
+            "additionalProperties": self.free,
         }
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from control_plane.entities.ca_certificate import CA_CERTIFICATE
 from control_plane.entities.certificate import CERTIFICATE
+from control_plane.entities.consumer import CONSUMER
+from control_plane.entities.credentials import CREDENTIALS
+from control_plane.entities.plugin import PLUGIN
 from control_plane.entities.route import ROUTE
 from control_plane.entities.schema import Schema
 from control_plane.entities.service import SERVICE
@@ -15,7 +18,19 @@ from control_plane.entities.upstream import UPSTREAM
 from control_plane.entities.upstream_settings import UPSTREAM_SETTINGS
 
 SCHEMAS: Mapping[str, Schema] = {
-    schema.collection: schema for schema in (CERTIFICATE, SNI, CA_CERTIFICATE, SERVICE, ROUTE, UPSTREAM, TARGET)
+    schema.collection: schema
+    for schema in (
+        CERTIFICATE,
+        SNI,
+        CA_CERTIFICATE,
+        SERVICE,
+        ROUTE,
+        UPSTREAM,
+        TARGET,
+        CONSUMER,
+        *CREDENTIALS,
+        PLUGIN,
+    )
 }
 """Kong's collections: those with paths of their own, with `/schemas/...` and with a place in decK's files."""
 

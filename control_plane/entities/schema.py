@@ -8,19 +8,23 @@ exists is the store's to say.
 
 from __future__ import annotations
 
+import secrets
+import string
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from control_plane.entities.checks import Check, Problems
 from control_plane.entities.errors import ForeignKeysUnresolved, InvalidUnique, SchemaViolation
-from control_plane.entities.fields import Field, Foreign, Record, String, is_uuid
+from control_plane.entities.fields import Field, Foreign, Lifetime, Record, String, is_uuid
 from control_plane.entities.types import EntityBody, JsonValue
 
 Resolve = Callable[[str, str, str], str | None]
 """(collection, unique field, value) -> id of the entity with that value."""
 
+
+_ALPHABET = string.ascii_letters + string.digits
 
 REDACTED = "******"
 """What stands where a secret is not shown; Kong masks its settings so."""
@@ -55,7 +59,9 @@ class Schema:
     which is then the only thing reported. `settle` completes the filled entity where a default depends on other fields
     and raises when the entity's sub-type cannot be told. `foreign_keys` maps a
     collection to the unique fields by which it may be referred to. `transient` fields are checked and then dropped:
-    others keep what they say. `transform` computes fields of an entity that has been found right.
+    others keep what they say. `transform` computes fields of an entity that has been found right; it is told which
+    fields the client gave. `nulls_count` are unique keys in which null is a value like others. `shorthands` are
+    fields that a body may have and an entity has not, with what stands for them in OpenAPI.
     """
 
     def __init__(
@@ -72,13 +78,21 @@ class Schema:
         foreign_keys: Mapping[str, tuple[str, ...]] | None = None,
         fractional_seconds: bool = False,
         transient: Sequence[str] = (),
-        transform: Callable[[EntityBody], None] | None = None,
+        transform: Callable[[EntityBody, Collection[str]], None] | None = None,
         recognised_by: str = "",
+        path: str = "",
+        nulls_count: Sequence[tuple[str, ...]] = (),
+        put_is_patch: bool = False,
+        shorthands: Mapping[str, JsonValue] | None = None,
     ) -> None:
         self.collection = collection
+        self.path = path or collection
+        """The collection's name in the Admin API's paths: `key-auths` for `keyauth_credentials`."""
         self.singular = singular
         self.fields = dict(fields)
         self.endpoint_key = endpoint_key
+        self.put_is_patch = put_is_patch
+        self.nulls_count = frozenset(nulls_count)
         self.unique_keys: tuple[tuple[str, ...], ...] = (
             *((name,) for name, definition in fields.items() if definition.unique),
             *unique_together,
@@ -94,6 +108,12 @@ class Schema:
             for name, definition in fields.items()
             if isinstance(definition, Foreign)
         }
+        self._generated = tuple(
+            name for name, definition in fields.items() if isinstance(definition, String) and definition.random
+        )
+        self.lifetimes = tuple(name for name, definition in fields.items() if isinstance(definition, Lifetime))
+        """Fields that end an entity; kept as the time of the end."""
+        self._shorthands = shorthands or {}
         self._only_when_set = tuple(name for name, definition in fields.items() if definition.only_when_set)
         self._checks = tuple(checks)
         self._prepare = prepare
@@ -111,8 +131,19 @@ class Schema:
         }
         """Fields that only the entity's own pages show, with the field that each belongs to."""
 
-    def on_insert(self, body: EntityBody, *, now: float, resolve: Resolve, entity_id: str | None = None) -> EntityBody:
-        """Return the complete new entity. Its id is `entity_id`, else the body's, else a fresh one."""
+    def on_insert(
+        self,
+        body: EntityBody,
+        *,
+        now: float,
+        resolve: Resolve,
+        entity_id: str | None = None,
+        as_stored: Collection[str] = (),
+    ) -> EntityBody:
+        """Return the complete new entity. Its id is `entity_id`, else the body's, else a fresh one.
+
+        Fields in `as_stored` come from a store, not from a client: a password among them is a hash already.
+        """
         prepared = dict(body) if self._prepare is None else self._prepare(dict(body))
         given = frozenset(prepared)
         filled: EntityBody = {
@@ -124,18 +155,25 @@ class Schema:
             filled["id"] = entity_id or str(uuid.uuid4())
         if filled.get("created_at") is None:
             filled["created_at"] = self.timestamp(now)
-        filled["updated_at"] = self.timestamp(now)
+        for name in self._generated:
+            if filled[name] is None:
+                filled[name] = random_text()
+        if "updated_at" in self.fields:
+            filled["updated_at"] = self.timestamp(now)
         self._resolve_foreign(filled, resolve)
         if self._settle is not None:
             self._settle(filled, given)
-        self._refuse_problems(filled)
+        ends = {name: filled.pop(name) for name in self.lifetimes if name in as_stored}
+        self._refuse_problems(filled, Problems())
         if entity_id is not None:
             filled["id"] = entity_id
-        return self._as_kept(filled)
+        return self._as_kept({**filled, **ends}, given - set(as_stored), now=now)
 
-    def on_upsert(self, body: EntityBody, *, now: float, resolve: Resolve, entity_id: str) -> EntityBody:
+    def on_upsert(
+        self, body: EntityBody, *, now: float, resolve: Resolve, entity_id: str, as_stored: Collection[str] = ()
+    ) -> EntityBody:
         """Return the entity that takes the place of the one with `entity_id`: nothing of that one is kept."""
-        return self.on_insert(body, now=now, resolve=resolve, entity_id=entity_id)
+        return self.on_insert(body, now=now, resolve=resolve, entity_id=entity_id, as_stored=as_stored)
 
     def on_update(self, current: EntityBody, patch: EntityBody, *, now: float, resolve: Resolve) -> EntityBody:
         """Return the current entity with the patch merged in; records are merged field by field."""
@@ -150,13 +188,28 @@ class Schema:
         for name in ("id", "created_at"):
             if filled[name] is None:
                 filled[name] = current[name]
-        filled["updated_at"] = self.timestamp(now)
+        if "updated_at" in self.fields:
+            filled["updated_at"] = self.timestamp(now)
+        ends = {name: filled.pop(name) for name in self.lifetimes if name not in prepared}
         self._resolve_foreign(filled, resolve)
         if self._settle is not None:
             self._settle(filled, frozenset(filled))
-        self._refuse_problems(filled)
+        self._refuse_problems(filled, Problems(updating=True))
         filled["id"] = current["id"]
-        return self._as_kept(filled)
+        return self._as_kept({**filled, **ends}, frozenset(prepared), now=now)
+
+    def shown(self, body: EntityBody, *, now: float) -> EntityBody:
+        """Return a stored entity as its readers see it: what is kept as an end is shown as the seconds until then."""
+        if not any(body.get(name) is not None for name in self.lifetimes):
+            return body
+        return {
+            name: max(0, value - int(now)) if name in self.lifetimes and isinstance(value, int) else value
+            for name, value in body.items()
+        }
+
+    def expired(self, body: EntityBody, *, now: float) -> bool:
+        """Tell whether an entity's time is over; it is then as good as deleted."""
+        return any(isinstance(end := body.get(name), int) and end <= now for name in self.lifetimes)
 
     def validate(self, body: EntityBody, *, now: float) -> None:
         """Raise what an insert of `body` would, but for all that needs the store."""
@@ -195,7 +248,21 @@ class Schema:
             if definition.required and not definition.has_default and not isinstance(definition, Record)
         ]
         properties: EntityBody = {name: definition.json_schema() for name, definition in self.fields.items()}
-        return {"type": "object", "properties": properties, "required": list(required)}
+        described: EntityBody = {"type": "object", "properties": properties, "required": list(required)}
+        if not self._shorthands:
+            return described
+        either: list[JsonValue] = [{"required": [*required]}]
+        either += [{"required": [name]} for name in self._shorthands]
+        return {"type": "object", "properties": {**properties, **self._shorthands}, "anyOf": either}
+
+    def answer_schema(self) -> EntityBody:
+        """Return the JSON Schema of an entity in an answer: every field stands in it."""
+        return {
+            "type": "object",
+            "properties": {name: definition.json_schema() for name, definition in self.fields.items()},
+            "required": [name for name, definition in self.fields.items() if not definition.only_when_set],
+            "additionalProperties": False,
+        }
 
     def redacted(self, body: EntityBody) -> EntityBody:
         """Return the entity with its secrets masked, for everybody but readers of the entity itself."""
@@ -225,10 +292,14 @@ class Schema:
         if unresolved:
             raise ForeignKeysUnresolved(unresolved)
 
-    def _as_kept(self, entity: EntityBody) -> EntityBody:
+    def _as_kept(self, entity: EntityBody, given: Collection[str], *, now: float) -> EntityBody:
         """Return a checked entity in the form in which it is kept."""
         if self._transform is not None:
-            self._transform(entity)
+            self._transform(entity, given)
+        for name in self.lifetimes:
+            seconds = entity[name]
+            if name in given and isinstance(seconds, int):
+                entity[name] = int(now) + seconds
         for name in self._transient:
             entity.pop(name, None)
         for name in self._only_when_set:
@@ -236,8 +307,7 @@ class Schema:
                 del entity[name]
         return entity
 
-    def _refuse_problems(self, entity: EntityBody) -> None:
-        problems = Problems()
+    def _refuse_problems(self, entity: EntityBody, problems: Problems) -> None:
         for name, value in entity.items():
             definition = self.fields.get(name)
             problem = "unknown field" if definition is None else definition.problem(value)
@@ -247,6 +317,11 @@ class Schema:
             check.run(entity, problems)
         if problems.fields or problems.entity:
             raise SchemaViolation(problems.tree())
+
+
+def random_text() -> str:
+    """Return 32 random letters and digits, about 190 bits: what a key is when the client gives none."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(32))
 
 
 def _merged(current: EntityBody, patch: EntityBody, fields: Mapping[str, Field]) -> EntityBody:

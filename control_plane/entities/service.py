@@ -93,4 +93,11 @@ SERVICE = Schema(
         *(must_be_null("protocol", _TLS, name, negated=True) for name in _TLS_FIELDS),
     ),
     prepare=_expand_url,
+    shorthands={
+        "url": {
+            "type": ["string", "null"],
+            "writeOnly": True,
+            "description": "protocol, host, port and path in one.",
+        }
+    },
 )

@@ -35,6 +35,7 @@ TARGET = Schema(
     unique_together=(("upstream", "target"),),
     foreign_keys={"upstreams": ("name",)},
     fractional_seconds=True,
+    put_is_patch=True,
     fields={
         "id": typedefs.uuid(),
         "created_at": Number(auto=True, is_timestamp=True, description="Seconds since the epoch, to milliseconds."),

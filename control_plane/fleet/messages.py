@@ -7,11 +7,13 @@ caller and shared.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import zstandard
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
@@ -19,15 +21,19 @@ from control_plane.fleet.health import AddressReport, AddressState, Key, TargetR
 from control_plane.fleet.session import Fault, Rejection, SnapshotRef, Stage
 from pointsman.rules.health_digest import ADDRESSES_MAX as TARGET_ADDRESSES_MAX
 from pointsman.rules.health_digest import clipped
+from pointsman.rules.snapshot_hash import BUCKETS, EMPTY_BUCKET
 from pointsman.wire.v1 import fleet_pb2
 
 PIECE_BYTES_MAX = 1024 * 1024
+INLINE_BYTES_MAX = 256 * 1024
+"""Of a delta in a frame of the control stream; what is larger is pulled."""
 NODE_MESSAGE_BYTES_MAX = 128 * 1024
 """What a node may send in one message: a refusal with all its faults fits well."""
 FAULTS_MAX = 32
 LABELS_MAX = 64
 ADDRESSES_MAX = 32
 _TEXT_MAX = 255
+_LEVEL = 3
 _MESSAGE_MAX = 1024
 
 _STAGES = {
@@ -113,8 +119,40 @@ class Leaving:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class DeltaUnusable:
+    """The node can't make `ref` of a delta and wants the whole offered."""
+
+    ref: SnapshotRef
+    running: SnapshotRef
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """Which snapshot a node wants, and from which piece on or what it has of it already."""
+
+    ref: SnapshotRef
+    from_piece: int
+    bucket_hashes: tuple[bytes, ...]  # empty = a pull of the whole
+
+
 RolloutWord = fleet_pb2.RolloutVote | fleet_pb2.RolloutActivated
-NodeMessage = Hello | Beat | Applied | Rejected | Leaving | HealthReport | fleet_pb2.TraceAnswer | RolloutWord
+NodeMessage = (
+    Hello | Beat | Applied | Rejected | Leaving | HealthReport | DeltaUnusable | fleet_pb2.TraceAnswer | RolloutWord
+)
+
+
+class Changes(Protocol):
+    """What makes one snapshot of another; see `control_plane/snapshot`."""
+
+    @property
+    def upserts(self) -> tuple[bytes, ...]: ...
+    @property
+    def deletes(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def entity_bytes(self) -> int: ...
 
 
 class Packed(Protocol):
@@ -164,12 +202,17 @@ def decode(frame: bytes) -> NodeMessage | None:
             return message.vote
         case "rollout_activated":
             return message.rollout_activated
+        case "delta_unusable":
+            unusable = message.delta_unusable
+            return DeltaUnusable(
+                ref(unusable.snapshot), ref(unusable.running), _text(unusable.code), _text(unusable.message)
+            )
         case _:
             return None
 
 
-def decode_pull(frame: bytes) -> tuple[SnapshotRef, int]:
-    """Which snapshot a node wants and from which piece on.
+def decode_pull(frame: bytes) -> PullRequest:
+    """What a node wants to pull.
 
     Raises:
         BadMessage: it does not decode.
@@ -178,7 +221,12 @@ def decode_pull(frame: bytes) -> tuple[SnapshotRef, int]:
         request = fleet_pb2.PullRequest.FromString(frame)
     except DecodeError as error:
         raise BadMessage("the request does not decode") from error
-    return ref(request.snapshot), request.from_piece
+    joined = request.bucket_hashes
+    width = len(EMPTY_BUCKET)
+    if len(joined) not in (0, BUCKETS * width):
+        raise BadMessage(f"bucket hashes of {len(joined)} bytes")
+    hashes = tuple(joined[at : at + width] for at in range(0, len(joined), width))
+    return PullRequest(ref(request.snapshot), request.from_piece, hashes)
 
 
 def node_id(text: str) -> str:
@@ -216,6 +264,48 @@ def offer(ref: SnapshotRef, packed: Packed, *, entities: int) -> bytes:
         entities=entities,
     )
     return fleet_pb2.PlaneMessage(offer=message).SerializeToString()
+
+
+def delta(base: SnapshotRef, ref: SnapshotRef, changes: Changes, *, entities: int) -> bytes | None:
+    """A small change whole, the same bytes for every node that runs `base`; None when it is too large for a frame."""
+    message = wire_delta(base, ref, changes, entities=entities)
+    if len(message.packed) > INLINE_BYTES_MAX:
+        return None
+    return fleet_pb2.PlaneMessage(delta=message).SerializeToString()
+
+
+def wire_delta(base: SnapshotRef, ref: SnapshotRef, changes: Changes, *, entities: int) -> fleet_pb2.Delta:
+    """What makes the one of the other, packed, however large."""
+    raw = _delta_body(changes)
+    packed = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress(raw)
+    return fleet_pb2.Delta(
+        base=wire_ref(base), snapshot=wire_ref(ref), raw_bytes=len(raw), packed=packed, entities=entities
+    )
+
+
+def repair(buckets: Sequence[int], changes: Changes, *, entities: int) -> tuple[bytes, ...]:
+    """All frames of a pull that brings only some buckets."""
+    raw = _delta_body(changes)
+    packed = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress(raw)
+    header = fleet_pb2.Repair(
+        raw_bytes=len(raw),
+        packed_bytes=len(packed),
+        packed_sha256=hashlib.sha256(packed).digest(),
+        entities=entities,
+        buckets=buckets,
+    )
+    data = [packed[at : at + PIECE_BYTES_MAX] for at in range(0, len(packed), PIECE_BYTES_MAX)]
+    return tuple(
+        fleet_pb2.Piece(
+            index=index, total=len(data), data=part, repair=header if index == 0 else None
+        ).SerializeToString()
+        for index, part in enumerate(data)
+    )
+
+
+def _delta_body(changes: Changes) -> bytes:
+    deletes = (fleet_pb2.EntityKey(collection=collection, id=entity_id) for collection, entity_id in changes.deletes)
+    return fleet_pb2.DeltaBody(upserts=changes.upserts, deletes=deletes).SerializeToString()
 
 
 def piece(index: int, packed: Packed) -> bytes:

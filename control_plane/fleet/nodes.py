@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from control_plane.entities.types import EntityBody
+from control_plane.fleet.canary import Held
 from control_plane.fleet.messages import Hello
 from control_plane.fleet.session import (
     NOTHING,
@@ -40,6 +41,7 @@ class NodeState(StrEnum):
     CURRENT = "current"  # runs the head
     LAGGING = "lagging"  # has not answered an offer for a lease, or stopped beating
     REJECTED = "rejected"  # refused the head, runs what it ran
+    HELD = "held"  # runs what it should; the newest version is held back, the first node refused it
     AHEAD = "ahead"  # runs a later version than the store holds
     DISCONNECTED = "disconnected"  # its stream ended less than a lease ago
     EXPIRED = "expired"  # gone for longer than a lease
@@ -80,6 +82,7 @@ class NodeView:
     proxy_addresses: tuple[str, ...]
     status_address: str
     sync_status: SyncStatus
+    held_version: int | None = None  # kept from this node because another one refused it
 
 
 @dataclass(slots=True)
@@ -138,6 +141,8 @@ class Nodes:
         self._nodes: dict[str, Node] = {}
         self._dirty: set[str] = set()
         self._listeners: list[Callable[[Node], None]] = []
+        self.held: Held | None = None
+        """The version that is kept from the nodes because the first one refused it."""
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -232,6 +237,14 @@ class Nodes:
         again = node.session.rejected(rejection, running=running)
         self._runs(node)
         self._changed(node)
+        return again
+
+    def unusable(self, node: Node, ref: SnapshotRef, *, running: SnapshotRef) -> bool:
+        """The node could not use a delta; returns whether the head must be offered again, as a whole."""
+        assert node.session is not None
+        self._heard(node)
+        again = node.session.unusable(ref, running=running)
+        self._runs(node)
         return again
 
     def head_moved(self, node: Node, head: SnapshotRef) -> bool:
@@ -383,7 +396,9 @@ class Nodes:
             return NodeState.LAGGING
         match node.session.phase:
             case Idle():
-                return NodeState.CONNECTING if node.running == NOTHING else NodeState.CURRENT
+                if node.running == NOTHING:
+                    return NodeState.CONNECTING
+                return NodeState.HELD if self.held is not None else NodeState.CURRENT
             case Waiting():
                 late = node.waiting_since is not None and now - node.waiting_since >= self._lease_s
                 return NodeState.LAGGING if late else NodeState.SYNCING
@@ -411,7 +426,8 @@ class Nodes:
             rejected_version=rejection.ref.version if rejection is not None else None,
             rejected_stage=rejection.stage if rejection is not None else None,
             faults=rejection.faults if rejection is not None else (),
-            reason=node.reason,
+            reason=node.reason or self._why_held(node),
+            held_version=self.held.ref.version if self.held is not None and node.connected else None,
             first_seen=node.first_seen,
             last_seen=node.last_seen,
             workers=node.workers,
@@ -419,6 +435,14 @@ class Nodes:
             status_address=node.status_address,
             sync_status=node.sync_status,
         )
+
+    def _why_held(self, node: Node) -> str:
+        held = self.held
+        if held is None or not node.connected:
+            return ""
+        refuser = self._nodes.get(held.node)
+        name = refuser.hostname if refuser is not None else held.node
+        return f"version {held.ref.version} is held, {name} refused it: {held.reason}"
 
     def _kong(self, node: Node, wall: float) -> EntityBody:
         return {

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import zstandard
 from google.protobuf.duration_pb2 import Duration
 
 from control_plane.fleet.messages import FAULTS_MAX, printable, wire_ref
 from control_plane.fleet.rollout import ActivationReport, UpstreamReport, Vote, Voted
 from control_plane.fleet.session import Fault, SnapshotRef
-from control_plane.snapshot.builder import Changes
 from pointsman.wire.v1 import fleet_pb2
 
 PACKED_BYTES_MAX = 768 * 1024
@@ -24,14 +22,6 @@ _VOTES = {
     fleet_pb2.VOTE_KIND_READY_WARN: Vote.READY_WARN,
     fleet_pb2.VOTE_KIND_REFUSE: Vote.REFUSE,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """What makes the proposed snapshot of its base, packed."""
-
-    packed: bytes
-    raw_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +51,11 @@ class NodeActivated:
     problem: str = ""
 
 
-def pack(changes: Changes) -> Delta:
-    """The delta as it travels."""
-    message = fleet_pb2.RolloutDelta(upserts=changes.upserts)
-    for collection, entity_id in changes.deletes:
-        message.deletes.add(collection=collection, id=entity_id)
-    raw = message.SerializeToString()
-    return Delta(zstandard.ZstdCompressor(level=3).compress(raw), len(raw))
-
-
 def prepare(
     rollout: int,
     round_number: int,
+    delta: fleet_pb2.Delta,
     *,
-    base: SnapshotRef,
-    proposed: SnapshotRef,
-    delta: Delta,
     vote_within_s: float,
     hold_s: float,
     warming: Warming,
@@ -87,10 +66,7 @@ def prepare(
         rollout_prepare=fleet_pb2.RolloutPrepare(
             rollout=rollout,
             round=round_number,
-            base=wire_ref(base),
-            snapshot=wire_ref(proposed),
-            packed=delta.packed,
-            raw_bytes=delta.raw_bytes,
+            delta=delta,
             vote_within=_duration(vote_within_s),
             hold=_duration(hold_s),
             upstreams=warming.upstreams,
@@ -143,7 +119,7 @@ def activated(message: fleet_pb2.RolloutActivated) -> NodeActivated:
     return NodeActivated(message.rollout, report, problem)
 
 
-def check_size(delta: Delta) -> str:
+def check_size(delta: fleet_pb2.Delta) -> str:
     """Why the delta can't travel; empty when it can."""
     if len(delta.packed) > PACKED_BYTES_MAX:
         return f"the change takes {len(delta.packed)} bytes packed, a rollout takes {PACKED_BYTES_MAX}; split it"

@@ -47,7 +47,7 @@ async def plan(store: Store, work: Callable[[Transaction], T]) -> Plan[T]:
     def dry(tx: Transaction) -> None:
         results.clear()
         results.append(work(tx))
-        changes = tuple(tx.pending_changes())
+        changes = tuple(tx.records.changes())
         if changes:
             before_commit(tx, changes)
         gain, lose = _upstreams(tx, changes)

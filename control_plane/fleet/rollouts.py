@@ -30,7 +30,7 @@ from control_plane.entities.errors import EntityError
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import rollout_messages as words
 from control_plane.fleet.health import HealthBook
-from control_plane.fleet.messages import RolloutWord
+from control_plane.fleet.messages import RolloutWord, wire_delta
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.rollout import (
@@ -284,23 +284,30 @@ class Rollouts:
                 self._current = None
 
     async def _begin(self, entry: Entry) -> None:
-        facts = entry.facts
-        head, _ = await self._propose(entry)
+        """What nodes run is the base: the head, unless that is held because the first node refused it."""
+        head = await self._propose(entry)
+        while self._server.trying:  # a plain change is on its first node; what comes of that takes a moment
+            self._gate.clear()
+            await asyncio.sleep(0.002)
+            head = await self._propose(entry)
+        self._gate.set()
+        released = self._server.released
+        base = released.snapshot if released is not None else head
+        assert isinstance(base, Snapshot)
         live = {node.id: node.hostname for node in self._nodes.live()}
         entry.machine.members.update(Rollout.of(entry.machine.policy, live).members)
-        self._server.spare(live)
-        entry.base = head
-        facts.base_version = head.version
-        base = _ref(head)
-        actions = entry.machine.begin([node.id for node in self._nodes.live() if node.running == base], _now())
-        self._perform(entry, actions)
+        self._server.pin(live, released)
+        entry.base = base
+        entry.facts.base_version = base.version
+        at_base = [node.id for node in self._nodes.live() if node.running == _ref(base)]
+        self._perform(entry, entry.machine.begin(at_base, _now()))
 
-    async def _propose(self, entry: Entry) -> tuple[Snapshot, Snapshot]:
+    async def _propose(self, entry: Entry) -> Snapshot:
         while True:
             head, proposed = await self._publisher.proposal(entry.facts.changes)
             if self._publisher.published == head.version:  # nothing was published since: there was no pause
                 entry.proposed = proposed
-                return head, proposed
+                return head
 
     async def _until_settled(self, entry: Entry) -> None:
         """Until the instant has passed and all who were armed said so, or a grace is over, or the rollout ended."""
@@ -356,16 +363,14 @@ class Rollouts:
         assert entry.base is not None
         assert entry.proposed is not None
         base, proposed, policy = entry.base, entry.proposed, entry.machine.policy
-        delta = words.pack(proposed.changes_since(base))
+        delta = wire_delta(_ref(base), _ref(proposed), proposed.changes_since(base), entities=proposed.entity_count)
         if problem := words.check_size(delta):
             self._fail(entry, problem)
             return
         frame = words.prepare(
             entry.facts.number,
             action.round,
-            base=_ref(base),
-            proposed=_ref(proposed),
-            delta=delta,
+            delta,
             vote_within_s=policy.vote_by_s * 0.8,
             hold_s=policy.hold_s,
             warming=words.Warming(entry.facts.gain, policy.connections_per_target, len(entry.machine.members)),
@@ -380,7 +385,6 @@ class Rollouts:
         errors = [member.vote.clock_error_us for member in machine.members.values() if member.vote is not None]
         lead = lead_s(nodes=len(machine.members), clock_errors_us=errors)
         holder = self._server.plane_id
-        others = self._server.connected() - set(machine.members)
 
         def commit(tx: Transaction) -> int:
             now = self._wall()
@@ -400,15 +404,15 @@ class Rollouts:
             tx.save_rollout(RolloutRecord(facts.number, State.DECIDED.value, body))
             return at_plane_ns
 
-        self._server.spare(others)  # who takes no part takes the version at the instant, not before
+        self._server.withhold()  # who takes no part takes the version at the instant, not before
         try:
             written = await self._store.write(commit, facts.origin)
         except _Moved:
-            self._server.unspare(others)
+            self._server.let_go(None)
             await self._rebase(entry)
             return
         except (_Fenced, Overtaken, StoreError, EntityError) as error:
-            self._server.unspare(others)
+            self._server.let_go(None)
             why = "another control plane has taken over" if isinstance(error, _Fenced) else str(error)
             self._perform(entry, machine.not_decided(why))
             return
@@ -420,9 +424,15 @@ class Rollouts:
         facts.at_plane_ns, facts.lead_s = at_plane_ns, lead
         remaining = (at_plane_ns - now_ns) / 1e9
         entry.activated_s = _now() + remaining
-        loop = asyncio.get_running_loop()
-        loop.call_later(remaining + 0.002, self._server.unspare, others)
+        self._publisher.hurry(written.version)
+        asyncio.get_running_loop().call_later(remaining + 0.002, self._instant_passed, entry)
         self._perform(entry, machine.decided(written.version, _now(), lead_s=remaining))
+
+    def _instant_passed(self, entry: Entry) -> None:
+        """Who was not ready, or not there, takes the version now."""
+        self._server.let_go(entry.machine.version)
+        members = entry.machine.members.values()
+        self._release(entry, [member.id for member in members if member.standing is not Standing.ARMED])
 
     async def _rebase(self, entry: Entry) -> None:
         """The head moved: the proposal is made anew, and plain writes wait until it is decided."""
@@ -433,7 +443,7 @@ class Rollouts:
     def _release(self, entry: Entry, nodes: Sequence[str]) -> None:
         other = self._current if self._current is not entry else None
         busy = set(other.machine.members) if other is not None and not other.machine.state.final else set()
-        self._server.unspare([node for node in nodes if node not in busy])
+        self._server.unpin([node for node in nodes if node not in busy])
 
     async def _finish(self, entry: Entry) -> None:
         facts, machine = entry.facts, entry.machine

@@ -23,11 +23,22 @@ import grpc.aio
 
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import messages
+from control_plane.fleet.canary import Canary
 from control_plane.fleet.health import HealthBook
-from control_plane.fleet.messages import Applied, BadMessage, Beat, HealthReport, Hello, Leaving, Rejected, RolloutWord
+from control_plane.fleet.messages import (
+    Applied,
+    BadMessage,
+    Beat,
+    DeltaUnusable,
+    HealthReport,
+    Hello,
+    Leaving,
+    Rejected,
+    RolloutWord,
+)
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.published import Published, Shelf
-from control_plane.fleet.session import SnapshotRef, Waiting
+from control_plane.fleet.session import NOTHING, Idle, SnapshotRef, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
 from pointsman.wire.v1.fleet_pb2 import RolloutActivated, RolloutVote, TraceAnswer
@@ -45,13 +56,13 @@ URGENT_WAITING_MAX = 64
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second control plane on this port must fail to start, not share it silently
     ("grpc.max_receive_message_length", messages.NODE_MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", messages.PIECE_BYTES_MAX + 1024),
+    ("grpc.max_send_message_length", messages.PIECE_BYTES_MAX + 16 * 1024),
     ("grpc.max_concurrent_streams", 8),
     ("grpc.max_connection_idle_ms", 60_000),  # whoever connects and says nothing
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 9_000),  # a half-open connection is found within 15 s, as on the other side
+    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Nodes ping every 10 s. gRPC's default tolerates one ping in five minutes and answers with a GOAWAY.
+    # Nodes ping every 9 s. gRPC's default tolerates one ping in five minutes and answers with a GOAWAY.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
 
@@ -63,16 +74,16 @@ class Connection:
         self,
         node: Node,
         boot_id: int,
+        shelf: Shelf,
         *,
         write_timeout_s: float,
-        head: Callable[[], SnapshotRef],
         plane_now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.node = node
+        self._shelf = shelf
         self.boot_id = boot_id
         self.gone = asyncio.Event()
         self._write_timeout_s = write_timeout_s
-        self._head = head
         self._plane_now_ns = plane_now_ns
         self._urgent: deque[bytes] = deque(maxlen=URGENT_WAITING_MAX)
         self._offer: Published | None = None
@@ -136,7 +147,7 @@ class Connection:
                 if self._ack is not None:
                     (sequence, received_ns), self._ack = self._ack, None
                     ack = messages.beat_ack(
-                        sequence, self._head(), received_ns=received_ns, sent_ns=self._plane_now_ns()
+                        sequence, self._shelf.head_ref, received_ns=received_ns, sent_ns=self._plane_now_ns()
                     )
                     async with asyncio.timeout(self._write_timeout_s):
                         await context.write(ack)
@@ -146,13 +157,13 @@ class Connection:
                         await context.write(request)
                 while self._offer is not None and self._goodbye is None:
                     published = self._offer
-                    frames = await published.frames()
+                    frame = await self._frame(published)
                     if self._offer is not published:
                         continue  # a newer head arrived while this one was packed
                     self._offer = None
                     nodes.offered(self.node, published.ref)
                     async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(frames.offer)
+                        await context.write(frame)
                 while self._questions and self._goodbye is None:
                     async with asyncio.timeout(self._write_timeout_s):
                         await context.write(self._questions.popleft())
@@ -164,6 +175,16 @@ class Connection:
             return f"did not read for {self._write_timeout_s:g} s"
         except grpc.aio.BaseError:
             return "the stream broke"
+
+    async def _frame(self, published: Published) -> bytes:
+        """What tells this node of a snapshot: a delta from what it runs, or the offer of the whole."""
+        session = self.node.session
+        base = session.base if session is not None else None
+        if base is not None and (snapshot := self._shelf.base(base)) is not None:
+            delta = await published.delta(base, snapshot)
+            if delta is not None:
+                return delta
+        return (await published.frames()).offer
 
 
 class LinkServer:
@@ -186,10 +207,14 @@ class LinkServer:
         self._plane_id = plane_id or str(uuid.uuid4())
         self.health = health or HealthBook()
         self._health_request = messages.health_request()
+        self._canary = Canary(wait_s=settings.canary_wait_s, enabled=settings.canary_wait_s > 0)
+        self._released: Published | None = None
+        self._overdue: asyncio.TimerHandle | None = None
         self._traces = Traces()
         self.on_rollout: Callable[[str, RolloutWord], None] = _nobody
         """Who hears what nodes say about rollouts: node id and word."""
-        self._spared: set[str] = set()
+        self._pinned: dict[str, Published | None] = {}
+        self._withheld: list[Published] | None = None
         self._connections: dict[str, Connection] = {}
         self._streams: set[Connection] = set()
         self._pulls = asyncio.Semaphore(settings.pulls_max)
@@ -215,6 +240,8 @@ class LinkServer:
 
     async def stop(self) -> None:
         """Tells every node when to come back, then closes."""
+        if self._overdue is not None:
+            self._overdue.cancel()
         if self._server is None:
             return
         # Nodes come back as evenly as their number asks for: all at once when they are few.
@@ -231,20 +258,95 @@ class LinkServer:
         self._server = None
 
     def publish(self, published: Published) -> None:
-        """Makes `published` the head and offers it to every node that does not run it."""
+        """Makes `published` the head: offered to one node first, and to all others when that one runs it."""
         self._shelf.add(published)
+        if self._withheld is not None:
+            self._withheld.append(published)
+        else:
+            self._try(published)
+
+    def _try(self, published: Published) -> None:
+        self._try_on(self._canary.published(published.ref, self._fit(), now=self._clock()), published)
+
+    def _fit(self) -> list[str]:
+        """The nodes that a change may be tried on: live, and running what all should run."""
+        released = self._released.ref if self._released is not None else None
+        return [
+            node.id
+            for node in self._nodes.live()
+            if node.running == released
+            and node.session is not None
+            and isinstance(node.session.phase, Idle)
+            and node.id in self._connections
+            and node.id not in self._pinned
+        ]
+
+    def _try_on(self, node: str, published: Published) -> None:
+        self._nodes.held = self._canary.held
+        if not node:
+            if self._canary.held is None and self._canary.due is None:
+                self._release(published)
+            return
+        connection = self._connections[node]
+        if self._nodes.head_moved(connection.node, published.ref):
+            connection.offer(published)
+        if self._overdue is not None:
+            self._overdue.cancel()
+        due_s = (self._canary.due or 0.0) - self._clock()
+        self._overdue = asyncio.get_running_loop().call_later(max(0.0, due_s), self._not_answered)
+
+    def _not_answered(self) -> None:
+        due, head = self._canary.due, self._shelf.head
+        if due is None or head is None:
+            return
+        node = self._canary.node
+        if self._canary.overdue(now=self._clock()):
+            log.warning("node %s has not answered to version %d yet; it goes to all", node, head.ref.version)
+            self._release(head)
+        else:
+            delay_s = max(0.001, due - self._clock())
+            self._overdue = asyncio.get_running_loop().call_later(delay_s, self._not_answered)
+
+    def _tried(self, node: str, ref: SnapshotRef) -> None:
+        """A node said that it runs `ref`."""
+        if self._canary.applied(node, ref, now=self._clock()):
+            published = self._shelf.find(ref)
+            released = self._released.ref.version if self._released is not None else 0
+            if published is not None and (ref == self._shelf.head_ref or ref.version > released):
+                self._release(published)
+
+    def _release(self, published: Published) -> None:
+        """Offers `published` to every node that does not run it, but for the one that tries a later one."""
+        self._released = published
+        self._nodes.held = None
         for connection in self._connections.values():
-            if self._nodes.head_moved(connection.node, published.ref) and connection.node.id not in self._spared:
+            if connection.node.id == self._canary.node or connection.node.id in self._pinned:
+                continue
+            if self._nodes.head_moved(connection.node, published.ref):
                 connection.offer(published)
+
+    def _goal(self, node: str) -> Published | None:
+        """What a node should run."""
+        if node in self._pinned:
+            return self._pinned[node]
+        return self._shelf.head if node == self._canary.node else self._released
+
+    # --- rollouts -----------------------------------------------------------------------------------------------
 
     @property
     def plane_id(self) -> str:
         """This process, as nodes and other control planes know it."""
         return self._plane_id
 
-    def connected(self) -> set[str]:
-        """Ids of the nodes with a stream."""
-        return set(self._connections)
+    @property
+    def trying(self) -> bool:
+        """Whether a plain change is on its first node now."""
+        return self._canary.due is not None
+
+    @property
+    def released(self) -> Published | None:
+        """What all nodes should run: the head, or what was so before it while the head is held or tried."""
+        return self._released
 
     def send(self, nodes: Iterable[str], frame: bytes) -> None:
         """A word about a rollout to these nodes, those that have a stream; goes before all else."""
@@ -253,22 +355,36 @@ class LinkServer:
             if connection is not None:
                 connection.urge(frame)
 
-    def spare(self, nodes: Iterable[str]) -> None:
-        """Offer these nodes nothing from now on: a rollout will bring them to the next version."""
-        self._spared.update(nodes)
-
-    def unspare(self, nodes: Iterable[str]) -> None:
-        """Offer them the head again, at once if they need it."""
-        head = self._shelf.head
+    def pin(self, nodes: Iterable[str], published: Published | None) -> None:
+        """From now on these nodes are offered `published` and nothing else: a rollout brings them further."""
         for node in nodes:
-            if node not in self._spared:
+            self._pinned[node] = published
+
+    def unpin(self, nodes: Iterable[str]) -> None:
+        """They are nodes like all others again, and offered what those run."""
+        for node in nodes:
+            if node not in self._pinned:
                 continue
-            self._spared.discard(node)
-            connection = self._connections.get(node)
-            if connection is None or head is None or connection.node.session is None:
-                continue
-            if isinstance(connection.node.session.phase, Waiting):
-                connection.offer(head)
+            del self._pinned[node]
+            connection, goal = self._connections.get(node), self._goal(node)
+            if connection is not None and goal is not None and self._nodes.head_moved(connection.node, goal.ref):
+                connection.offer(goal)
+
+    def withhold(self) -> None:
+        """What is published from now on is offered to nobody until `let_go`: it becomes active at an instant."""
+        if self._withheld is None:
+            self._withheld = []
+
+    def let_go(self, decided: int | None) -> None:
+        """The instant has come for version `decided`, which every node that could refuse it has prepared: it needs no
+        first node. What was published after it does. None = nothing was decided.
+        """
+        withheld, self._withheld = self._withheld or [], None
+        for published in withheld:
+            if published.ref.version == decided:
+                self._try_on(self._canary.published(published.ref, (), now=self._clock()), published)
+        if withheld and withheld[-1].ref.version != decided:
+            self._try(withheld[-1])
 
     def hint(self, frames: Mapping[str, Sequence[bytes]]) -> None:
         """Sends each connected node the frames of its zone."""
@@ -345,16 +461,14 @@ class LinkServer:
         earlier = self._connections.pop(hello.node_id, None)
         if earlier is not None:
             earlier.say_goodbye(messages.goodbye("replaced by a newer stream of this node"), "replaced")
-        node = self._nodes.accepted(hello, ip=ip, head=self._shelf.head_ref)
-        connection = Connection(
-            node, hello.boot_id, write_timeout_s=self._settings.lease_s, head=lambda: self._shelf.head_ref
-        )
+        goal = self._goal(hello.node_id)
+        node = self._nodes.accepted(hello, ip=ip, head=goal.ref if goal is not None else NOTHING)
+        connection = Connection(node, hello.boot_id, self._shelf, write_timeout_s=self._settings.lease_s)
         self._connections[node.id] = connection
         self._streams.add(connection)
-        head = self._shelf.head
         assert node.session is not None
-        if head is not None and isinstance(node.session.phase, Waiting) and node.id not in self._spared:
-            connection.offer(head)
+        if goal is not None and isinstance(node.session.phase, Waiting):
+            connection.offer(goal)
         log.info("node %s (%s, %s) runs version %d", node.id, node.hostname, ip, node.running.version)
         return connection
 
@@ -422,6 +536,7 @@ class LinkServer:
             case Beat():
                 offer = self._nodes.beat(node, message.running, in_flight=message.in_flight)
                 node.clock_error_us = message.clock_error_us
+                self._tried(node.id, message.running)
                 connection.acknowledge(message.sequence, received_ns)
                 if self.health.beat(node.id, message.health_digest, message.loads, now=self._clock()):
                     connection.ask_health(self._health_request)
@@ -429,11 +544,20 @@ class LinkServer:
                 self.health.report(node.id, message.targets, full=message.full)
             case Applied():
                 offer = self._nodes.applied(node, message.ref, took_s=message.took_s)
+                self._tried(node.id, message.ref)
             case Rejected():
                 offer = self._nodes.rejected(node, message.rejection, running=message.running)
                 faults = "; ".join(f"{fault.code} {fault.message}" for fault in message.rejection.faults[:3])
                 version = message.rejection.ref.version
                 log.warning("node %s rejected version %d at %s: %s", node.id, version, message.rejection.stage, faults)
+                if self._canary.rejected(node.id, message.rejection.ref, faults):
+                    self._nodes.held = self._canary.held
+                    log.error("version %d is held: the first node that it was sent to refused it", version)
+            case DeltaUnusable():
+                offer = self._nodes.unusable(node, message.ref, running=message.running)
+                log.info(
+                    "node %s wants version %d whole: %s %s", node.id, message.ref.version, message.code, message.message
+                )
             case Leaving():
                 self._nodes.leaving(node, message.reason)
             case Hello():
@@ -448,9 +572,9 @@ class LinkServer:
                 self._traces.answered(node.id, message)
             case None:
                 log.debug("node %s sent a message of a later protocol", node.id)
-        head = self._shelf.head
-        if offer and head is not None and node.id not in self._spared:
-            connection.offer(head)
+        goal = self._goal(node.id)
+        if offer and goal is not None:
+            connection.offer(goal)
 
     def _ended(self, connection: Connection, reason: str) -> None:
         self._streams.discard(connection)
@@ -459,17 +583,19 @@ class LinkServer:
             del self._connections[connection.node.id]
             self._traces.gone(connection.node.id)
             self._nodes.disconnected(connection.node, reason)
+            if (head := self._shelf.head) is not None and self._canary.node == connection.node.id:
+                self._try_on(self._canary.lost(connection.node.id, self._fit(), now=self._clock()), head)
             log.info("node %s is gone: %s", connection.node.id, connection.node.reason)
 
     async def _pull(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         try:
-            ref, from_piece = messages.decode_pull(request)
+            wanted = messages.decode_pull(request)
             node_id = messages.node_id(_metadata(context, NODE_ID_KEY))
         except BadMessage as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if node_id not in self._connections:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "say hello first")
-        published = self._shelf.find(ref)
+        published = self._shelf.find(wanted.ref)
         if published is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "this snapshot is not offered any longer")
         if self._pulls_waiting >= self._settings.pulls_waiting_max:
@@ -480,10 +606,16 @@ class LinkServer:
         finally:
             self._pulls_waiting -= 1
         try:
-            pieces = (await published.frames()).pieces
-            if from_piece >= len(pieces):
+            if wanted.bucket_hashes:
+                repair = await published.repair(wanted.bucket_hashes)
+                if repair is None:
+                    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "too much differs; pull all of it")
+                pieces = repair
+            else:
+                pieces = (await published.frames()).pieces
+            if wanted.from_piece >= len(pieces):
                 await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"there are {len(pieces)} pieces")
-            for frame in pieces[from_piece:]:
+            for frame in pieces[wanted.from_piece :]:
                 async with asyncio.timeout(self._settings.piece_timeout_s):
                     await context.write(frame)
         except TimeoutError:

@@ -8,6 +8,9 @@ A parked version is not offered again. The node has said that it cannot apply it
 the same answer, forever. The next version ends the parking. While Waiting, a newer head is offered at once and
 replaces the one before: nodes need the latest, not all of them, and put what they can't begin yet aside themselves.
 
+An offer goes out as a delta from what the node reported that it runs, wherever that can be had; `base` says what from.
+A node that can't use one says so and is offered the whole.
+
 What a node runs is only ever what it reported (hello, beat, applied). ``server.py`` feeds events in and sends what
 comes out.
 """
@@ -108,7 +111,13 @@ class Session:
         self._running = running
         self._head = head
         self._rejection = rejection
+        self._whole: SnapshotRef | None = None
         self._phase: Phase = self._judge()
+
+    @property
+    def base(self) -> SnapshotRef | None:
+        """What a delta to the head may start from; None = the whole must be offered."""
+        return None if self._whole == self._head else self._running
 
     @property
     def running(self) -> SnapshotRef:
@@ -142,6 +151,14 @@ class Session:
         self._running = running
         self._rejection = rejection
         return self._settle()
+
+    def unusable(self, ref: SnapshotRef, *, running: SnapshotRef) -> bool:
+        """The node can't make `ref` of the delta that it got. If that is not the head now, a newer one is out."""
+        self._running = running
+        if ref == self._head:
+            self._whole = ref
+        self._phase = self._judge()
+        return ref == self._head and isinstance(self._phase, Waiting)
 
     def _settle(self) -> bool:
         before = self._phase

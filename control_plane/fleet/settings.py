@@ -46,6 +46,8 @@ class FleetSettings:
     """Fleets of more live nodes than this let a few nodes probe for all, where an upstream leaves that to us."""
     probers_per_zone: int = 3
     """Nodes that probe in each zone then."""
+    canary_wait_s: float = 1.0
+    """A change goes to one node first and to the others when it runs there, or after this long; 0 = to all at once."""
     sole_plane: bool = True
     """Whether no other process uses the store: what a dead one left behind is then taken over at once."""
     gather: GatherSettings = field(default_factory=GatherSettings)

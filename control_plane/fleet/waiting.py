@@ -91,13 +91,14 @@ class Wait:
 
     def progress(self, nodes: Nodes) -> tuple[NodeProgress, ...]:
         """What became of each node, as of now."""
-        found = [self._progress(node, silent_s=nodes.silent_s(node)) for node in self._nodes.values()]
+        found = [self._progress(node, nodes) for node in self._nodes.values()]
         return tuple(sorted(found, key=lambda item: (item.hostname, item.id)))
 
     def _refused(self, node: Node) -> bool:
         return node.rejection is not None and node.rejection.ref.reached(self.version, epoch=self._epoch)
 
-    def _progress(self, node: Node, *, silent_s: float) -> NodeProgress:
+    def _progress(self, node: Node, nodes: Nodes) -> NodeProgress:
+        silent_s = nodes.silent_s(node)
         version = node.running.version
         if node.running.reached(self.version, epoch=self._epoch):
             return NodeProgress(node.id, node.hostname, Outcome.APPLIED, version, took_s=node.applied_took_s)
@@ -116,6 +117,8 @@ class Wait:
             return NodeProgress(node.id, node.hostname, Outcome.DISCONNECTED, version, reason=node.reason)
         if node.offered is not None and node.offered.reached(self.version, epoch=self._epoch):
             reason = f"offered and not answered, last heard {silent_s:.1f} s ago"
+        elif nodes.held is not None and nodes.held.ref.reached(self.version, epoch=self._epoch):
+            reason = "held back: the first node that it was sent to refused it"
         else:
             reason = f"not offered yet, last heard {silent_s:.1f} s ago"
         return NodeProgress(node.id, node.hostname, Outcome.LAGGING, version, reason=reason)

@@ -74,6 +74,7 @@ class Snapshot:
         entity_count: int,
         entity_bytes: int,
         buckets: tuple[Bucket, ...],
+        bucket_hashes: tuple[bytes, ...],
     ) -> None:
         self.epoch = epoch
         self.version = version
@@ -82,6 +83,7 @@ class Snapshot:
         self.entity_bytes = entity_bytes
         """The sum of all entities' bytes, before packing."""
         self._buckets = buckets
+        self._bucket_hashes = bucket_hashes
         self._packing = threading.Lock()
         self._packed: Packed | None = None
 
@@ -109,6 +111,21 @@ class Snapshot:
             deletes += (key for key in before if key not in after)
         return Changes(tuple(upserts), tuple(deletes))
 
+    def differing(self, bucket_hashes: Sequence[bytes]) -> tuple[tuple[int, ...], Changes]:
+        """The buckets whose hashes are others than these, and all entities that belong into them."""
+        numbers = tuple(number for number, ours in enumerate(self._bucket_hashes) if ours != bucket_hashes[number])
+        bodies = tuple(body for number in numbers for _, body in self._buckets[number].values())
+        return numbers, Changes(bodies, ())
+
+    def held_bytes(self, base: Snapshot | None) -> int:
+        """An upper bound of the memory that keeping this beside `base` costs."""
+        entities = self.entity_count or 1
+        entity_bytes = self.entity_bytes / entities + _ENTRY_BYTES
+        if base is None:
+            return _SNAPSHOT_BYTES + round(self.entity_count * entity_bytes)
+        changed = self.changed_buckets(base)
+        return _SNAPSHOT_BYTES + round(sum(len(self._buckets[number]) for number in changed) * entity_bytes)
+
     def packed(self) -> Packed:
         """The snapshot as it travels, made by the first caller; the others wait for it.
 
@@ -121,6 +138,8 @@ class Snapshot:
 
 
 _NONE = (b"", b"")
+_ENTRY_BYTES = 100
+_SNAPSHOT_BYTES = 20 * 1024
 
 
 def _by_hash(item: tuple[Key, tuple[bytes, bytes]]) -> bytes:
@@ -207,6 +226,7 @@ class SnapshotBuilder:
             entity_count=self._count,
             entity_bytes=self._bytes,
             buckets=tuple(self._buckets),
+            bucket_hashes=self._hashes.bucket_hashes(),
         )
 
     def _put(self, collection: str, entity_id: str, body: EntityBody) -> None:

@@ -285,9 +285,6 @@ class Transaction(Protocol):
     def delete(self, collection: str, entity_id: str) -> bool:
         """Removes an entity and what cascades from it; False when there was none. Raises ReferencedByOthers."""
 
-    def pending_changes(self) -> Sequence[Change]:
-        """What this unit of work has changed so far; what came to nothing is left out."""
-
     def next_rollout(self) -> int:
         """The number of the next rollout."""
 

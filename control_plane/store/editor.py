@@ -42,7 +42,9 @@ def create(
     tx: Transaction, collection: str, body: EntityBody, *, now: float, parent: Parent | None = None
 ) -> EntityBody:
     """Insert a new entity and return it."""
-    made = STORED[collection].on_insert(_bound(body, parent), now=now, resolve=resolver(tx))
+    schema = STORED[collection]
+    made = schema.on_insert(_bound(body, parent), now=now, resolve=resolver(tx))
+    _make_room(tx, schema, made, now=now)
     tx.insert(collection, made)
     return made
 
@@ -53,11 +55,10 @@ def upsert(
     """Put `body` in the place of the entity with that key, keeping its id, or create it.
 
     Nothing of the former entity is kept, not even the time of its creation. A child of another parent is moved under
-    `parent`. Where a key is unique below its parent only, as with targets, this is `update`, as in Kong, and raises
-    NotFound where there is none.
+    `parent`. Of targets this is `update`, as in Kong, and raises NotFound where there is none.
     """
     schema = STORED[collection]
-    if _unique_below_parent(schema):
+    if schema.put_is_patch:
         return update(tx, collection, key, body, now=now, parent=parent)
     bound = _bound(body, parent)
     if is_uuid(key):
@@ -70,6 +71,7 @@ def upsert(
         entity_id = None
     if current is None:
         made = schema.on_insert(bound, now=now, resolve=resolver(tx), entity_id=entity_id)
+        _make_room(tx, schema, made, now=now)
         tx.insert(collection, made)
     else:
         made = schema.on_upsert(bound, now=now, resolve=resolver(tx), entity_id=str(current["id"]))
@@ -111,6 +113,17 @@ def resolver(tx: Transaction) -> Resolve:
     return resolve
 
 
+def _make_room(tx: Transaction, schema: Schema, made: EntityBody, *, now: float) -> None:
+    """Removes an entity whose time is over and whose key the new one takes."""
+    if not schema.lifetimes:
+        return
+    for parts in schema.unique_keys:
+        values = {part: str(made[part]) for part in parts if isinstance(made[part], str)}
+        holder = tx.find(schema.collection, values) if len(values) == len(parts) else None
+        if holder is not None and schema.expired(holder, now=now):
+            tx.delete(schema.collection, str(holder["id"]))
+
+
 def _unique_below_parent(schema: Schema) -> bool:
     """Whether the endpoint key tells siblings apart and no more."""
     return schema.endpoint_key is not None and (schema.endpoint_key,) not in schema.unique_keys
@@ -121,7 +134,9 @@ def _by_endpoint_key(tx: Transaction, schema: Schema, key: str, parent: Parent |
         raise InvalidPrimaryKey
     if _unique_below_parent(schema):
         # Kong compares with the rows of the parent and never validates: what could not be a key is just not found.
-        return tx.find(schema.collection, {parent.field: parent.id, schema.endpoint_key: key}) if parent else None
+        if parent is None:
+            raise InvalidPrimaryKey
+        return tx.find(schema.collection, {parent.field: parent.id, schema.endpoint_key: key})
     schema.check_key(key)
     return tx.find(schema.collection, {schema.endpoint_key: key})
 

@@ -128,8 +128,8 @@ class _Side:
         keys = {}
         for parts in schema.unique_keys:
             values = [foreign_id(body.get(part)) if part in schema.foreign_fields else body.get(part) for part in parts]
-            if None not in values:  # an unset part collides with nothing
-                keys[parts] = _key_value([str(value) for value in values])
+            if None not in values or parts in schema.nulls_count:  # elsewhere an unset part collides with nothing
+                keys[parts] = _key_value(["" if value is None else str(value) for value in values])
         references = {}
         for field, foreign in schema.foreign_fields.items():
             parent_id = foreign_id(body.get(field))
@@ -188,10 +188,6 @@ class SqlTransaction(Transaction):
         from control_plane.store.records import SqlRecords  # noqa: PLC0415  # builds on this module
 
         return SqlRecords(self._connection, lambda: [change for change, _ in self.changes()])
-
-    @override
-    def pending_changes(self) -> Sequence[Change]:
-        return [change for change, _ in self.changes()]
 
     @override
     def next_rollout(self) -> int:

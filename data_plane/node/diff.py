@@ -1,6 +1,7 @@
 """What lies between two snapshots, and how it is said to a worker.
 
-Entities are compared as bytes: equal bytes mean the same entity, and nothing in the node process needs to look inside.
+Entities are compared as bytes, in the buckets whose hashes differ: equal bytes mean the same entity, and nothing in the
+node process needs to look inside.
 The messages are made once per apply and shared by all workers that stand on the same version.
 """
 
@@ -9,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from data_plane.node.entity_map import EntityMap
 from data_plane.node.snapshot import NodeSnapshot
 from pointsman.wire.v1 import worker_pb2 as wire
 
 BATCH_BYTES_MAX = 256 * 1024
 """Entity bytes in one message: small enough that taking it apart never holds up a worker's requests."""
 _KEY_BYTES = 64
+
+_NOTHING = EntityMap()
 
 EntityKey = tuple[str, str]
 
@@ -30,12 +34,9 @@ class Diff:
 
     @classmethod
     def between(cls, before: NodeSnapshot | None, after: NodeSnapshot | None) -> Diff:
-        old = before.entities if before is not None else {}
-        new = after.entities if after is not None else {}
-        if old is new:
-            return cls(before, after, {}, ())
-        upserts = {key: data for key, data in new.items() if old.get(key) != data}
-        deletes = tuple(key for key in old if key not in new)
+        old = before.content if before is not None else _NOTHING
+        new = after.content if after is not None else _NOTHING
+        upserts, deletes = new.changes_since(old)
         return cls(before, after, upserts, deletes)
 
     def __bool__(self) -> bool:

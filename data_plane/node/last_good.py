@@ -1,38 +1,40 @@
 """The last good snapshots on the node's own disk: the newest that was active, and the one with other content before it.
 
 A node starts from here and serves with the control plane away. Nothing gets here before it was active in all workers,
-and nothing leaves here unverified: a file is taken only if its checksum, its packed bytes, and the snapshot's own hash
+and nothing leaves here unverified: a file is taken only if its seal, its packed bytes, and the snapshot's own hash
 agree. What does not is moved aside for the operator and the previous generation is used.
 
-    magic | header length | header (an Offer) | packed snapshot | SHA-256 of all before
+    magic | header length | header (an Offer) | packed snapshot, sealed with the header
 
-Calls block on the disk, so the node runs them in a thread, and one at a time. Files are readable by their owner only:
-configurations will hold private keys.
+Beside the files is the journal of what changed since (`journal.py`); the newest generation is the file with the journal
+gone through. Calls block on the disk, so the node runs them in a thread, and one at a time. Files are readable by their
+owner only and sealed with the node's key (`seal.py`): configurations hold private keys.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from data_plane.node import messages
+from data_plane.node.journal import Journal, Problem
+from data_plane.node.seal import OVERHEAD_BYTES, Broken, Seal
 from data_plane.node.snapshot import (
     RAW_BYTES_MAX,
     NodeSnapshot,
     Offer,
     SnapshotRefused,
+    apply_delta,
     check_sizes,
     pack,
     unpack,
 )
 
-MAGIC = b"pointsman last good 1\n"
+MAGIC = b"pointsman last good 2\n"
 HEADER_BYTES_MAX = 4096
-_DIGEST_BYTES = 32
 _LENGTH_BYTES = 4
 _START_BYTES = len(MAGIC) + _LENGTH_BYTES + HEADER_BYTES_MAX
 
@@ -62,59 +64,121 @@ class LastGood:
     def __init__(self, folder: Path, *, raw_bytes_max: int = RAW_BYTES_MAX) -> None:
         self._folder = folder
         self._raw_bytes_max = raw_bytes_max
+        self._seal = Seal(folder)
+        self.journal = Journal(folder, self._seal)
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
 
     def load(self, generation: Generation) -> Loaded:
-        """A generation, if it is there and good. A bad file is moved aside; an unreadable one is left and reported."""
-        path = self._folder / generation.value
-        try:
-            return Loaded(self._read(path), ())
-        except FileNotFoundError:
-            return Loaded(None, ())
-        except BadFile as error:
-            aside = path.with_suffix(".bad")
-            try:
-                os.replace(path, aside)
-            except OSError as move_error:
-                return Loaded(None, (f"{path}: {error}; it could not be moved aside: {move_error}",))
-            return Loaded(None, (f"{path}: {error}; moved to {aside.name}",))
-        except OSError as error:
-            return Loaded(None, (f"{path}: {error}",))
+        """A generation, if it is there and good. A bad file is moved aside; an unreadable one is left and reported.
 
-    def save(self, snapshot: NodeSnapshot) -> None:
-        """Makes `snapshot` the current generation.
+        The previous generation is the newest content before the current one's: of the journal where that has one,
+        else of the file before.
+        """
+        problems: list[str] = []
+        if generation is Generation.CURRENT:
+            return Loaded(*self._newest_two(Generation.CURRENT, problems)[:1], tuple(problems))
+        # The journal goes on from the current file; where that is lost, what it says of the one before still holds.
+        _, before = self._newest_two(Generation.CURRENT, problems)
+        if before is None:
+            problems.clear()
+            before, _ = self._newest_two(Generation.PREVIOUS, problems)
+        return Loaded(before, tuple(problems))
 
-        The file before it becomes the previous generation, unless it holds the same content: two copies of one
-        content would be no way back. A crash at any step leaves at least one whole generation under its name.
+    def save(self, snapshot: NodeSnapshot, *, packed: tuple[Offer, bytes] | None = None) -> None:
+        """Makes `snapshot` the current generation, whole; `packed` are its bytes where they are at hand.
 
         Raises:
             OSError: the disk did not take it; what was there is still there.
         """
-        offer, packed = pack(snapshot)
+        upto = self.journal.rotate()
+        self.commit(self.stage(snapshot, packed, name="pulled.tmp"), snapshot.snapshot_hash, upto=upto)
+
+    def stage(
+        self, snapshot: NodeSnapshot, packed: tuple[Offer, bytes] | None = None, *, name: str = "fresh.tmp"
+    ) -> Path:
+        """Writes `snapshot` beside the generations. Raises OSError."""
+        offer, data = packed if packed is not None else pack(snapshot)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        current = self._folder / Generation.CURRENT.value
-        fresh = self._folder / "fresh.tmp"
+        fresh = self._folder / name
         try:
-            self._write(fresh, offer, packed)
-            if self._content(current) not in (None, snapshot.snapshot_hash):
-                os.replace(current, self._folder / Generation.PREVIOUS.value)
-            os.replace(fresh, current)
+            self._write(fresh, offer, data)
         except BaseException:
             with contextlib.suppress(OSError):
                 fresh.unlink()
             raise
+        return fresh
+
+    def commit(self, fresh: Path, snapshot_hash: bytes, *, upto: int) -> None:
+        """Makes what was staged the current generation; the journal up to `upto` is in it.
+
+        The file before it becomes the previous generation, unless it holds the same content: two copies of one
+        content would be no way back. A crash at any step leaves a whole current generation under its name.
+
+        Raises:
+            OSError: the disk did not take it; what was there is still there.
+        """
+        current = self._folder / Generation.CURRENT.value
+        if self._content(current) not in (None, snapshot_hash):
+            second = self._folder / "second.tmp"
+            second.unlink(missing_ok=True)
+            os.link(current, second)
+            os.replace(second, self._folder / Generation.PREVIOUS.value)
+        os.replace(fresh, current)
         self._sync_folder()
+        self.journal.drop(upto)
+
+    def _newest_two(
+        self, generation: Generation, problems: list[str]
+    ) -> tuple[NodeSnapshot | None, NodeSnapshot | None]:
+        """What the file and the journal lead to, and the newest before that with other content."""
+        newest = self._file(generation, problems)
+        before: NodeSnapshot | None = None
+        if newest is None:
+            return None, None
+        for change in self.journal.read():
+            if isinstance(change, Problem):
+                problems.append(change.text)
+            elif change.base == newest.ref:
+                try:
+                    after = apply_delta(change, newest, raw_bytes_max=self._raw_bytes_max)
+                except SnapshotRefused as error:
+                    problems.append(f"the journal's change to {change.ref} can't be used: {error}")
+                    continue
+                if after.snapshot_hash != newest.snapshot_hash:
+                    before = newest
+                newest = after
+        return newest, before
+
+    def _file(self, generation: Generation, problems: list[str]) -> NodeSnapshot | None:
+        path = self._folder / generation.value
+        try:
+            return self._read(path)
+        except FileNotFoundError:
+            return None
+        except BadFile as error:
+            aside = path.with_suffix(".bad")
+            try:
+                os.replace(path, aside)
+                problems.append(f"{path}: {error}; moved to {aside.name}")
+            except OSError as move_error:
+                problems.append(f"{path}: {error}; it could not be moved aside: {move_error}")
+        except OSError as error:
+            problems.append(f"{path}: {error}")
+        return None
 
     def _write(self, path: Path, offer: Offer, packed: bytes) -> None:
         header = messages.offer_to_wire(offer).SerializeToString(deterministic=True)
-        digest = hashlib.sha256()
+        start = MAGIC + len(header).to_bytes(_LENGTH_BYTES, "big") + header
+        sealed = self._seal.seal(packed, bound_to=start)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()  # left by a crash
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            for part in (MAGIC, len(header).to_bytes(_LENGTH_BYTES, "big"), header, packed):
-                digest.update(part)
-                file.write(part)
-            file.write(digest.digest())
+            file.write(start)
+            file.write(sealed)
             file.flush()
             os.fsync(file.fileno())
 
@@ -133,14 +197,16 @@ class LastGood:
             except SnapshotRefused as error:
                 raise BadFile(str(error)) from error
             file.seek(0)
-            size = start + offer.packed_bytes + _DIGEST_BYTES
+            size = start + offer.packed_bytes + OVERHEAD_BYTES
             content = file.read(size + 1)
         if len(content) != size:
             raise BadFile(f"the file has not the {size} bytes that its header says")
-        if hashlib.sha256(content[:-_DIGEST_BYTES]).digest() != content[-_DIGEST_BYTES:]:
-            raise BadFile("the file's checksum is wrong")
         try:
-            return unpack(offer, content[start:-_DIGEST_BYTES], raw_bytes_max=self._raw_bytes_max)
+            packed = self._seal.open(content[start:], bound_to=content[:start])
+        except Broken as error:
+            raise BadFile(f"the file can't be opened: {error}") from error
+        try:
+            return unpack(offer, packed, raw_bytes_max=self._raw_bytes_max)
         except SnapshotRefused as error:
             raise BadFile(str(error)) from error
 

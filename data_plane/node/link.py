@@ -21,8 +21,11 @@ import grpc
 import grpc.aio
 
 from data_plane.node import messages, session
+from data_plane.node.bases import Bases
 from data_plane.node.clock import PlaneClock
+from data_plane.node.crash_guard import STABLE_S, CrashGuard
 from data_plane.node.health_report import HealthSource
+from data_plane.node.keeping import Keeper, Ready
 from data_plane.node.last_good import Generation, LastGood
 from data_plane.node.messages import (
     BadMessage,
@@ -38,7 +41,7 @@ from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stag
 from data_plane.node.pull import Pulls, SnapshotGone
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.session import Session
-from data_plane.node.snapshot import RAW_BYTES_MAX, NodeSnapshot, Offer, SnapshotRefused
+from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, Offer, SnapshotRefused, apply_delta, make_delta
 from pointsman.wire.v1 import fleet_pb2
 
 _Call = grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]
@@ -50,12 +53,12 @@ log = logging.getLogger(__name__)
 
 LEASE_BEATS = 3
 """Beats without any word from the control plane after which the connection counts as dead."""
-SAVE_INTERVAL_S = 1.0
-"""The last good file is written at most this often; after a failure ten times less often."""
 FAREWELL_S = 1.0
 """How long a stopping node waits for the control plane to have heard that it leaves."""
 TRACES_MAX = 8
 """Traces that may be under way at once."""
+INLINE_BYTES_MAX = 64 * 1024
+"""Raw bytes of a delta that is made on the loop: in well under a millisecond."""
 UNANSWERED_MAX = 32
 """Beats whose answers are waited for."""
 REPORTS_MAX = 64
@@ -65,7 +68,7 @@ _CONTROL = "/pointsman.wire.v1.FleetLink/Control"
 _OPTIONS = (
     ("grpc.max_receive_message_length", 1024 * 1024 + 64 * 1024),  # a piece and its frame
     ("grpc.max_send_message_length", 128 * 1024),
-    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_time_ms", 9_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_retries", 0),
@@ -204,16 +207,17 @@ class Link:
             pace=Reconnect(settings.reconnect, self._rng),
         )
         self._conversation: _Conversation | None = None
-        self._pulled: NodeSnapshot | None = None
+        self._pulled: Ready | None = None
+        self._bases = Bases()
         self._work: asyncio.Task[None] | None = None
-        self._to_save: NodeSnapshot | None = None
-        self._saving: asyncio.Task[None] | None = None
+        self._keeper = Keeper(last_good)
+        self._guard = CrashGuard(last_good.folder)
+        self._stable: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._talking: asyncio.Task[float] | None = None
         self._refused = ""
         self._last_loss = ""
         self._head_version: int | None = None
-        self._last_good_problem = ""
 
     @property
     def connected(self) -> bool:
@@ -239,7 +243,7 @@ class Link:
             refused=self._refused,
             last_loss=self._last_loss,
             head_version=self._head_version,
-            last_good=self._last_good_problem,
+            last_good=self._keeper.problem,
         )
 
     async def restore(self) -> bool:
@@ -247,22 +251,34 @@ class Link:
 
         Call it before `run`, so that the first hello can say what runs.
         """
+        await asyncio.to_thread(self._guard.begin)
+        if await self._restore():
+            return True
+        if self._guard.refused:
+            log.error("there is nothing to serve but the configuration that the node ended with; trying it again")
+            self._guard.forgive()
+            return await self._restore()
+        return False
+
+    async def _restore(self) -> bool:
         for generation in Generation:
             loaded = await asyncio.to_thread(self._last_good.load, generation)
             for problem in loaded.problems:
-                self._last_good_problem = problem
+                self._keeper.problem = problem
                 log.error("last good snapshot: %s", problem)
             if loaded.snapshot is None:
                 continue
-            outcome = await self._hand_over(loaded.snapshot)
+            outcome = await self._hand_over(loaded.snapshot, restored=True)
             match outcome:
                 case Applied():
+                    self._bases.add(loaded.snapshot)
                     self._session.restored(loaded.snapshot.ref)
+                    self._keeper.restored(loaded.snapshot)
                     log.info("serving %s from %s", loaded.snapshot.ref, generation.value)
                     return True
                 case Refused():
-                    self._last_good_problem = f"{generation.value} was refused: {_first(outcome)}"
-                    log.error("last good snapshot: %s", self._last_good_problem)
+                    self._keeper.problem = f"{generation.value} was refused: {_first(outcome)}"
+                    log.error("last good snapshot: %s", self._keeper.problem)
         return False
 
     async def run(self) -> None:
@@ -293,8 +309,10 @@ class Link:
         for trace in self._traces:
             trace.cancel()
         await self._end_work()
-        if self._saving is not None:
-            await asyncio.wait((self._saving,))
+        if self._stable is not None:
+            self._stable.cancel()
+        self._guard.ended()
+        await self._keeper.stop(self._sink.running)
 
     async def _stopped_within(self, seconds: float) -> bool:
         """Waits, but not beyond `stop`."""
@@ -399,7 +417,7 @@ class Link:
             except TimeoutError:
                 raise _Over(f"the control plane was silent for {lease_s:g} s") from None
             match message:
-                case Offer():
+                case Offer() | Delta():
                     self._head_version = message.ref.version
                     self._perform(self._session.offered(message))
                 case BeatAck():
@@ -518,9 +536,26 @@ class Link:
         lasted_s = self._clock() - conversation.welcomed_at if conversation.welcomed_at is not None else 0.0
         return self._reconnect.after_loss(connected_s=lasted_s)
 
-    def rolled_out(self, snapshot: NodeSnapshot, took_s: float) -> None:
-        """A rollout made `snapshot` active in all workers."""
-        self._save(snapshot)
+    # --- what rollouts make active ----------------------------------------------------------------------------------
+
+    def refusal(self, snapshot: NodeSnapshot) -> Refused | None:
+        """Why this content must not become active on this node."""
+        return self._guard.refusal(snapshot.snapshot_hash)
+
+    def arming(self, snapshot: NodeSnapshot, *, restored: bool = False) -> None:
+        """This snapshot is about to become active."""
+        self._guard.activating(snapshot.snapshot_hash, restored=restored)
+        if self._stable is not None:
+            self._stable.cancel()
+        self._stable = asyncio.get_running_loop().call_later(STABLE_S, self._guard.stable)
+
+    async def activated(self, snapshot: NodeSnapshot, delta: Delta | None) -> None:
+        """It is active in all workers. Returns when a kill of this process can't undo that any more."""
+        self._bases.add(snapshot)
+        await self._keeper.keep(Ready(snapshot, delta=delta))
+
+    def told(self, snapshot: NodeSnapshot, took_s: float) -> None:
+        """A rollout's report of the activation is on its way."""
         self._perform(self._session.rolled_out(snapshot.ref, took_s))
 
     # --- work -------------------------------------------------------------------------------------------------------
@@ -531,20 +566,30 @@ class Link:
             match action:
                 case session.StartPull():
                     self._start(self._pull(action.offer))
+                case session.StartMake():
+                    self._start(self._make(action.delta))
                 case session.StopPull():
                     if self._work is not None:
                         self._work.cancel()
                 case session.ApplyPulled():
-                    snapshot, self._pulled = self._pulled, None
-                    assert snapshot is not None
-                    assert snapshot.ref == action.ref
-                    self._start(self._apply(snapshot))
+                    ready, self._pulled = self._pulled, None
+                    assert ready is not None
+                    assert ready.snapshot.ref == action.ref
+                    self._start(self._apply(ready))
                 case session.Adopt():
                     running = self._sink.running
                     assert running is not None, "only what runs can take another name"
-                    self._start(self._apply(running.adopt(action.ref)))
+                    adopted = running.adopt(action.ref)
+                    self._start(self._apply(Ready(adopted, delta=make_delta(running, adopted))))
                 case session.TellApplied():
                     self._say(messages.applied(action.ref, took_s=action.took_s))
+                case session.TellUnusable():
+                    log.warning("%s is wanted whole: %s", action.ref, action.fault.message)
+                    self._say(
+                        messages.delta_unusable(
+                            action.ref, running=action.running, code=action.fault.code, message=action.fault.message
+                        )
+                    )
                 case session.TellRejected():
                     log.error("rejected %s: %s", action.ref, _first(action.refused))
                     self._say(messages.rejected(action.ref, action.refused, running=action.running))
@@ -570,11 +615,35 @@ class Link:
             self._work.cancel()
             await asyncio.wait((self._work,))
 
+    async def _make(self, delta: Delta) -> tuple[session.Action, ...]:
+        base = self._bases.find(delta.base)
+        if base is None:
+            return self._session.delta_unusable(
+                Fault("UNKNOWN_BASE", message=f"this node has not got version {delta.base.version}")
+            )
+        try:
+            if delta.raw_bytes <= INLINE_BYTES_MAX:
+                snapshot = apply_delta(delta, base, raw_bytes_max=self._settings.snapshot_bytes_max)
+            else:
+                snapshot = await asyncio.to_thread(
+                    apply_delta, delta, base, raw_bytes_max=self._settings.snapshot_bytes_max
+                )
+        except SnapshotRefused as error:
+            return self._session.delta_unusable(error.refused.faults[0])
+        except Exception as error:  # as in _hand_over
+            log.exception("making %s failed", delta.ref)
+            return self._session.pull_refused(_internal(Stage.VERIFY, error))
+        self._pulled = Ready(snapshot, delta=delta)
+        return self._session.pulled()
+
     async def _pull(self, offer: Offer) -> tuple[session.Action, ...]:
         assert self._conversation is not None
         try:
-            snapshot = await self._pulls.fetch(
-                self._conversation.channel, offer, give_up=lambda: self._session.waiting is not None
+            channel = self._conversation.channel
+            base = self._sink.running
+            repaired = await self._pulls.repair(channel, offer, base) if base is not None else None
+            ready = repaired or await self._pulls.fetch(
+                channel, offer, give_up=lambda: self._session.waiting is not None
             )
         except SnapshotRefused as error:
             return self._session.pull_refused(error.refused)
@@ -584,50 +653,32 @@ class Link:
         except Exception as error:  # as in _hand_over
             log.exception("pulling %s failed", offer.ref)
             return self._session.pull_refused(_internal(Stage.PULL, error))
-        self._pulled = snapshot
+        self._pulled = ready
         return self._session.pulled()
 
-    async def _apply(self, snapshot: NodeSnapshot) -> tuple[session.Action, ...]:
+    async def _apply(self, ready: Ready) -> tuple[session.Action, ...]:
         running = self._sink.running
-        if running is not None and running.epoch == snapshot.epoch and running.version > snapshot.version:
+        if running is not None and running.epoch == ready.snapshot.epoch and running.version > ready.snapshot.version:
             return self._session.overtaken()  # by a rollout, while this one was on its way
-        outcome = await self._hand_over(snapshot)
+        outcome = await self._hand_over(ready.snapshot)
         match outcome:
             case Applied():
-                self._save(snapshot)
+                self._bases.add(ready.snapshot)
+                # Before the report: what was reported must not be undone by a kill a moment later.
+                await self._keeper.keep(ready)
                 return self._session.applied(outcome.took_s)
             case Refused():
                 return self._session.refused(outcome)
 
-    async def _hand_over(self, snapshot: NodeSnapshot) -> ApplyOutcome:
+    async def _hand_over(self, snapshot: NodeSnapshot, *, restored: bool = False) -> ApplyOutcome:
+        if (refusal := self.refusal(snapshot)) is not None:
+            return refusal
+        self.arming(snapshot, restored=restored)
         try:
             return await self._sink.apply(snapshot)
         except Exception as error:  # a mistake of ours must show as a refusal, not as a node that never answers
             log.exception("applying %s failed", snapshot.ref)
             return _internal(Stage.ACTIVATE, error)
-
-    # --- the last good file -----------------------------------------------------------------------------------------
-
-    def _save(self, snapshot: NodeSnapshot) -> None:
-        """Has `snapshot` written soon; takes the place of one that waits to be."""
-        self._to_save = snapshot
-        if self._saving is None or self._saving.done():
-            self._saving = asyncio.create_task(self._save_waiting(), name="last good file")
-
-    async def _save_waiting(self) -> None:
-        while (snapshot := self._to_save) is not None:
-            self._to_save = None
-            pause_s = SAVE_INTERVAL_S
-            try:
-                await asyncio.to_thread(self._last_good.save, snapshot)
-                self._last_good_problem = ""
-            except OSError as error:
-                self._last_good_problem = f"{snapshot.ref} could not be written: {error}"
-                log.error("last good snapshot: %s", self._last_good_problem)
-                pause_s *= 10
-                if self._to_save is None and not self._stopping.is_set():
-                    self._to_save = snapshot
-            await self._stopped_within(pause_s)
 
 
 async def _nobody_traces(_request: fleet_pb2.TraceRequest) -> fleet_pb2.TraceAnswer:

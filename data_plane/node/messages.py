@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from data_plane.node.outcomes import FAULTS_MAX, Refused, Stage
-from data_plane.node.snapshot import Offer, SnapshotRef
+from data_plane.node.snapshot import Delta, Offer, RepairHeader, SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 
 PROTOCOL = 1
@@ -92,7 +92,9 @@ class FleetHealth:
 
 
 RolloutWord = fleet_pb2.RolloutPrepare | fleet_pb2.RolloutActivate | fleet_pb2.RolloutAbort
-PlaneMessage = Welcome | Offer | BeatAck | Goodbye | HealthRequest | FleetHealth | fleet_pb2.TraceRequest | RolloutWord
+PlaneMessage = (
+    Welcome | Offer | Delta | BeatAck | Goodbye | HealthRequest | FleetHealth | fleet_pb2.TraceRequest | RolloutWord
+)
 
 
 def decode(message: fleet_pb2.PlaneMessage) -> PlaneMessage | None:
@@ -110,6 +112,8 @@ def decode(message: fleet_pb2.PlaneMessage) -> PlaneMessage | None:
             return Welcome(_text(welcome.plane_id), interval_s, ref_from_wire(welcome.head))
         case "offer":
             return offer_from_wire(message.offer)
+        case "delta":
+            return delta_from_wire(message.delta)
         case "beat_ack":
             ack = message.beat_ack
             return BeatAck(ack.sequence, ref_from_wire(ack.head), ack.plane_received_ns, ack.plane_sent_ns)
@@ -222,9 +226,57 @@ def trace_answer(answer: fleet_pb2.TraceAnswer, request_id: int) -> fleet_pb2.No
     return message
 
 
+def delta_unusable(ref: SnapshotRef, *, running: SnapshotRef, code: str, message: str) -> fleet_pb2.NodeMessage:
+    """`ref` can't be made of the delta that came; the whole is wanted."""
+    return fleet_pb2.NodeMessage(
+        delta_unusable=fleet_pb2.DeltaUnusable(
+            snapshot=ref_to_wire(ref), running=ref_to_wire(running), code=_text(code), message=_text(message)
+        )
+    )
+
+
 def pull_request(ref: SnapshotRef, *, from_piece: int) -> fleet_pb2.PullRequest:
     """Asks for a snapshot, from a piece on."""
     return fleet_pb2.PullRequest(snapshot=ref_to_wire(ref), from_piece=from_piece)
+
+
+def repair_request(ref: SnapshotRef, bucket_hashes: Iterable[bytes]) -> fleet_pb2.PullRequest:
+    """Asks for the buckets of a snapshot that have other hashes than these."""
+    return fleet_pb2.PullRequest(snapshot=ref_to_wire(ref), bucket_hashes=b"".join(bucket_hashes))
+
+
+def repair_from_wire(header: fleet_pb2.Repair) -> RepairHeader:
+    """What is said of a repair before its bytes."""
+    return RepairHeader(
+        header.raw_bytes, header.packed_bytes, header.packed_sha256, header.entities, tuple(header.buckets)
+    )
+
+
+def delta_to_wire(delta: Delta) -> fleet_pb2.Delta:
+    """Also the record of the last-good journal."""
+    return fleet_pb2.Delta(
+        base=ref_to_wire(delta.base),
+        snapshot=ref_to_wire(delta.ref),
+        raw_bytes=delta.raw_bytes,
+        packed=delta.packed,
+        entities=delta.entities,
+    )
+
+
+def delta_from_wire(delta: fleet_pb2.Delta) -> Delta:
+    """Raises BadMessage when it names no snapshot."""
+    base, ref = ref_from_wire(delta.base), ref_from_wire(delta.snapshot)
+    if not (base.epoch and base.snapshot_hash and ref.epoch and ref.snapshot_hash):
+        raise BadMessage("a delta without epoch or hash")
+    return Delta(base, ref, delta.raw_bytes, delta.packed, delta.entities)
+
+
+def parse_delta(record: bytes) -> Delta:
+    """A delta from its bytes. Raises BadMessage."""
+    try:
+        return delta_from_wire(fleet_pb2.Delta.FromString(record))
+    except DecodeError as error:
+        raise BadMessage("it does not decode") from error
 
 
 def offer_to_wire(offer: Offer) -> fleet_pb2.Offer:

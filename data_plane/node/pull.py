@@ -16,9 +16,21 @@ import grpc
 import grpc.aio
 
 from data_plane.node import messages
+from data_plane.node.keeping import Ready
 from data_plane.node.outcomes import Stage
 from data_plane.node.reconnect import Reconnect
-from data_plane.node.snapshot import PIECE_BYTES_MAX, NodeSnapshot, Offer, SnapshotRefused, check_sizes, unpack
+from data_plane.node.snapshot import (
+    PIECE_BYTES_MAX,
+    NodeSnapshot,
+    Offer,
+    RepairHeader,
+    SnapshotRefused,
+    apply_repair,
+    check_packed_sizes,
+    check_sizes,
+    make_delta,
+    unpack,
+)
 from pointsman.wire.v1 import fleet_pb2
 
 log = logging.getLogger(__name__)
@@ -29,6 +41,10 @@ SETTLE_S = 0.5
 """The shortest pause before a pull is taken up again. If it was the connection that broke, the conversation ends
 meanwhile and this pull with it; without the pause it would open a connection of its own first."""
 _PULL = "/pointsman.wire.v1.FleetLink/Pull"
+
+
+REPAIR_BYTES_MIN = 64 * 1024
+"""A snapshot that packs to less is pulled whole: naming what one has takes 32 KiB."""
 
 
 class SnapshotGone(Exception):
@@ -69,8 +85,10 @@ class Pulls:
         self._pace = pace
         self._partial: Partial | None = None
 
-    async def fetch(self, channel: grpc.aio.Channel, offer: Offer, *, give_up: Callable[[], bool]) -> NodeSnapshot:
-        """The verified snapshot. An interrupted pull is taken up again until it is whole or `give_up` says otherwise.
+    async def fetch(self, channel: grpc.aio.Channel, offer: Offer, *, give_up: Callable[[], bool]) -> Ready:
+        """The verified snapshot and its bytes.
+
+        An interrupted pull is taken up again until it is whole or `give_up` says otherwise.
 
         Raises:
             SnapshotRefused: its sizes, bytes or content are not what was offered, or too much for this node.
@@ -98,10 +116,51 @@ class Pulls:
             self._partial = None
             packed = b"".join(partial.pieces)
             partial.pieces.clear()
-            return await asyncio.to_thread(unpack, offer, packed, raw_bytes_max=self._raw_bytes_max)
+            snapshot = await asyncio.to_thread(unpack, offer, packed, raw_bytes_max=self._raw_bytes_max)
+            return Ready(snapshot, packed=(offer, packed))
         except SnapshotRefused:
             self._partial = None
             raise
+
+    async def repair(self, channel: grpc.aio.Channel, offer: Offer, base: NodeSnapshot) -> Ready | None:
+        """The snapshot made of `base` by pulling only the buckets that differ; None where that is not the way.
+
+        Tried once, before a large snapshot is pulled whole, which can be resumed and needs no base.
+        """
+        if offer.packed_bytes < REPAIR_BYTES_MIN:
+            return None
+        check_sizes(offer, raw_bytes_max=self._raw_bytes_max)
+        call = channel.unary_stream(
+            _PULL,
+            request_serializer=fleet_pb2.PullRequest.SerializeToString,
+            response_deserializer=fleet_pb2.Piece.FromString,
+        )(messages.repair_request(offer.ref, base.content.bucket_hashes), metadata=self._metadata)
+        header: RepairHeader | None = None
+        partial: Partial | None = None
+        try:
+            while partial is None or not partial.complete:
+                async with asyncio.timeout(self._piece_timeout_s):
+                    piece = await call.read()
+                if not isinstance(piece, fleet_pb2.Piece):
+                    return None
+                if header is None or partial is None:
+                    header = messages.repair_from_wire(piece.repair)
+                    check_packed_sizes(header.raw_bytes, header.packed_bytes, raw_bytes_max=self._raw_bytes_max)
+                    partial = Partial(header.packed_sha256, piece.total)
+                partial.add(piece, size_max=header.packed_bytes)
+            assert header is not None, "it came with the first piece"
+            packed = b"".join(partial.pieces)
+            made = await asyncio.to_thread(
+                apply_repair, offer.ref, header, packed, base, raw_bytes_max=self._raw_bytes_max
+            )
+            log.info("repaired %d buckets with %d bytes to get %s", len(header.buckets), len(packed), offer.ref)
+            return Ready(made, delta=await asyncio.to_thread(make_delta, base, made))
+        except (SnapshotRefused, TimeoutError, grpc.aio.AioRpcError) as error:
+            why = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+            log.info("%s is pulled whole, a repair does not do: %s", offer.ref, why)
+            return None
+        finally:
+            call.cancel()
 
     async def _attempt(self, channel: grpc.aio.Channel, offer: Offer, partial: Partial) -> str:
         """One call; returns why it ended."""

@@ -16,8 +16,8 @@ class ReconnectSettings:
 
     base_s: float = 0.2
     """Span of the first wait; it doubles with each failure."""
-    cap_s: float = 30.0
-    """The longest span."""
+    cap_s: float = 15.0
+    """The longest span, and so the longest time until all nodes are back after the control plane is."""
     stable_s: float = 60.0
     """A connection that lasted this long ends the growth."""
     refused_s: float = 300.0

@@ -27,10 +27,9 @@ from data_plane.node.applying import Activated
 from data_plane.node.clock import PlaneClock
 from data_plane.node.diff import Diff
 from data_plane.node.health import Outlook
-from data_plane.node.messages import BadMessage, RolloutWord, ref_from_wire, ref_to_wire
+from data_plane.node.messages import BadMessage, RolloutWord, delta_from_wire, ref_from_wire, ref_to_wire
 from data_plane.node.outcomes import FAULTS_MAX, Fault, Refused, Stage
-from data_plane.node.rollout_delta import proposed
-from data_plane.node.snapshot import NodeSnapshot, SnapshotRefused
+from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, SnapshotRefused, apply_delta
 from data_plane.node.workers import WarmedEndpoint
 from pointsman.wire.v1 import fleet_pb2
 
@@ -47,8 +46,8 @@ WATCH_S = 15.0
 WATCH_EVERY_S = 0.5
 REMEMBERED_MAX = 16
 FAILURES_MAX = 16
-INLINE_ENTITIES_MAX = 2000
-"""A configuration up to this size is hashed on the loop: a thread would take longer to start."""
+INLINE_BYTES_MAX = 64 * 1024
+"""Raw bytes of a delta that is made on the loop: in well under a millisecond."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +66,26 @@ class Stager(Protocol):
     async def activate(self, snapshot: NodeSnapshot, at_ns: int) -> Activated | Refused: ...
 
 
+class Follower(Protocol):
+    """Who keeps what rollouts make active, and says so; see `link.py`."""
+
+    def refusal(self, snapshot: NodeSnapshot) -> Refused | None:
+        """Why this content must not become active on this node."""
+        ...
+
+    def arming(self, snapshot: NodeSnapshot) -> None:
+        """It is about to become active."""
+        ...
+
+    async def activated(self, snapshot: NodeSnapshot, delta: Delta | None) -> None:
+        """It is active. Returns when a kill of this process can't undo that any more."""
+        ...
+
+    def told(self, snapshot: NodeSnapshot, took_s: float) -> None:
+        """The control plane heard of the activation."""
+        ...
+
+
 @dataclass(slots=True)
 class _Open:
     """The rollout that this node prepares, has prepared or is armed for."""
@@ -74,6 +93,7 @@ class _Open:
     number: int
     round: int
     snapshot: NodeSnapshot | None = None
+    delta: Delta | None = None
     armed: bool = False
     upstreams: list[fleet_pb2.UpstreamCheck] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
@@ -81,7 +101,7 @@ class _Open:
 
 
 class Rollouts:
-    """See the module. `activated` is told of a snapshot that a rollout made active and how long that took."""
+    """See the module."""
 
     def __init__(
         self,
@@ -91,7 +111,8 @@ class Rollouts:
         *,
         workers: int,
         outlook: Callable[[str, Diff], Outlook],
-        activated: Callable[[NodeSnapshot, float], None],
+        snapshot_bytes_max: int = RAW_BYTES_MAX,
+        follower: Callable[[], Follower],
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._node_id = node_id
@@ -99,7 +120,8 @@ class Rollouts:
         self._clock = clock
         self._workers = workers
         self._outlook = outlook
-        self._activated = activated
+        self._snapshot_bytes_max = snapshot_bytes_max
+        self._follower = follower
         self._now_ns = now_ns
         self._open: _Open | None = None
         self._done: OrderedDict[int, fleet_pb2.RolloutActivated] = OrderedDict()
@@ -161,7 +183,7 @@ class Rollouts:
                 if refused is None:
                     assert snapshot is not None
                     staged = True
-                    opened.snapshot = snapshot
+                    opened.snapshot, opened.delta = snapshot, delta_from_wire(prepare.delta)
                     if prepare.warm:
                         opened.upstreams = await self._check(prepare, snapshot, within_s, faults)
                     await comparing
@@ -205,20 +227,21 @@ class Rollouts:
     async def _stage(self, prepare: fleet_pb2.RolloutPrepare) -> tuple[NodeSnapshot | None, Refused | None]:
         running = self._stager.running
         try:
-            base = ref_from_wire(prepare.base)
-            if running is None or running.ref != base:
+            delta = delta_from_wire(prepare.delta)
+            if running is None or running.ref != delta.base:
                 runs = running.ref if running is not None else "nothing"
-                message = f"the rollout begins at {base}, this node runs {runs}"
+                message = f"the rollout begins at {delta.base}, this node runs {runs}"
                 return None, Refused(Stage.VERIFY, (Fault("OTHER_BASE", message=message),))
-            if len(running.entities) <= INLINE_ENTITIES_MAX and len(prepare.packed) < INLINE_ENTITIES_MAX:
-                snapshot = proposed(running, prepare)
+            if delta.raw_bytes <= INLINE_BYTES_MAX:
+                snapshot = apply_delta(delta, running, raw_bytes_max=self._snapshot_bytes_max)
             else:
-                snapshot = await asyncio.to_thread(proposed, running, prepare)
+                snapshot = await asyncio.to_thread(apply_delta, delta, running, raw_bytes_max=self._snapshot_bytes_max)
         except SnapshotRefused as error:
             return None, error.refused
         except BadMessage as error:
             return None, Refused(Stage.DECODE, (Fault("BAD_MESSAGE", message=str(error)),))
-        return snapshot, await self._stager.prepare(snapshot)
+        refused = self._follower().refusal(snapshot)
+        return snapshot, refused or await self._stager.prepare(snapshot)
 
     async def _check(
         self, prepare: fleet_pb2.RolloutPrepare, snapshot: NodeSnapshot, within_s: float, faults: list[Fault]
@@ -337,6 +360,7 @@ class Rollouts:
             # The conversation is a new one. What was decided must come to pass; when is told with the lateness.
             at_ns = now_ns
         opened.armed = True
+        self._follower().arming(snapshot)
         if opened.hold is not None:
             opened.hold.cancel()
         opened.task = self._own(self._activate(opened, snapshot, max(at_ns, 1)), f"activation of {opened.number}")
@@ -349,6 +373,7 @@ class Rollouts:
             fault = outcome.faults[0] if outcome.faults else Fault("REFUSED", message=outcome.stage.value)
             self._tell_failed(opened.number, fault)
             return
+        await self._follower().activated(snapshot, opened.delta)
         now_ns = self._now_ns()
         error_ns = self._clock.error_ns(now_ns)
         told = fleet_pb2.RolloutActivated(
@@ -362,7 +387,7 @@ class Rollouts:
         while len(self._done) > REMEMBERED_MAX:
             self._done.popitem(last=False)
         self._say(fleet_pb2.NodeMessage(rollout_activated=told))
-        self._activated(snapshot, max(0.0, (outcome.last_swap_ns - at_ns) / 1e9))
+        self._follower().told(snapshot, max(0.0, (outcome.last_swap_ns - at_ns) / 1e9))
         if self._watching is not None:
             self._watching.cancel()
         self._watching = asyncio.create_task(self._watch(), name="after a rollout")

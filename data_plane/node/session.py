@@ -2,6 +2,7 @@
 
     resting --offer--> Pulling --pulled--> Applying --applied--> resting
        |                  `-----refused-------`-------refused------^
+       |--delta--> Pulling (made here, in no time; if it can't be, the whole is asked for)
        `--offer with the content that runs already--> Applying
 
 One snapshot is in work at a time and at most one offer waits behind it: a newer offer replaces the one that waits,
@@ -19,7 +20,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from data_plane.node.outcomes import Fault, Refused, Stage
-from data_plane.node.snapshot import NOTHING, Offer, SnapshotRef
+from data_plane.node.snapshot import NOTHING, Delta, Offer, SnapshotRef
 
 REFUSALS_KEPT = 16
 """Refusals remembered, newest kept. A control plane offers its head only, so one would nearly do."""
@@ -30,6 +31,13 @@ class StartPull:
     """Fetch and verify `offer`; answer with `pulled`, `pull_refused` or `pull_gone`."""
 
     offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class StartMake:
+    """Make the snapshot of `delta` and verify it; answer with `pulled` or `delta_unusable`."""
+
+    delta: Delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +76,23 @@ class TellRejected:
     running: SnapshotRef
 
 
-Action = StartPull | StopPull | ApplyPulled | Adopt | TellApplied | TellRejected
+@dataclass(frozen=True, slots=True)
+class TellUnusable:
+    """The delta to `ref` can't be used: the control plane shall offer the whole."""
+
+    ref: SnapshotRef
+    running: SnapshotRef
+    fault: Fault
+
+
+Action = StartPull | StartMake | StopPull | ApplyPulled | Adopt | TellApplied | TellRejected | TellUnusable
 
 
 @dataclass(frozen=True, slots=True)
 class Pulling:
-    """`offer` is on its way."""
+    """`offer` is on its way, or being made of a delta."""
 
-    offer: Offer
+    offer: Offer | Delta
 
     @property
     def ref(self) -> SnapshotRef:
@@ -99,7 +116,7 @@ class Session:
     def __init__(self, running: SnapshotRef = NOTHING) -> None:
         self._running = running
         self._work: Pulling | Applying | None = None
-        self._waiting: Offer | None = None
+        self._waiting: Offer | Delta | None = None
         self._connected = False
         self._refusals: OrderedDict[SnapshotRef, Refused] = OrderedDict()
 
@@ -113,7 +130,7 @@ class Session:
         return self._work
 
     @property
-    def waiting(self) -> Offer | None:
+    def waiting(self) -> Offer | Delta | None:
         """The offer that is begun when the work in hand is done."""
         return self._waiting
 
@@ -137,7 +154,7 @@ class Session:
             return (StopPull(),)
         return ()
 
-    def offered(self, offer: Offer) -> tuple[Action, ...]:
+    def offered(self, offer: Offer | Delta) -> tuple[Action, ...]:
         """The control plane's latest word on what this node should run."""
         assert self._connected, "offers come over a conversation"
         if self._work is None:
@@ -156,6 +173,11 @@ class Session:
         """What arrived, or what was promised, can't be used."""
         assert isinstance(self._work, Pulling)
         return self._refuse(self._work.ref, refused)
+
+    def delta_unusable(self, fault: Fault) -> tuple[Action, ...]:
+        """There is no such base here, or what came of it is not what was promised. Not a refusal: the whole may do."""
+        assert isinstance(self._work, Pulling)
+        return (*self._tell(TellUnusable(self._work.ref, self._running, fault)), *self._next())
 
     def pull_gone(self) -> tuple[Action, ...]:
         """The control plane has it no longer, or a newer one waits and this one would not come: not a refusal."""
@@ -183,7 +205,7 @@ class Session:
         self._running = ref
         return self._tell(TellApplied(ref, took_s))
 
-    def _begin(self, offer: Offer) -> tuple[Action, ...]:
+    def _begin(self, offer: Offer | Delta) -> tuple[Action, ...]:
         ref = offer.ref
         if ref == self._running:
             return self._tell(TellApplied(ref, 0.0))
@@ -199,7 +221,7 @@ class Session:
             self._work = Applying(ref)
             return (Adopt(ref),)
         self._work = Pulling(offer)
-        return (StartPull(offer),)
+        return (StartMake(offer) if isinstance(offer, Delta) else StartPull(offer),)
 
     def _refuse(self, ref: SnapshotRef, refused: Refused) -> tuple[Action, ...]:
         self._refusals[ref] = refused
@@ -212,5 +234,5 @@ class Session:
         offer, self._waiting = self._waiting, None
         return () if offer is None else self._begin(offer)
 
-    def _tell(self, action: TellApplied | TellRejected) -> tuple[Action, ...]:
+    def _tell(self, action: TellApplied | TellRejected | TellUnusable) -> tuple[Action, ...]:
         return (action,) if self._connected else ()

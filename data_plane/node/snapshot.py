@@ -8,15 +8,16 @@ checksum, decompression with a hard ceiling, framing, hash. Nothing is allocated
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import zstandard
 from google.protobuf.message import DecodeError
 from typing_extensions import override
 
+from data_plane.kinds import key_of
+from data_plane.node.entity_map import EntityMap
 from data_plane.node.outcomes import Fault, Refused, Stage
-from pointsman.rules.snapshot_hash import snapshot_hash
 from pointsman.wire.v1 import config_pb2, fleet_pb2
 
 RAW_BYTES_MAX = 256 * 1024 * 1024
@@ -63,13 +64,44 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
+class Delta:
+    """A change that travels whole: what to do to the content of `base` to get that of `ref`."""
+
+    base: SnapshotRef
+    ref: SnapshotRef
+    raw_bytes: int
+    packed: bytes
+    entities: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepairHeader:
+    """What is said of a repair before its bytes: how much it is, and which buckets it holds all of."""
+
+    raw_bytes: int
+    packed_bytes: int
+    packed_sha256: bytes
+    entities: int
+    buckets: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSnapshot:
     """A verified configuration: `entities` maps (collection, id) to `Entity` bytes that hash to `snapshot_hash`."""
 
     epoch: bytes
     version: int
     snapshot_hash: bytes
-    entities: dict[tuple[str, str], bytes]
+    entities: Mapping[tuple[str, str], bytes]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entities", EntityMap.of(self.entities))
+
+    @property
+    def content(self) -> EntityMap:
+        """The entities in their buckets."""
+        assert isinstance(self.entities, EntityMap), "made so at birth"
+        return self.entities
 
     @property
     def ref(self) -> SnapshotRef:
@@ -95,21 +127,24 @@ def check_sizes(offer: Offer, *, raw_bytes_max: int) -> None:
     Raises:
         SnapshotRefused: TOO_LARGE, SUSPICIOUS_RATIO or BAD_OFFER.
     """
-    if offer.raw_bytes > raw_bytes_max:
-        raise SnapshotRefused(
-            Stage.PULL,
-            "TOO_LARGE",
-            f"the snapshot has {offer.raw_bytes} bytes, this node takes {raw_bytes_max}; raise its snapshot limit",
-        )
-    if offer.packed_bytes > offer.raw_bytes + offer.raw_bytes // 128 + 1024:
-        raise SnapshotRefused(Stage.PULL, "BAD_OFFER", "the packed size is larger than packing can make it")
-    if offer.raw_bytes > RATIO_FREE_BYTES and offer.raw_bytes > RATIO_MAX * offer.packed_bytes:
-        raise SnapshotRefused(
-            Stage.PULL, "SUSPICIOUS_RATIO", f"{offer.packed_bytes} bytes are said to unpack to {offer.raw_bytes}"
-        )
+    check_packed_sizes(offer.raw_bytes, offer.packed_bytes, raw_bytes_max=raw_bytes_max)
     pieces_max = max(1, offer.packed_bytes)
     if len(offer.packed_sha256) != HASH_BYTES or not 1 <= offer.pieces <= pieces_max:
         raise SnapshotRefused(Stage.PULL, "BAD_OFFER", "the offer's checksum or number of pieces makes no sense")
+
+
+def check_packed_sizes(raw_bytes: int, packed_bytes: int, *, raw_bytes_max: int) -> None:
+    """Refuses what is too large or too good to be true. Raises SnapshotRefused."""
+    if raw_bytes > raw_bytes_max:
+        raise SnapshotRefused(
+            Stage.PULL,
+            "TOO_LARGE",
+            f"the snapshot has {raw_bytes} bytes, this node takes {raw_bytes_max}; raise its snapshot limit",
+        )
+    if packed_bytes > raw_bytes + raw_bytes // 128 + 1024:
+        raise SnapshotRefused(Stage.PULL, "BAD_OFFER", "the packed size is larger than packing can make it")
+    if raw_bytes > RATIO_FREE_BYTES and raw_bytes > RATIO_MAX * packed_bytes:
+        raise SnapshotRefused(Stage.PULL, "SUSPICIOUS_RATIO", f"{packed_bytes} bytes are said to unpack to {raw_bytes}")
 
 
 def unpack(offer: Offer, packed: bytes, *, raw_bytes_max: int = RAW_BYTES_MAX) -> NodeSnapshot:
@@ -124,13 +159,57 @@ def unpack(offer: Offer, packed: bytes, *, raw_bytes_max: int = RAW_BYTES_MAX) -
         raise SnapshotRefused(Stage.PULL, "SIZE_MISMATCH", message)
     if hashlib.sha256(packed).digest() != offer.packed_sha256:
         raise SnapshotRefused(Stage.PULL, "CHECKSUM_MISMATCH", "the packed bytes do not have the offered SHA-256")
-    entities = _entities(_decompress(packed, raw_bytes=offer.raw_bytes))
-    if len(entities) != offer.entities:
-        message = f"{len(entities)} entities arrived instead of {offer.entities}"
+    return _verified(offer.ref, EntityMap(_entities(_decompress(packed, raw_bytes=offer.raw_bytes))), offer.entities)
+
+
+def apply_delta(delta: Delta, base: NodeSnapshot, *, raw_bytes_max: int = RAW_BYTES_MAX) -> NodeSnapshot:
+    """The verified snapshot that `delta` makes of `base`, which must be what it starts from.
+
+    Raises:
+        SnapshotRefused: with the stage that failed.
+    """
+    assert base.ref == delta.base, "the caller finds the base"
+    check_packed_sizes(delta.raw_bytes, len(delta.packed), raw_bytes_max=raw_bytes_max)
+    body = _delta_body(_decompress(delta.packed, raw_bytes=delta.raw_bytes))
+    deletes = ((key.collection, key.id) for key in body.deletes)
+    return _verified(delta.ref, base.content.changed(_by_key(body.upserts), deletes), delta.entities)
+
+
+def make_delta(base: NodeSnapshot, after: NodeSnapshot) -> Delta:
+    """What makes `after` of `base`, for the node's own disk."""
+    upserts, deletes = after.content.changes_since(base.content)
+    keys = (fleet_pb2.EntityKey(collection=collection, id=entity_id) for collection, entity_id in deletes)
+    raw = fleet_pb2.DeltaBody(upserts=upserts.values(), deletes=keys).SerializeToString()
+    packed = zstandard.ZstdCompressor(level=_PACK_LEVEL).compress(raw)
+    return Delta(base.ref, after.ref, len(raw), packed, len(after.content))
+
+
+def apply_repair(
+    ref: SnapshotRef, header: RepairHeader, packed: bytes, base: NodeSnapshot, *, raw_bytes_max: int = RAW_BYTES_MAX
+) -> NodeSnapshot:
+    """The verified snapshot `ref` made of `base` and the buckets in which the two differ.
+
+    Raises:
+        SnapshotRefused: with the stage that failed.
+    """
+    check_packed_sizes(header.raw_bytes, header.packed_bytes, raw_bytes_max=raw_bytes_max)
+    if len(packed) != header.packed_bytes or hashlib.sha256(packed).digest() != header.packed_sha256:
+        raise SnapshotRefused(Stage.PULL, "CHECKSUM_MISMATCH", "the packed bytes do not have the promised SHA-256")
+    body = _delta_body(_decompress(packed, raw_bytes=header.raw_bytes))
+    try:
+        content = base.content.with_buckets(header.buckets, _by_key(body.upserts))
+    except ValueError as error:
+        raise SnapshotRefused(Stage.VERIFY, "BAD_REPAIR", f"the repair makes no sense: {error}") from error
+    return _verified(ref, content, header.entities)
+
+
+def _verified(ref: SnapshotRef, content: EntityMap, entities: int) -> NodeSnapshot:
+    if len(content) != entities:
+        message = f"{len(content)} entities arrived instead of {entities}"
         raise SnapshotRefused(Stage.VERIFY, "ENTITY_COUNT_MISMATCH", message)
-    if snapshot_hash(entities) != offer.ref.snapshot_hash:
+    if content.root() != ref.snapshot_hash:
         raise SnapshotRefused(Stage.VERIFY, "HASH_MISMATCH", "the entities do not have the offered snapshot hash")
-    return NodeSnapshot(offer.ref.epoch, offer.ref.version, offer.ref.snapshot_hash, entities)
+    return NodeSnapshot(ref.epoch, ref.version, ref.snapshot_hash, content)
 
 
 def pack(snapshot: NodeSnapshot) -> tuple[Offer, bytes]:
@@ -173,6 +252,17 @@ def _entities(raw: bytes) -> dict[tuple[str, str], bytes]:
         bodies: Sequence[bytes] = fleet_pb2.SnapshotBody.FromString(raw).entities
     except DecodeError as error:
         raise SnapshotRefused(Stage.DECODE, "BAD_FRAMING", "the snapshot is not a list of entities") from error
+    return _by_key(bodies)
+
+
+def _delta_body(raw: bytes) -> fleet_pb2.DeltaBody:
+    try:
+        return fleet_pb2.DeltaBody.FromString(raw)
+    except DecodeError as error:
+        raise SnapshotRefused(Stage.DECODE, "BAD_FRAMING", "the delta is not a list of changes") from error
+
+
+def _by_key(bodies: Sequence[bytes]) -> dict[tuple[str, str], bytes]:
     entities: dict[tuple[str, str], bytes] = {}
     for body in bodies:
         key = entity_key(body)
@@ -190,26 +280,10 @@ def entity_key(body: bytes) -> tuple[str, str]:
         entity = config_pb2.Entity.FromString(body)
     except DecodeError as error:
         raise SnapshotRefused(Stage.DECODE, "BAD_ENTITY", "an entity's bytes do not decode") from error
-    match entity.WhichOneof("kind"):
-        case "service":
-            key = ("services", entity.service.id)
-        case "route":
-            key = ("routes", entity.route.id)
-        case "upstream":
-            key = ("upstreams", entity.upstream.id)
-        case "target":
-            key = ("targets", entity.target.id)
-        case "upstream_settings":
-            key = ("upstream_settings", entity.upstream_settings.id)
-        case "certificate":
-            key = ("certificates", entity.certificate.id)
-        case "sni":
-            key = ("snis", entity.sni.id)
-        case "ca_certificate":
-            key = ("ca_certificates", entity.ca_certificate.id)
-        case _:
-            message = "an entity is of a kind that this node does not know; upgrade the node"
-            raise SnapshotRefused(Stage.DECODE, "UNKNOWN_ENTITY", message)
+    key = key_of(entity)
+    if key is None:
+        message = "an entity is of a kind that this node does not know; upgrade the node"
+        raise SnapshotRefused(Stage.DECODE, "UNKNOWN_ENTITY", message)
     if not key[1]:
         raise SnapshotRefused(Stage.DECODE, "BAD_ENTITY", "an entity has no id", collection=key[0])
     return key

@@ -6,10 +6,13 @@ elsewhere than the operator said.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from data_plane.kinds import COLLECTIONS
 from data_plane.model import (
     CaCertificateConfig,
     CertificateConfig,
@@ -53,33 +56,25 @@ def decode(data: bytes) -> EntityConfig:
     except DecodeError:
         raise Undecodable(BuildFault(UNDECODABLE, "the entity's bytes are not a valid message")) from None
     kind = entity.WhichOneof("kind")
-    if kind == "route":
-        config: EntityConfig = _route(entity.route)
-    elif kind == "service":
-        config = _service(entity.service)
-    elif kind == "target":
-        config = _target(entity.target)
-    elif kind == "upstream":
-        config = upstream_config(entity.upstream)
-    elif kind == "upstream_settings":
-        config = upstream_settings(entity.upstream_settings)
-    elif kind == "certificate":
-        config = _certificate(entity.certificate)
-    elif kind == "sni":
-        config = SniConfig(entity.sni.id, entity.sni.name.lower().removesuffix("."), entity.sni.certificate)
-    elif kind == "ca_certificate":
-        config = CaCertificateConfig(entity.ca_certificate.id, entity.ca_certificate.cert)
-    else:
+    decoder = DECODERS.get(kind) if kind is not None else None
+    if kind is None or decoder is None:
         raise Undecodable(
             BuildFault(
                 UNKNOWN_ENTITY, "this node does not know this kind of entity; it needs a newer version of the software"
             )
         )
+    config = decoder(getattr(entity, kind))
     if not config.id:
-        raise Undecodable(
-            BuildFault(BAD_VALUE, "the entity has no id", collection=f"{kind.removesuffix('s')}s", field="id")
-        )
+        raise Undecodable(BuildFault(BAD_VALUE, "the entity has no id", collection=COLLECTIONS[kind], field="id"))
     return config
+
+
+def _sni(sni: wire.Sni) -> SniConfig:
+    return SniConfig(sni.id, sni.name.lower().removesuffix("."), sni.certificate)
+
+
+def _ca_certificate(certificate: wire.CaCertificate) -> CaCertificateConfig:
+    return CaCertificateConfig(certificate.id, certificate.cert)
 
 
 def _certificate(certificate: wire.Certificate) -> CertificateConfig:
@@ -161,3 +156,16 @@ def _target(target: wire.Target) -> TargetConfig:
                 field="target",
             )
         ) from None
+
+
+DECODERS: dict[str, Callable[[Any], EntityConfig]] = {
+    "service": _service,
+    "route": _route,
+    "upstream": upstream_config,
+    "target": _target,
+    "upstream_settings": upstream_settings,
+    "certificate": _certificate,
+    "sni": _sni,
+    "ca_certificate": _ca_certificate,
+}
+assert DECODERS.keys() == COLLECTIONS.keys(), "every kind that a node lets in can be decoded"

@@ -1,4 +1,4 @@
-"""service, route, upstream, target: list, get, create, set, delete.
+"""service, route, upstream, target and all other kinds of entities: list, get, create, set, delete.
 
 Fields are given as `name=value` and travel as a form, so that the control plane's schema decides their types and this
 program needs no copy of it: `port=8080`, `service=example` (a name or an id), `healthchecks.active.timeout=2`,
@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -37,6 +38,13 @@ class Kind:
     key: str = "name"
     foreign: Sequence[str] = ()  # fields that refer to another entity, so that `service=x` can be written
     example: str = ""
+    path: str = ""  # of the collection, where it is not its name
+    files: Sequence[str] = ()  # fields of many lines, which `field=@FILE` fills
+
+    @property
+    def where(self) -> str:
+        """The collection's path."""
+        return f"/{self.path or self.collection}"
 
 
 SERVICE = Kind(
@@ -62,7 +70,33 @@ UPSTREAM = Kind(
 )
 TARGET = Kind("target", "targets", ("target", "weight", "tags"), key="target", example="target=10.0.0.1:80 weight=50")
 
-KINDS = (SERVICE, ROUTE, UPSTREAM, TARGET)
+_OWNER = ("consumer",)
+OTHERS = (
+    Kind("consumer", "consumers", ("username", "custom_id", "tags"), key="username", example="username=ann"),
+    Kind("certificate", "certificates", ("id", "snis", "tags"), key="id",
+         example="cert=@server.pem key=@server.key snis=a.example", files=("cert", "key", "cert_alt", "key_alt")),
+    Kind("sni", "snis", ("name", "certificate", "tags"), foreign=("certificate",),
+         example="name=a.example certificate=ID"),
+    Kind("ca-certificate", "ca_certificates", ("id", "cert_digest", "tags"), key="id", example="cert=@ca.pem",
+         files=("cert",)),
+    Kind("plugin", "plugins", ("name", "service", "route", "consumer", "enabled"), key="id",
+         foreign=("service", "route", "consumer"), example="name=cors service=example-service"),
+    Kind("key-auth", "keyauth_credentials", ("id", "consumer", "tags"), key="id", foreign=_OWNER,
+         example="consumer=ann key=SECRET", path="key-auths"),
+    Kind("basic-auth", "basicauth_credentials", ("username", "consumer", "tags"), key="username", foreign=_OWNER,
+         example="username=ann password=SECRET consumer=ann", path="basic-auths"),
+    Kind("hmac-auth", "hmacauth_credentials", ("username", "consumer", "tags"), key="username", foreign=_OWNER,
+         example="username=ann consumer=ann", path="hmac-auths"),
+    Kind("jwt", "jwt_secrets", ("key", "algorithm", "consumer", "tags"), key="key", foreign=_OWNER,
+         example="key=issuer consumer=ann", path="jwts", files=("rsa_public_key",)),
+    Kind("acl", "acls", ("id", "group", "consumer", "tags"), key="id", foreign=_OWNER,
+         example="group=staff consumer=ann"),
+    Kind("oauth2", "oauth2_credentials", ("name", "client_id", "consumer", "tags"), key="client_id", foreign=_OWNER,
+         example="name=app consumer=ann", path="oauth2"),
+)  # fmt: skip
+
+KINDS = (SERVICE, ROUTE, UPSTREAM, TARGET, *OTHERS)
+_BY = {"consumer": "username"}  # what a foreign entity is called by, where that is not its name
 
 Context = typer.Context
 UpstreamOption = Annotated[
@@ -93,7 +127,7 @@ def commands(kind: Kind) -> typer.Typer:
 
 
 def _functions(kind: Kind) -> dict[str, Callable[..., None]]:
-    path = f"/{kind.collection}"
+    path = kind.where
 
     def list_(context: Context, tags: Tags = "") -> None:
         _list(session_of(context), kind, path, tags)
@@ -220,8 +254,18 @@ def _pair(kind: Kind, text: str) -> tuple[str, str]:
             ExitCode.USAGE, f"'{text}' is not of the form field=value", remedy=f"for example: {kind.example.split()[0]}"
         )
     if name in kind.foreign and value:
-        return f"{name}.{'id' if _UUID.fullmatch(value) else 'name'}", value
+        return f"{name}.{'id' if _UUID.fullmatch(value) else _BY.get(name, 'name')}", value
+    if name in kind.files and value.startswith("@"):
+        return name, _content(value[1:])
     return name, value
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise failure(ExitCode.USAGE, f"'{path}' can't be read: {why}", remedy="give a PEM file after the @") from None
 
 
 def _not_there(error: RefusedRequest, kind: Kind, path: str) -> CliError:

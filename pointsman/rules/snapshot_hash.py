@@ -44,15 +44,29 @@ class SnapshotHash:
 
     def put(self, bucket: int, entity_hashes: Iterable[bytes]) -> None:
         """Say which entities are in a bucket now."""
-        ordered = sorted(entity_hashes)
-        self._buckets[bucket] = hashlib.sha256(b"".join(ordered)).digest() if ordered else EMPTY_BUCKET
+        self._buckets[bucket] = bucket_hash(entity_hashes)
         self._root = None
 
     def root(self) -> bytes:
         """Return the snapshot hash of what is in now."""
         if self._root is None:
-            self._root = hashlib.sha256(b"".join(self._buckets)).digest()
+            self._root = root_hash(self._buckets)
         return self._root
+
+    def bucket_hashes(self) -> tuple[bytes, ...]:
+        """Return the hashes of all buckets as they are now, in order."""
+        return tuple(self._buckets)
+
+
+def bucket_hash(entity_hashes: Iterable[bytes]) -> bytes:
+    """Return the hash of one bucket."""
+    ordered = sorted(entity_hashes)
+    return hashlib.sha256(b"".join(ordered)).digest() if ordered else EMPTY_BUCKET
+
+
+def root_hash(bucket_hashes: Iterable[bytes]) -> bytes:
+    """Return the snapshot hash of 1024 bucket hashes in order."""
+    return hashlib.sha256(b"".join(bucket_hashes)).digest()
 
 
 def snapshot_hash(entities: Mapping[Key, bytes]) -> bytes:

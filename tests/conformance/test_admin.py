@@ -12,6 +12,7 @@ from tests.conformance.admin_compare import Answer, Ids, differences
 RECORDING = Path(__file__).parent / "vectors" / "kong-admin.jsonl"
 GROUPS = (
     "services*", "routes*", "upstreams*", "targets*", "certificates", "snis", "ca_certificates", "client_certificate",
+    "consumers", "plugins", "schemas", "cascade", "headers",
 )  # fmt: skip
 
 HEADERS = {"x-kong-admin-latency": "1"}

@@ -10,6 +10,7 @@ import pytest
 
 from control_plane.entities.errors import (
     ForeignKeysUnresolved,
+    InvalidPrimaryKey,
     InvalidUnique,
     NotFound,
     PrimaryKeyViolation,
@@ -214,7 +215,8 @@ async def test_a_target_is_found_by_its_exact_normalised_address(store: Store) -
     for key in ("api", "API:8000", "[::1]:80", "not a target"):
         assert await lookup(store, "targets", key, below(upstream)) is None
     assert await lookup(store, "targets", "[0000:0000:0000:0000:0000:0000:0000:0001]:80", below(upstream)) == address
-    assert await lookup(store, "targets", "api:8000") is None
+    with pytest.raises(InvalidPrimaryKey):  # which of the two upstreams' would it be?
+        await lookup(store, "targets", "api:8000")
 
 
 async def test_put_of_a_target_is_a_patch(store: Store) -> None:

@@ -18,7 +18,7 @@ NOW = 1_700_000_000.0
 async def test_a_rollout_and_its_version_are_one_commit(store: Store) -> None:
     def decide(tx: Transaction) -> None:
         editor.create(tx, "upstreams", {"name": "green"}, now=NOW)
-        assert [change.collection for change in tx.pending_changes()] == ["upstreams"]
+        assert [change.collection for change in tx.records.changes()] == ["upstreams"]
         tx.save_rollout(RolloutRecord(tx.next_rollout(), "decided", {"version": tx.head() + 1}))
 
     written = await store.write(decide, Origin())

@@ -81,7 +81,7 @@ async def at_the_head(fleet: Fleet) -> int:
 
 
 async def on_disk(node: Node, version: int) -> None:
-    """Waits until the node's last good file holds `version`: it is written after the node's word, not before it."""
+    """Waits until the node's last good file holds `version`: the journal beside it is written before the word."""
     file = LastGood(node.folder / f"{node.name}.state" / "last-good")
     async with asyncio.timeout(PATIENCE_S):
         while (kept := file.load(Generation.CURRENT).snapshot) is None or kept.version < version:

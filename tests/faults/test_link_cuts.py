@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import EPOCH, Plane, Snap, entities, node, plane, until
 
 PIECE_BYTES = 64 * 1024
+NODE_ID = "6f1f8a4e-2f0c-4f0e-9a55-0d6c1c1f0d01"
 
 
 def big(version: int, *, weight: int = 100) -> Snap:
@@ -95,6 +97,38 @@ async def test_a_stalled_link_is_found_within_a_lease_and_heals(tmp_path: Path) 
         proxy.resume()
         control.publish(Snap(2, entities(2)))
         await until(lambda: state(control, one.id) is NodeState.CURRENT)
+
+
+@pytest.mark.parametrize("to_client", [True, False])
+async def test_a_link_that_is_dead_one_way_is_found_by_both_ends_and_heals(tmp_path: Path, to_client: bool) -> None:
+    async with (
+        plane(beat_interval_s=0.2) as control,
+        FaultProxy(control.server.port) as proxy,
+        node(proxy.address, tmp_path) as one,
+    ):
+        control.publish(Snap(1, entities(1)))
+        await until(lambda: state(control, one.id) is NodeState.CURRENT)
+        proxy.stall_one_way(to_client=to_client)
+        await until(lambda: not one.link.connected and not control.nodes.views()[0].connected)
+        control.publish(Snap(2, entities(2)))
+        assert one.sink.running is not None
+        assert one.sink.running.version == 1, "it goes on serving what it has"
+        proxy.resume()
+        await until(lambda: state(control, one.id) is NodeState.CURRENT)
+        assert one.sink.history == [Snap(1, entities(1)).ref, Snap(2, entities(2)).ref]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_node_whose_clock_is_off_by_an_hour_follows_like_any_other(tmp_path: Path, hours: int) -> None:
+    boot_id = time.time_ns() + hours * 3600 * 10**9
+    async with plane(beat_interval_s=0.2) as control:
+        control.publish(Snap(1, entities(1)))
+        async with node(control.address, tmp_path, name="n", node_id=NODE_ID):
+            await until(lambda: state(control, NODE_ID) is NodeState.CURRENT)
+        control.publish(Snap(2, entities(2)))
+        async with node(control.address, tmp_path, name="n", node_id=NODE_ID, boot_id=boot_id, restore=True) as one:
+            await until(lambda: state(control, NODE_ID) is NodeState.CURRENT)
+            assert [ref.version for ref in one.sink.history] == [1, 2]
 
 
 async def test_a_slow_node_does_not_delay_another(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from control_plane.fleet.session import SnapshotRef as PlaneRef
 from control_plane.fleet.session import Stage as PlaneStage
 from data_plane.node import session as node
 from data_plane.node.outcomes import Fault, Refused, Stage
-from data_plane.node.snapshot import Offer, SnapshotRef
+from data_plane.node.snapshot import Delta, Offer, SnapshotRef
 
 
 def epoch(number: int) -> bytes:
@@ -38,6 +38,16 @@ def to_offer(ref: PlaneRef) -> Offer:
     return Offer(SnapshotRef(ref.epoch, ref.version, ref.snapshot_hash), 1, 1, bytes(32), 1, 1)
 
 
+def to_delta(base: PlaneRef, ref: PlaneRef) -> Delta:
+    return Delta(
+        SnapshotRef(base.epoch, base.version, base.snapshot_hash),
+        SnapshotRef(ref.epoch, ref.version, ref.snapshot_hash),
+        1,
+        b"",
+        1,
+    )
+
+
 class Conversation(RuleBasedStateMachine):
     """One node process at a time, one control plane; both may restart, the link may break at any step."""
 
@@ -50,11 +60,14 @@ class Conversation(RuleBasedStateMachine):
         self.disk = SnapshotRef(b"", 0, b"")
         self.plane: PlaneSession | None = None
         self.parked: Rejection | None = None  # what the registry keeps of the node between streams
-        self.to_node: deque[PlaneRef] = deque(maxlen=1)  # the send slot: latest wins
-        self.to_plane: deque[node.TellApplied | node.TellRejected] = deque()
+        self.to_node: deque[Offer | Delta] = deque(maxlen=1)  # the send slot: latest wins
+        self.to_plane: deque[node.TellApplied | node.TellRejected | node.TellUnusable] = deque()
+        self.ring: list[PlaneRef] = []  # what a delta may start from
+        self.bases: list[SnapshotRef] = []  # what the node kept
+        self.versions: list[tuple[bytes, int]] = []  # what the node said that it runs, in order
         self.pulls: list[SnapshotRef] = []
         self.refused: set[SnapshotRef] = set()
-        self.work: node.StartPull | node.ApplyPulled | node.Adopt | None = None
+        self.work: node.StartPull | node.StartMake | node.ApplyPulled | node.Adopt | None = None
 
     # --- what the link does with the session's actions ---
 
@@ -66,21 +79,30 @@ class Conversation(RuleBasedStateMachine):
                     assert action.offer.ref not in self.refused, "a refused snapshot was pulled again"
                     self.pulls.append(action.offer.ref)
                     self.work = action
+                case node.StartMake():
+                    assert self.work is None, "two pieces of work at once"
+                    assert action.delta.ref not in self.refused, "a refused snapshot was made again"
+                    self.work = action
                 case node.ApplyPulled() | node.Adopt():
                     assert self.work is None, "two pieces of work at once"
                     if isinstance(action, node.Adopt):
                         assert action.ref.snapshot_hash == self.node.running.snapshot_hash
                     self.work = action
                 case node.StopPull():
-                    assert isinstance(self.work, node.StartPull)
+                    assert isinstance(self.work, node.StartPull | node.StartMake)
                     self.work = None
-                case node.TellApplied() | node.TellRejected():
+                case node.TellApplied() | node.TellRejected() | node.TellUnusable():
                     assert self.plane is not None, "told over no conversation"
                     self.to_plane.append(action)
 
     def offer(self, wanted: bool) -> None:
         if wanted:
-            self.to_node.append(self.head)
+            assert self.plane is not None
+            base = self.plane.base
+            if base is not None and base in self.ring:
+                self.to_node.append(to_delta(base, self.head))
+            else:
+                self.to_node.append(to_offer(self.head))
 
     # --- events ---
 
@@ -90,6 +112,7 @@ class Conversation(RuleBasedStateMachine):
         if breaks:
             self.bad.add(content(number))
         self.head = PlaneRef(epoch(self.epoch), self.head.version + 1, content(number))
+        self.ring = [*self.ring[-2:], self.head]
         if self.plane is not None:
             self.offer(self.plane.head_moved(self.head))
 
@@ -124,6 +147,7 @@ class Conversation(RuleBasedStateMachine):
     def restart_plane(self) -> None:
         self.cut()
         self.parked = None
+        self.ring = [self.head]
 
     def restore_store(self, back: int) -> None:
         """An old copy of the store is put back, and a new history begins."""
@@ -131,11 +155,13 @@ class Conversation(RuleBasedStateMachine):
             return
         self.epoch += 1
         self.head = PlaneRef(epoch(self.epoch), max(1, self.head.version - back), self.head.snapshot_hash)
+        self.ring = [self.head]
         self.restart_plane()
 
     def restart_node(self) -> None:
         self.cut()
         self.node = node.Session(self.disk)
+        self.bases = [self.disk]
         self.work = None
         self.parked = None
         self.refused.clear()
@@ -143,7 +169,7 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.to_node))
     @rule()
     def deliver_offer(self) -> None:
-        self.perform(self.node.offered(to_offer(self.to_node.popleft())))
+        self.perform(self.node.offered(self.to_node.popleft()))
 
     @precondition(lambda self: bool(self.to_plane))
     @rule()
@@ -152,6 +178,8 @@ class Conversation(RuleBasedStateMachine):
         report = self.to_plane.popleft()
         if isinstance(report, node.TellApplied):
             self.offer(self.plane.applied(to_plane(report.ref)))
+        elif isinstance(report, node.TellUnusable):
+            self.offer(self.plane.unusable(to_plane(report.ref), running=to_plane(report.running)))
         else:
             faults = tuple(PlaneFault(fault.code, message=fault.message) for fault in report.refused.faults)
             rejection = Rejection(to_plane(report.ref), PlaneStage(report.refused.stage.value), faults)
@@ -174,6 +202,18 @@ class Conversation(RuleBasedStateMachine):
         else:
             self.perform(self.node.pulled())
 
+    @precondition(lambda self: isinstance(self.work, node.StartMake))
+    @rule(spoiled=st.booleans())
+    def finish_make(self, spoiled: bool) -> None:
+        work, self.work = self.work, None
+        assert isinstance(work, node.StartMake)
+        if work.delta.base not in self.bases:
+            self.perform(self.node.delta_unusable(Fault("UNKNOWN_BASE")))
+        elif spoiled:
+            self.perform(self.node.delta_unusable(Fault("HASH_MISMATCH")))
+        else:
+            self.perform(self.node.pulled())
+
     @precondition(lambda self: isinstance(self.work, node.ApplyPulled | node.Adopt))
     @rule()
     def finish_apply(self) -> None:
@@ -184,6 +224,8 @@ class Conversation(RuleBasedStateMachine):
             self.perform(self.node.refused(Refused(Stage.BUILD, (Fault("BAD_REGEX", message="no"),))))
         else:
             self.disk = work.ref
+            self.bases = [*self.bases[-1:], work.ref]
+            self.versions.append((work.ref.epoch, work.ref.version))
             self.perform(self.node.applied(0.001))
 
     # --- what must hold ---
@@ -191,6 +233,11 @@ class Conversation(RuleBasedStateMachine):
     @invariant()
     def one_work_at_a_time(self) -> None:
         assert (self.work is None) == (self.node.work is None)
+
+    @invariant()
+    def versions_never_go_back_within_an_epoch(self) -> None:
+        for (one, before), (other, after) in zip(self.versions, self.versions[1:], strict=False):
+            assert one != other or before <= after
 
     @invariant()
     def nothing_bad_runs(self) -> None:
@@ -205,6 +252,8 @@ class Conversation(RuleBasedStateMachine):
             if self.work is not None:
                 if isinstance(self.work, node.StartPull):
                     self.finish_pull(False)
+                elif isinstance(self.work, node.StartMake):
+                    self.finish_make(False)
                 else:
                     self.finish_apply()
             elif self.to_node:

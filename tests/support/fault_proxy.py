@@ -29,6 +29,8 @@ class FaultProxy:
         self.accepted = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._flowing_to_client = asyncio.Event()
+        self._flowing_to_client.set()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
@@ -42,7 +44,7 @@ class FaultProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        self._flowing.set()
+        self.resume()
         self.cut()
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
@@ -63,10 +65,16 @@ class FaultProxy:
     def stall(self) -> None:
         """Moves nothing until `resume`."""
         self._flowing.clear()
+        self._flowing_to_client.clear()
+
+    def stall_one_way(self, *, to_client: bool) -> None:
+        """Moves nothing in one direction until `resume`."""
+        (self._flowing_to_client if to_client else self._flowing).clear()
 
     def resume(self) -> None:
         """Ends a stall."""
         self._flowing.set()
+        self._flowing_to_client.set()
 
     async def _accept(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
@@ -100,7 +108,7 @@ class FaultProxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK_BYTES):
-                await self._flowing.wait()
+                await (self._flowing_to_client if to_client else self._flowing).wait()
                 if to_client:
                     if self.bytes_per_s is not None:
                         await asyncio.sleep(len(data) / self.bytes_per_s)

@@ -17,18 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
+from typing_extensions import override
 
 from control_plane.fleet.nodes import Nodes
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.server import LinkServer
 from control_plane.fleet.settings import FleetSettings
+from control_plane.snapshot.builder import Packed, Snapshot
 from data_plane.node.last_good import LastGood
 from data_plane.node.link import Link, LinkSettings
 from data_plane.node.messages import Introduction
 from data_plane.node.outcomes import Applied, ApplyOutcome, Refused
 from data_plane.node.reconnect import ReconnectSettings
 from data_plane.node.snapshot import NodeSnapshot, Offer, SnapshotRef
-from pointsman.rules.snapshot_hash import snapshot_hash
+from pointsman.rules.snapshot_hash import BUCKETS, SnapshotHash, bucket_of, entity_hash, snapshot_hash
 from pointsman.wire.v1 import config_pb2, fleet_pb2
 
 EPOCH = bytes(range(16))
@@ -54,17 +56,7 @@ def entities(count: int = 1, *, weight: int = 100, padding: int = 0) -> dict[tup
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """A packed snapshot as the control plane has it."""
-
-    pieces: tuple[bytes, ...]
-    sha256: bytes
-    raw_bytes: int
-    packed_bytes: int
-
-
-class Snap:
+class Snap(Snapshot):
     """A snapshot as the control plane publishes it; counts how often it is packed."""
 
     def __init__(
@@ -75,10 +67,21 @@ class Snap:
         epoch: bytes = EPOCH,
         piece_bytes: int = 1024 * 1024,
     ) -> None:
-        self.epoch = epoch
-        self.version = version
-        self.snapshot_hash = snapshot_hash(content)
-        self.entity_count = len(content)
+        buckets: list[dict[tuple[str, str], tuple[bytes, bytes]]] = [{} for _ in range(BUCKETS)]
+        for key, body in content.items():
+            buckets[bucket_of(key)][key] = (entity_hash(body), body)
+        hashes = SnapshotHash()
+        for number, bucket in enumerate(buckets):
+            hashes.put(number, (hashed for hashed, _ in bucket.values()))
+        super().__init__(
+            epoch=epoch,
+            version=version,
+            snapshot_hash=hashes.root(),
+            entity_count=len(content),
+            entity_bytes=sum(map(len, content.values())),
+            buckets=tuple(buckets),
+            bucket_hashes=hashes.bucket_hashes(),
+        )
         self.times_packed = 0
         self._content = content
         self._piece_bytes = piece_bytes
@@ -87,12 +90,13 @@ class Snap:
     def ref(self) -> SnapshotRef:
         return SnapshotRef(self.epoch, self.version, self.snapshot_hash)
 
-    def packed(self) -> Pieces:
+    @override
+    def packed(self) -> Packed:
         self.times_packed += 1
         raw = fleet_pb2.SnapshotBody(entities=self._content.values()).SerializeToString()
         packed = zstandard.ZstdCompressor(level=3).compress(raw)
         pieces = tuple(packed[at : at + self._piece_bytes] for at in range(0, len(packed), self._piece_bytes))
-        return Pieces(pieces, hashlib.sha256(packed).digest(), len(raw), len(packed))
+        return Packed(pieces, hashlib.sha256(packed).digest(), len(raw), len(packed))
 
     def offer(self) -> tuple[Offer, bytes]:
         """As a node sees it, and all of its bytes."""
@@ -157,10 +161,19 @@ class Plane:
 
 @contextlib.asynccontextmanager
 async def plane(
-    *, beat_interval_s: float = 0.2, listen: str = "127.0.0.1:0", pulls_max: int = 64, piece_timeout_s: float = 20.0
+    *,
+    beat_interval_s: float = 0.2,
+    listen: str = "127.0.0.1:0",
+    pulls_max: int = 64,
+    piece_timeout_s: float = 20.0,
+    canary_wait_s: float = 1.0,
 ) -> AsyncIterator[Plane]:
     settings = FleetSettings(
-        listen=listen, beat_interval_s=beat_interval_s, pulls_max=pulls_max, piece_timeout_s=piece_timeout_s
+        listen=listen,
+        beat_interval_s=beat_interval_s,
+        pulls_max=pulls_max,
+        piece_timeout_s=piece_timeout_s,
+        canary_wait_s=canary_wait_s,
     )
     nodes = Nodes(clock=time.monotonic, wall=time.time, lease_s=settings.lease_s, purge_after_s=settings.purge_after_s)
     shelf = Shelf()

@@ -67,7 +67,7 @@ class SnapshotRef(_message.Message):
     def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., snapshot_hash: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace", "vote", "rollout_activated")
+    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace", "delta_unusable", "vote", "rollout_activated")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,7 @@ class NodeMessage(_message.Message):
     LEAVING_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
+    DELTA_UNUSABLE_FIELD_NUMBER: _ClassVar[int]
     VOTE_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_ACTIVATED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
@@ -84,12 +85,13 @@ class NodeMessage(_message.Message):
     leaving: Leaving
     health: HealthReport
     trace: TraceAnswer
+    delta_unusable: DeltaUnusable
     vote: RolloutVote
     rollout_activated: RolloutActivated
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ..., vote: _Optional[_Union[RolloutVote, _Mapping]] = ..., rollout_activated: _Optional[_Union[RolloutActivated, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ..., delta_unusable: _Optional[_Union[DeltaUnusable, _Mapping]] = ..., vote: _Optional[_Union[RolloutVote, _Mapping]] = ..., rollout_activated: _Optional[_Union[RolloutActivated, _Mapping]] = ...) -> None: ...
 
 class PlaneMessage(_message.Message):
-    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request", "rollout_prepare", "rollout_activate", "rollout_abort")
+    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request", "delta", "rollout_prepare", "rollout_activate", "rollout_abort")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +99,7 @@ class PlaneMessage(_message.Message):
     HEALTH_REQUEST_FIELD_NUMBER: _ClassVar[int]
     FLEET_HEALTH_FIELD_NUMBER: _ClassVar[int]
     TRACE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_PREPARE_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_ACTIVATE_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_ABORT_FIELD_NUMBER: _ClassVar[int]
@@ -107,10 +110,11 @@ class PlaneMessage(_message.Message):
     health_request: HealthRequest
     fleet_health: FleetHealth
     trace_request: TraceRequest
+    delta: Delta
     rollout_prepare: RolloutPrepare
     rollout_activate: RolloutActivate
     rollout_abort: RolloutAbort
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ..., trace_request: _Optional[_Union[TraceRequest, _Mapping]] = ..., rollout_prepare: _Optional[_Union[RolloutPrepare, _Mapping]] = ..., rollout_activate: _Optional[_Union[RolloutActivate, _Mapping]] = ..., rollout_abort: _Optional[_Union[RolloutAbort, _Mapping]] = ...) -> None: ...
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ..., trace_request: _Optional[_Union[TraceRequest, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., rollout_prepare: _Optional[_Union[RolloutPrepare, _Mapping]] = ..., rollout_activate: _Optional[_Union[RolloutActivate, _Mapping]] = ..., rollout_abort: _Optional[_Union[RolloutAbort, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("node_id", "hostname", "software", "protocol_min", "protocol_max", "schema_level", "labels", "running", "boot_id", "snapshot_bytes_max", "workers", "proxy_addresses", "status_address")
@@ -271,23 +275,83 @@ class Offer(_message.Message):
     entities: int
     def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., raw_bytes: _Optional[int] = ..., packed_bytes: _Optional[int] = ..., packed_sha256: _Optional[bytes] = ..., pieces: _Optional[int] = ..., entities: _Optional[int] = ...) -> None: ...
 
+class Delta(_message.Message):
+    __slots__ = ("base", "snapshot", "raw_bytes", "packed", "entities")
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    base: SnapshotRef
+    snapshot: SnapshotRef
+    raw_bytes: int
+    packed: bytes
+    entities: int
+    def __init__(self, base: _Optional[_Union[SnapshotRef, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., raw_bytes: _Optional[int] = ..., packed: _Optional[bytes] = ..., entities: _Optional[int] = ...) -> None: ...
+
+class DeltaBody(_message.Message):
+    __slots__ = ("upserts", "deletes")
+    UPSERTS_FIELD_NUMBER: _ClassVar[int]
+    DELETES_FIELD_NUMBER: _ClassVar[int]
+    upserts: _containers.RepeatedScalarFieldContainer[bytes]
+    deletes: _containers.RepeatedCompositeFieldContainer[EntityKey]
+    def __init__(self, upserts: _Optional[_Iterable[bytes]] = ..., deletes: _Optional[_Iterable[_Union[EntityKey, _Mapping]]] = ...) -> None: ...
+
+class EntityKey(_message.Message):
+    __slots__ = ("collection", "id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    id: str
+    def __init__(self, collection: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+
+class DeltaUnusable(_message.Message):
+    __slots__ = ("snapshot", "running", "code", "message")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    snapshot: SnapshotRef
+    running: SnapshotRef
+    code: str
+    message: str
+    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
 class PullRequest(_message.Message):
-    __slots__ = ("snapshot", "from_piece")
+    __slots__ = ("snapshot", "from_piece", "bucket_hashes")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     FROM_PIECE_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_HASHES_FIELD_NUMBER: _ClassVar[int]
     snapshot: SnapshotRef
     from_piece: int
-    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., from_piece: _Optional[int] = ...) -> None: ...
+    bucket_hashes: bytes
+    def __init__(self, snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., from_piece: _Optional[int] = ..., bucket_hashes: _Optional[bytes] = ...) -> None: ...
 
 class Piece(_message.Message):
-    __slots__ = ("index", "total", "data")
+    __slots__ = ("index", "total", "data", "repair")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    REPAIR_FIELD_NUMBER: _ClassVar[int]
     index: int
     total: int
     data: bytes
-    def __init__(self, index: _Optional[int] = ..., total: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    repair: Repair
+    def __init__(self, index: _Optional[int] = ..., total: _Optional[int] = ..., data: _Optional[bytes] = ..., repair: _Optional[_Union[Repair, _Mapping]] = ...) -> None: ...
+
+class Repair(_message.Message):
+    __slots__ = ("raw_bytes", "packed_bytes", "packed_sha256", "entities", "buckets")
+    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_SHA256_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    BUCKETS_FIELD_NUMBER: _ClassVar[int]
+    raw_bytes: int
+    packed_bytes: int
+    packed_sha256: bytes
+    entities: int
+    buckets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, raw_bytes: _Optional[int] = ..., packed_bytes: _Optional[int] = ..., packed_sha256: _Optional[bytes] = ..., entities: _Optional[int] = ..., buckets: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SnapshotBody(_message.Message):
     __slots__ = ("entities",)
@@ -483,13 +547,10 @@ class TraceEndpoint(_message.Message):
     def __init__(self, ip: _Optional[str] = ..., port: _Optional[int] = ..., host: _Optional[str] = ..., weight: _Optional[int] = ..., available: _Optional[bool] = ..., in_flight: _Optional[int] = ..., host_sent: _Optional[str] = ...) -> None: ...
 
 class RolloutPrepare(_message.Message):
-    __slots__ = ("rollout", "round", "base", "snapshot", "packed", "raw_bytes", "vote_within", "hold", "upstreams", "connections_per_target", "nodes", "warm")
+    __slots__ = ("rollout", "round", "delta", "vote_within", "hold", "upstreams", "connections_per_target", "nodes", "warm")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
-    BASE_FIELD_NUMBER: _ClassVar[int]
-    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
-    PACKED_FIELD_NUMBER: _ClassVar[int]
-    RAW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
     VOTE_WITHIN_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
     UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
@@ -498,33 +559,14 @@ class RolloutPrepare(_message.Message):
     WARM_FIELD_NUMBER: _ClassVar[int]
     rollout: int
     round: int
-    base: SnapshotRef
-    snapshot: SnapshotRef
-    packed: bytes
-    raw_bytes: int
+    delta: Delta
     vote_within: _duration_pb2.Duration
     hold: _duration_pb2.Duration
     upstreams: _containers.RepeatedScalarFieldContainer[str]
     connections_per_target: int
     nodes: int
     warm: bool
-    def __init__(self, rollout: _Optional[int] = ..., round: _Optional[int] = ..., base: _Optional[_Union[SnapshotRef, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., packed: _Optional[bytes] = ..., raw_bytes: _Optional[int] = ..., vote_within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hold: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., upstreams: _Optional[_Iterable[str]] = ..., connections_per_target: _Optional[int] = ..., nodes: _Optional[int] = ..., warm: _Optional[bool] = ...) -> None: ...
-
-class RolloutDelta(_message.Message):
-    __slots__ = ("upserts", "deletes")
-    UPSERTS_FIELD_NUMBER: _ClassVar[int]
-    DELETES_FIELD_NUMBER: _ClassVar[int]
-    upserts: _containers.RepeatedScalarFieldContainer[bytes]
-    deletes: _containers.RepeatedCompositeFieldContainer[RolloutDelete]
-    def __init__(self, upserts: _Optional[_Iterable[bytes]] = ..., deletes: _Optional[_Iterable[_Union[RolloutDelete, _Mapping]]] = ...) -> None: ...
-
-class RolloutDelete(_message.Message):
-    __slots__ = ("collection", "id")
-    COLLECTION_FIELD_NUMBER: _ClassVar[int]
-    ID_FIELD_NUMBER: _ClassVar[int]
-    collection: str
-    id: str
-    def __init__(self, collection: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+    def __init__(self, rollout: _Optional[int] = ..., round: _Optional[int] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., vote_within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hold: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., upstreams: _Optional[_Iterable[str]] = ..., connections_per_target: _Optional[int] = ..., nodes: _Optional[int] = ..., warm: _Optional[bool] = ...) -> None: ...
 
 class RolloutVote(_message.Message):
     __slots__ = ("rollout", "round", "kind", "took", "faults", "upstreams", "clock_error_us", "workers")

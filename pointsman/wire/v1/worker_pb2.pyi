@@ -62,16 +62,8 @@ class StagePart(_message.Message):
     UPSERTS_FIELD_NUMBER: _ClassVar[int]
     DELETES_FIELD_NUMBER: _ClassVar[int]
     upserts: _containers.RepeatedScalarFieldContainer[bytes]
-    deletes: _containers.RepeatedCompositeFieldContainer[EntityKey]
-    def __init__(self, upserts: _Optional[_Iterable[bytes]] = ..., deletes: _Optional[_Iterable[_Union[EntityKey, _Mapping]]] = ...) -> None: ...
-
-class EntityKey(_message.Message):
-    __slots__ = ("collection", "id")
-    COLLECTION_FIELD_NUMBER: _ClassVar[int]
-    ID_FIELD_NUMBER: _ClassVar[int]
-    collection: str
-    id: str
-    def __init__(self, collection: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+    deletes: _containers.RepeatedCompositeFieldContainer[_fleet_pb2.EntityKey]
+    def __init__(self, upserts: _Optional[_Iterable[bytes]] = ..., deletes: _Optional[_Iterable[_Union[_fleet_pb2.EntityKey, _Mapping]]] = ...) -> None: ...
 
 class StageEnd(_message.Message):
     __slots__ = ()

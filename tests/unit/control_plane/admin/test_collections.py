@@ -26,7 +26,8 @@ async def test_every_schema_has_its_paths(client: Client) -> None:
     templates = set(client.api.table.templates())
     for collection in SCHEMAS:
         if collection != "targets":
-            assert {f"/{collection}", f"/{collection}/{{{collection}}}"} <= templates
+            path = SCHEMAS[collection].path
+            assert {f"/{path}", f"/{path}/{{{collection}}}"} <= templates
     assert {"/services/{services}/routes", "/routes/{routes}/service"} <= templates
     assert "/upstreams/{upstreams}/targets/{targets}" in templates
     assert "/targets" not in templates
@@ -259,7 +260,7 @@ async def test_head_is_answered_like_get(client: Client) -> None:
     assert (await client.ask("HEAD", "/services")).body == (await client.ask("GET", "/services")).body
 
 
-@pytest.mark.parametrize("collection", ["plugins", "consumers"])
+@pytest.mark.parametrize("collection", ["vaults", "keys", "key-sets"])
 async def test_collections_that_clients_read_first(client: Client, collection: str) -> None:
     assert await client.tree("GET", f"/{collection}?size=1000&tags=a") == {"data": [], "next": None}
     assert (await client.ask("GET", f"/{collection}/x")).status == 404
@@ -271,11 +272,22 @@ async def test_collections_that_clients_read_first(client: Client, collection: s
 
 @pytest.mark.parametrize(
     "path",
-    ["vaults", "keys", "key-sets", "partials", "consumer_groups", "mtls-auths", "oauth2", "degraphql_routes",
-     "graphql-rate-limiting-advanced/costs", "hmac-auths", "workspaces", "filter-chains"],
+    ["partials", "consumer_groups", "mtls-auths", "degraphql_routes", "graphql-rate-limiting-advanced/costs",
+     "workspaces", "keyauth_credentials"],
 )  # fmt: skip
 async def test_collections_that_are_unknown(client: Client, path: str) -> None:
     assert await client.tree("GET", f"/{path}", status=404) == {"message": "Not found"}
+
+
+@pytest.mark.parametrize("path", ["/filter-chains", "/filter-chains/x", "/services/s/filter-chains"])
+async def test_filter_chains_need_what_is_not_there(client: Client, path: str) -> None:
+    refused = await client.tree("GET", path, status=400)
+    assert refused == {"message": "this endpoint is only available when wasm is enabled"}
+
+
+async def test_nothing_is_cached(client: Client) -> None:
+    assert (await client.ask("DELETE", "/cache")).status == 204
+    assert (await client.ask("GET", "/cache/x")).status == 404
 
 
 async def test_plugins_below_their_parents(client: Client) -> None:

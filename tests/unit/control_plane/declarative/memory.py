@@ -12,14 +12,11 @@ from control_plane.entities.errors import ForeignKeyViolation, PrimaryKeyViolati
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store.contract import Change, Lease, Records, RolloutRecord, TagFilter
+from control_plane.store.contract import Lease, Records, RolloutRecord, TagFilter
 
 
 class _NoRollouts:
     """Files know nothing of rollouts; whoever asks here has lost the way."""
-
-    def pending_changes(self) -> Sequence[Change]:
-        raise NotImplementedError
 
     def next_rollout(self) -> int:
         raise NotImplementedError

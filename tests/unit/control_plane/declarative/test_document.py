@@ -70,9 +70,9 @@ def test_files_that_are_fine(text: str) -> None:
         ("_info: []", "_info", "expected a mapping"),
         ("_info: {tags: []}", "_info.tags", "unknown field"),
         ("_info: {select_tags: a}", "_info.select_tags", "expected a list of tags"),
-        ("_info: {defaults: {plugin: {}}}", "_info.defaults.plugin", "no defaults for 'plugin'"),
+        ("_info: {defaults: {vault: {}}}", "_info.defaults.vault", "no defaults for 'vault'"),
         ("_info: {defaults: {service: {name: a}}}", "_info.defaults.service.name", "can't have a default"),
-        ("plugins: [{name: cors}]", "plugins", "not supported yet"),
+        ("vaults: [{name: env}]", "vaults", "not supported yet"),
         ("_plugin_configs: {a: {}}", "_plugin_configs", "not supported yet"),
         ("services: {name: a}", "services", "expected a list, found a mapping"),
         ("services: [a]", "services[0]", "expected a mapping, found a string"),
@@ -88,9 +88,10 @@ def test_files_that_are_not(text: str, path: str, says: str) -> None:
 
 
 def test_later_entities_are_refused_at_their_parent() -> None:
-    (problem,) = problems("services:\n- name: a\n  plugins: [{name: cors}]\n")
-    assert (problem.entity_type, problem.entity_name, problem.field, problem.line) == ("service", "a", "plugins", 2)
-    assert problem.message == "'plugins' are not supported yet"
+    (problem,) = problems("services:\n- name: a\n  filter_chains: [{name: f}]\n")
+    place = (problem.entity_type, problem.entity_name, problem.field, problem.line)
+    assert place == ("service", "a", "filter_chains", 2)
+    assert problem.message == "'filter_chains' are not supported yet"
 
 
 def test_a_nested_child_may_not_name_its_parent() -> None:

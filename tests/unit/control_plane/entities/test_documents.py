@@ -99,7 +99,7 @@ def test_json_schema() -> None:
     described = SCHEMAS["services"].json_schema()
     properties = described["properties"]
 
-    assert described["required"] == ["host"]
+    assert described["anyOf"] == [{"required": ["host"]}, {"required": ["url"]}]
     assert isinstance(properties, dict)
     port = properties["port"]
     assert isinstance(port, dict)

@@ -24,6 +24,13 @@ SINGULAR = {
 NOT_FOR_NODES = {"tags", "updated_at", "enabled", "former_weights", "cert_digest"}
 
 
+NOT_SENT = {
+    "consumers", "keyauth_credentials", "basicauth_credentials", "hmacauth_credentials", "jwt_secrets", "acls",
+    "oauth2_credentials", "plugins",
+}  # fmt: skip
+"""Nothing on a node asks who the consumer is, and a credential that travels for nothing is one more that can leak."""
+
+
 def decoded(collection: str, body: EntityBody) -> Message:
     message = wire.Entity.FromString(encode(collection, body))
     assert message.WhichOneof("kind") == SINGULAR[collection]
@@ -34,10 +41,10 @@ def decoded(collection: str, body: EntityBody) -> Message:
 
 def test_every_collection_is_encoded() -> None:
     """A collection that joins later is encoded, or left out on purpose here."""
-    assert set(ENCODERS) == set(STORED)
+    assert set(ENCODERS) == set(STORED) - NOT_SENT
 
 
-@pytest.mark.parametrize("collection", sorted(STORED))
+@pytest.mark.parametrize("collection", sorted(ENCODERS))
 def test_every_field_has_its_place_on_the_wire(collection: str) -> None:
     fields = set(decoded(collection, entity(collection)).DESCRIPTOR.fields_by_name)
     expected = set(STORED[collection].fields) - NOT_FOR_NODES

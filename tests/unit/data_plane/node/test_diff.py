@@ -53,4 +53,7 @@ def test_deletes_are_batched_too() -> None:
 
 def test_an_entity_larger_than_a_batch_travels_alone() -> None:
     one = snapshot(1, service("s1", "a"), service("s2", "x" * (2 * BATCH_BYTES_MAX)), service("s3", "b"))
-    assert kinds(Diff.between(None, one)) == ["stage_begin", "stage_part", "stage_part", "stage_part", "stage_end"]
+    messages = [wire.ToWorker.FromString(message) for message in stage_messages(Diff.between(None, one))]
+    parts = [[len(data) for data in message.stage_part.upserts] for message in messages]
+    assert [len(sizes) for sizes in parts if max(sizes, default=0) > BATCH_BYTES_MAX] == [1]
+    assert sum(map(len, parts)) == 3

@@ -7,12 +7,13 @@ from __future__ import annotations
 import os
 import random
 import stat
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from data_plane.node.last_good import Generation, LastGood
-from data_plane.node.snapshot import NodeSnapshot
+from data_plane.node.snapshot import NodeSnapshot, make_delta
 from tests.support.fleet import OTHER_EPOCH, Snap, entities
 
 CURRENT = Generation.CURRENT
@@ -42,7 +43,7 @@ def test_the_one_before_is_kept(tmp_path: Path) -> None:
     store.save(snapshot(3, weight=3))
     assert store.load(CURRENT).snapshot == snapshot(3, weight=3)
     assert store.load(PREVIOUS).snapshot == snapshot(2, weight=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [CURRENT.value, PREVIOUS.value]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CURRENT.value, "key", PREVIOUS.value]
 
 
 def test_the_same_content_under_a_new_version_does_not_push_out_the_way_back(tmp_path: Path) -> None:
@@ -118,6 +119,116 @@ def test_a_bad_current_leaves_the_previous(tmp_path: Path) -> None:
     assert store.load(PREVIOUS).snapshot == snapshot(1, weight=1)
     store.save(snapshot(3, weight=3))
     assert store.load(PREVIOUS).snapshot == snapshot(1, weight=1)
+
+
+def journal_of(folder: Path, versions: int) -> tuple[LastGood, list[NodeSnapshot]]:
+    """Version 1 whole, and the others as changes."""
+    store = LastGood(folder)
+    made = [snapshot(version, weight=version) for version in range(1, versions + 1)]
+    store.save(made[0])
+    for before, after in pairwise(made):
+        store.journal.append(make_delta(before, after))
+    return store, made
+
+
+def test_the_journal_leads_on_from_the_file(tmp_path: Path) -> None:
+    _, made = journal_of(tmp_path, 4)
+    store = LastGood(tmp_path)
+    assert store.load(CURRENT).snapshot == made[3]
+    assert store.load(PREVIOUS).snapshot == made[2]
+    assert store.load(CURRENT).problems == ()
+
+
+def test_the_whole_takes_the_journal_s_place_and_later_changes_follow_it(tmp_path: Path) -> None:
+    store, made = journal_of(tmp_path, 3)
+    upto = store.journal.rotate()
+    staged = store.stage(made[2])
+    later = snapshot(4, weight=4)
+    store.journal.append(make_delta(made[2], later))
+    assert LastGood(tmp_path).load(CURRENT).snapshot == later, "a crash before the commit costs nothing"
+    store.commit(staged, made[2].snapshot_hash, upto=upto)
+    assert LastGood(tmp_path).load(CURRENT).snapshot == later
+    assert len(list(tmp_path.glob("journal-*"))) == 1
+
+
+@pytest.mark.parametrize("step", ["stage", "link", "first rename", "second rename", "drop"])
+def test_a_kill_at_any_step_of_the_whole_s_writing_costs_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    store, made = journal_of(tmp_path, 4)
+    upto = store.journal.rotate()
+    renames: list[Path] = []
+    rename = os.replace
+
+    def replace(source: Path, destination: Path) -> None:
+        renames.append(destination)
+        if len(renames) == {"first rename": 1, "second rename": 2}.get(step):
+            raise Killed
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "replace", replace)
+    if step == "stage":
+        monkeypatch.setattr(os, "fsync", kill)
+    if step == "link":
+        monkeypatch.setattr(os, "link", kill)
+    if step == "drop":
+        monkeypatch.setattr(store.journal, "drop", kill)
+    with pytest.raises(Killed):
+        store.commit(store.stage(made[3]), made[3].snapshot_hash, upto=upto)
+    monkeypatch.undo()
+    assert LastGood(tmp_path).load(CURRENT).snapshot == made[3]
+
+
+def test_any_cut_of_the_journal_leaves_a_version_that_was_active(tmp_path: Path) -> None:
+    _, made = journal_of(tmp_path, 4)
+    (path,) = tmp_path.glob("journal-*")
+    good = path.read_bytes()
+    seen = set()
+    for length in range(0, len(good), 5):
+        path.write_bytes(good[:length])
+        found = LastGood(tmp_path).load(CURRENT).snapshot
+        assert found in made[:3]
+        assert found is not None
+        seen.add(found.version)
+    assert seen == {1, 2, 3}
+
+
+def test_any_flipped_bit_of_the_journal_leaves_a_version_that_was_active(tmp_path: Path) -> None:
+    _, made = journal_of(tmp_path, 4)
+    (path,) = tmp_path.glob("journal-*")
+    good = path.read_bytes()
+    rng = random.Random(2)
+    for at in rng.sample(range(len(good) * 8), 300):
+        bad = bytearray(good)
+        bad[at // 8] ^= 1 << at % 8
+        path.write_bytes(bad)
+        loaded = LastGood(tmp_path).load(CURRENT)
+        assert loaded.snapshot in made[:3]
+        assert loaded.problems
+
+
+def test_another_node_s_file_does_not_open(tmp_path: Path) -> None:
+    one, other = LastGood(tmp_path / "one"), LastGood(tmp_path / "other")
+    one.save(snapshot(1))
+    other.save(snapshot(2))
+    (tmp_path / "other" / CURRENT.value).replace(tmp_path / "one" / CURRENT.value)
+    loaded = LastGood(tmp_path / "one").load(CURRENT)
+    assert loaded.snapshot is None
+    assert "another node" in loaded.problems[0]
+
+
+def test_what_is_kept_can_not_be_read_without_the_key(tmp_path: Path) -> None:
+    store, _ = journal_of(tmp_path, 2)
+    assert store.load(CURRENT).snapshot is not None
+    for path in (tmp_path / CURRENT.value, *tmp_path.glob("journal-*")):
+        assert b"10.0.0.1" not in path.read_bytes()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_larger_snapshot_than_this_node_takes_is_not_unpacked(tmp_path: Path) -> None:

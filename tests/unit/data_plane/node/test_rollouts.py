@@ -17,7 +17,7 @@ from data_plane.node.health import Outlook
 from data_plane.node.messages import ref_to_wire
 from data_plane.node.outcomes import Fault, Refused, Stage
 from data_plane.node.rollouts import Rollouts
-from data_plane.node.snapshot import NodeSnapshot
+from data_plane.node.snapshot import Delta, NodeSnapshot
 from data_plane.node.workers import WarmedEndpoint
 from pointsman.rules.snapshot_hash import snapshot_hash
 from pointsman.wire.v1 import fleet_pb2
@@ -81,16 +81,35 @@ class Rig:
         self.states: dict[str, int] = {}
         self.addresses = [ADDRESS]
         self.active: list[NodeSnapshot] = []
+        self.guard: Refused | None = None
+        self.followed: list[str] = []
         self.rollouts = Rollouts(
             "node",
             self.stager,
             self.clock,
             workers=2,
             outlook=self.outlook,
-            activated=lambda snapshot, _late_s: self.active.append(snapshot),
+            follower=lambda: self,
             now_ns=lambda: self.now_ns,
         )
         self.rollouts.connected(self.said.put_nowait, self.beat)
+
+    def refusal(self, snapshot: NodeSnapshot) -> Refused | None:
+        return self.guard if snapshot is not ONE else None
+
+    def arming(self, snapshot: NodeSnapshot) -> None:
+        self.followed.append("arming")
+
+    async def activated(self, snapshot: NodeSnapshot, delta: Delta | None) -> None:
+        assert delta is not None
+        assert (delta.base, delta.ref) == (ONE.ref, snapshot.ref)
+        assert self.said.empty(), "it was reported before it was kept"
+        self.followed.append("kept")
+
+    def told(self, snapshot: NodeSnapshot, took_s: float) -> None:
+        assert not self.said.empty()
+        self.followed.append("told")
+        self.active.append(snapshot)
 
     def beat(self) -> None:
         self.now_ns += 10
@@ -107,15 +126,18 @@ class Rig:
         return Outlook("green", self.addresses, {}, self.states, {})
 
     def prepare(self, number: int = 1, *, base: NodeSnapshot = ONE, upstreams: Sequence[str] = ("u",)) -> None:
-        raw = fleet_pb2.RolloutDelta(upserts=TWO.entities.values()).SerializeToString()
+        raw = fleet_pb2.DeltaBody(upserts=TWO.entities.values()).SerializeToString()
         self.rollouts.told(
             fleet_pb2.RolloutPrepare(
                 rollout=number,
                 round=1,
-                base=ref_to_wire(base.ref),
-                snapshot=ref_to_wire(TWO.ref),
-                packed=zstandard.compress(raw),
-                raw_bytes=len(raw),
+                delta=fleet_pb2.Delta(
+                    base=ref_to_wire(base.ref),
+                    snapshot=ref_to_wire(TWO.ref),
+                    packed=zstandard.compress(raw),
+                    raw_bytes=len(raw),
+                    entities=len(TWO.entities),
+                ),
                 vote_within=Duration(seconds=5),
                 hold=Duration(seconds=60),
                 upstreams=upstreams,
@@ -135,7 +157,7 @@ class Rig:
         assert message.WhichOneof("kind") == "vote"
         return message.vote
 
-    async def activated(self) -> fleet_pb2.RolloutActivated:
+    async def report(self) -> fleet_pb2.RolloutActivated:
         message = await self.said.get()
         assert message.WhichOneof("kind") == "rollout_activated"
         return message.rollout_activated
@@ -157,12 +179,12 @@ async def test_ready_with_evidence_then_armed_by_the_plane_s_clock(rig: Rig) -> 
     assert vote.clock_error_us >= 1
     rig.activate()
     rig.stager.go.set()
-    told = await rig.activated()
+    told = await rig.report()
     assert rig.stager.armed == [9_000_000], "the instant by this node's clock"
     assert (list(told.late_us), told.at_plane_ns) == ([3, 2], 9_004_000)
     assert [each.ref for each in rig.active] == [TWO.ref]
     rig.activate()
-    assert (await rig.activated()) == told, "said again, not done again"
+    assert (await rig.report()) == told, "said again, not done again"
     assert len(rig.stager.armed) == 1
 
 
@@ -172,7 +194,7 @@ async def test_workers_that_refuse_make_a_refusal(rig: Rig) -> None:
     vote = await rig.vote()
     assert (vote.kind, vote.workers, vote.faults[0].code) == (fleet_pb2.VOTE_KIND_REFUSE, 0, "BAD_REGEX")
     rig.activate()
-    assert (await rig.activated()).fault.code == "NOT_PREPARED"
+    assert (await rig.report()).fault.code == "NOT_PREPARED"
 
 
 async def test_a_node_that_runs_something_else_refuses(rig: Rig) -> None:
@@ -190,7 +212,7 @@ async def test_no_target_that_can_be_reached_is_a_refusal_that_can_be_overruled(
     assert vote.upstreams[0].failures[0].error == "connection refused"
     rig.activate()
     rig.stager.go.set()
-    assert not (await rig.activated()).HasField("fault")
+    assert not (await rig.report()).HasField("fault")
 
 
 async def test_some_targets_down_is_a_warning(rig: Rig) -> None:
@@ -219,5 +241,5 @@ async def test_an_abort_lets_go_of_what_is_prepared_and_not_of_what_is_armed(rig
     rig.prepare(3)
     assert (await rig.vote()).faults[0].code == "BUSY"
     rig.stager.go.set()
-    assert (await rig.activated()).rollout == 2
+    assert (await rig.report()).rollout == 2
     assert rig.stager.running is not ONE

@@ -1,0 +1,195 @@
+"""Any sequence of Admin API calls against a model of a dozen lines: same answers, same lists, dense versions.
+
+The model knows services and routes by name, with unique names, references that keep a parent, and PUT as a replacement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from typing_extensions import override
+
+from control_plane.admin.api import AdminApi
+from control_plane.admin.information import Connections, Identity
+from control_plane.entities.types import EntityBody
+from control_plane.store.sqlite import open_sqlite
+from tests.unit.control_plane.admin.calls import call
+from tests.unit.control_plane.admin.fake_fleet import FakeFleet
+
+NAMES = st.sampled_from(["a", "b", "c"])
+HOSTS = st.sampled_from(["blue", "green"])
+PATHS = st.sampled_from(["/", "/x"])
+
+
+class AdminMachine(RuleBasedStateMachine):
+    """The API over a real store beside the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = tempfile.TemporaryDirectory(prefix="pointsman-model-")
+        self.store = self.loop.run_until_complete(open_sqlite(Path(self.folder.name) / "store.db"))
+        self.api = AdminApi(
+            self.store,
+            FakeFleet(),
+            identity=Identity(node_id="00000000-0000-4000-8000-000000000001", admin_address=lambda: "127.0.0.1:8001"),
+            connections=lambda: Connections(accepted=0, active=0, requests=0, writing=0),
+        )
+        self.services: dict[str, dict[str, object]] = {}
+        self.routes: dict[str, dict[str, object]] = {}
+        self.consumers: dict[str, set[str]] = {}  # name -> groups
+        self.head = 0
+
+    @override
+    def teardown(self) -> None:
+        self.loop.run_until_complete(self.store.close())
+        self.loop.close()
+        self.folder.cleanup()
+
+    def ask(self, method: str, path: str, body: EntityBody | None = None) -> tuple[int, EntityBody]:
+        raw = b"" if body is None else json.dumps(body).encode()
+        answer = self.loop.run_until_complete(
+            self.api.answer(call(method, path, raw, content_type=None if body is None else "application/json"))
+        )
+        tree: EntityBody = json.loads(answer.body) if answer.body else {}
+        if 200 <= answer.status < 300 and method != "GET":
+            version = int(answer.headers["X-Pointsman-Version"])
+            assert version in (self.head, self.head + 1)
+            self.head = version
+        return answer.status, tree
+
+    @rule(name=NAMES, host=HOSTS)
+    def create_service(self, name: str, host: str) -> None:
+        status, tree = self.ask("POST", "/services", {"name": name, "host": host})
+        assert status == (409 if name in self.services else 201)
+        if status == 201:
+            self.services[name] = {"id": tree["id"], "host": host, "retries": 5}
+
+    @rule(name=NAMES, host=HOSTS, retries=st.none() | st.integers(0, 9))
+    def put_service(self, name: str, host: str, retries: int | None) -> None:
+        body: EntityBody = {"host": host} | ({} if retries is None else {"retries": retries})
+        status, tree = self.ask("PUT", f"/services/{name}", body)
+        assert status == 200
+        held = self.services.get(name)
+        assert held is None or held["id"] == tree["id"]
+        self.services[name] = {"id": tree["id"], "host": host, "retries": 5 if retries is None else retries}
+
+    @rule(name=NAMES, retries=st.integers(-1, 9))
+    def patch_service(self, name: str, retries: int) -> None:
+        status, _ = self.ask("PATCH", f"/services/{name}", {"retries": retries})
+        assert status == (404 if name not in self.services else 400 if retries < 0 else 200)
+        if status == 200:
+            self.services[name]["retries"] = retries
+
+    @rule(old=NAMES, new=NAMES)
+    def rename_service(self, old: str, new: str) -> None:
+        status, _ = self.ask("PATCH", f"/services/{old}", {"name": new})
+        if old not in self.services:
+            assert status == 404
+        elif new in self.services and new != old:
+            assert status == 409
+        else:
+            assert status == 200
+            self.services[new] = self.services.pop(old)
+
+    @rule(name=NAMES)
+    def delete_service(self, name: str) -> None:
+        status, _ = self.ask("DELETE", f"/services/{name}")
+        held = self.services.get(name)
+        used = held is not None and any(route["service"] == held["id"] for route in self.routes.values())
+        assert status == (400 if used else 204)
+        if not used:
+            self.services.pop(name, None)
+
+    @rule(name=NAMES, service=NAMES, path=PATHS)
+    def create_route(self, name: str, service: str, path: str) -> None:
+        status, tree = self.ask("POST", f"/services/{service}/routes", {"name": name, "paths": [path]})
+        assert status == (404 if service not in self.services else 409 if name in self.routes else 201)
+        if status == 201:
+            self.routes[name] = {"id": tree["id"], "service": self.services[service]["id"]}
+
+    @rule(name=NAMES, service=NAMES)
+    def move_route(self, name: str, service: str) -> None:
+        status, tree = self.ask("PATCH", f"/routes/{name}", {"service": {"name": service}})
+        if name not in self.routes:
+            assert status == 404
+        elif service not in self.services:
+            assert (status, tree["code"]) == (400, 13)
+        else:
+            assert status == 200
+            self.routes[name]["service"] = self.services[service]["id"]
+
+    @rule(name=NAMES, service=NAMES)
+    def delete_route_below(self, name: str, service: str) -> None:
+        status, _ = self.ask("DELETE", f"/services/{service}/routes/{name}")
+        there = (
+            service in self.services
+            and name in self.routes
+            and self.routes[name]["service"] == self.services[service]["id"]
+        )
+        assert status == (204 if there else 404)
+        if there:
+            del self.routes[name]
+
+    @rule(name=NAMES)
+    def put_consumer(self, name: str) -> None:
+        assert self.ask("PUT", f"/consumers/{name}", {})[0] == 200
+        self.consumers.setdefault(name, set())
+
+    @rule(name=NAMES, group=NAMES)
+    def join_group(self, name: str, group: str) -> None:
+        status, _ = self.ask("POST", f"/consumers/{name}/acls", {"group": group})
+        groups = self.consumers.get(name)
+        assert status == (404 if groups is None else 409 if group in groups else 201)
+        if groups is not None:
+            groups.add(group)
+
+    @rule(name=NAMES, group=NAMES)
+    def leave_group(self, name: str, group: str) -> None:
+        status, _ = self.ask("DELETE", f"/consumers/{name}/acls/{group}")
+        groups = self.consumers.get(name, set())
+        assert status == (204 if group in groups else 404)
+        groups.discard(group)
+
+    @rule(name=NAMES)
+    def delete_consumer(self, name: str) -> None:
+        assert self.ask("DELETE", f"/consumers/{name}")[0] == 204
+        self.consumers.pop(name, None)
+
+    @invariant()
+    def lists_are_the_model_s(self) -> None:
+        services = {str(row["name"]): row for row in self.rows("/services")}
+        assert services.keys() == self.services.keys()
+        for name, held in self.services.items():
+            assert {field: services[name][field] for field in held} == held
+        routes = {str(row["name"]): row for row in self.rows("/routes")}
+        assert {name: row["service"] for name, row in routes.items()} == {
+            name: {"id": held["service"]} for name, held in self.routes.items()
+        }
+        assert {str(row["username"]) for row in self.rows("/consumers")} == self.consumers.keys()
+        assert len(self.rows("/acls")) == sum(map(len, self.consumers.values()))
+
+    def rows(self, path: str) -> list[EntityBody]:
+        """All rows, two a page, so that every comparison pages too."""
+        found: list[EntityBody] = []
+        following: str | None = f"{path}?size=2"
+        while following is not None:
+            status, page = self.ask("GET", following)
+            assert status == 200
+            data = page["data"]
+            assert isinstance(data, list)
+            found += [row for row in data if isinstance(row, dict)]
+            following = None if page["next"] is None else str(page["next"])
+        return found
+
+
+TestAnyHistory = AdminMachine.TestCase
+TestAnyHistory.settings = settings(
+    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
