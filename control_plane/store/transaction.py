@@ -26,7 +26,8 @@ from control_plane.entities.errors import (
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, Schema, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store.contract import Change, Operation, Records, TagFilter, Transaction
+from control_plane.store.contract import Change, Identities, Operation, Records, TagFilter, Transaction
+from control_plane.store.identities import SqlIdentities
 from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY
 
 PORTION = 1_000
@@ -179,6 +180,11 @@ class SqlTransaction(Transaction):
         from control_plane.store.records import SqlRecords  # noqa: PLC0415  # builds on this module
 
         return SqlRecords(self._connection, lambda: [change for change, _ in self.changes()])
+
+    @property
+    @override
+    def identities(self) -> Identities:
+        return SqlIdentities(self._connection)
 
     @override
     def head(self) -> int:
