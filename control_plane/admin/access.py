@@ -10,11 +10,65 @@ from dataclasses import dataclass
 
 from control_plane.admin.bodies import parse_json
 from control_plane.admin.messages import Answer, Call, Refused, entity_page, json_answer, not_found
+from control_plane.admin.operations import JSON, Operation
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import origin_of
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.identity.operators import Denied, Operators
 from control_plane.identity.roles import Role, required
+
+_TOKEN_SCHEMA: EntityBody = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "name": {"type": "string"},
+        "role": {"type": "string", "enum": [role.value for role in Role]},
+        "created_at": {"type": "number"},
+        "created_by": {"type": "string"},
+        "expires_at": {"type": ["number", "null"]},
+        "revoked_at": {"type": ["number", "null"]},
+        "last_used_at": {"type": ["number", "null"]},
+        "token": {"type": "string", "description": "The token itself; only in the answer that makes it."},
+    },
+    "required": ["id", "name", "role"],
+}
+_SELF = Operation(
+    summary="Say who calls and what they may do",
+    answers={
+        200: {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string"},
+                "role": {"type": "string"},
+                "token_id": {"type": "string"},
+                "login": {"type": "boolean"},
+            },
+            "required": ["name", "role"],
+        }
+    },
+)
+_LIST = Operation(
+    summary="List the operators' tokens",
+    answers={200: {"type": "object", "properties": {"data": {"type": "array", "items": _TOKEN_SCHEMA}}}},
+)
+_GET = Operation(summary="Show a token by its id or name", answers={200: _TOKEN_SCHEMA})
+_CREATE = Operation(
+    summary="Make a token",
+    body={
+        JSON: {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "minLength": 1, "maxLength": 100},
+                "role": {"type": "string", "enum": [role.value for role in Role]},
+                "ttl_s": {"type": ["number", "null"], "minimum": 60},
+            },
+            "required": ["name", "role"],
+            "additionalProperties": False,
+        }
+    },
+    answers={201: _TOKEN_SCHEMA},
+)
+_REVOKE = Operation(summary="End a token at once, by its id or name", answers={204: None})
 
 TTL_S_MIN, TTL_S_MAX = 60.0, 10 * 365 * 86_400.0
 NAME_CHARS_MAX = 100
@@ -52,9 +106,17 @@ def demand(call: Call, role: Role) -> None:
 def mount(table: PathTable, operators: Operators) -> None:
     """Adds `/identity/...`."""
     pages = _Tokens(operators)
-    table.add("/identity/self", {"GET": pages.myself})
-    table.add("/identity/tokens", {"GET": pages.list_tokens, "POST": pages.create})
-    table.add("/identity/tokens/{token}", {"GET": pages.get, "DELETE": pages.revoke})
+    table.add("/identity/self", {"GET": pages.myself}, about={"GET": _SELF})
+    table.add(
+        "/identity/tokens",
+        {"GET": pages.list_tokens, "POST": pages.create},
+        about={"GET": _LIST, "POST": _CREATE},
+    )
+    table.add(
+        "/identity/tokens/{token}",
+        {"GET": pages.get, "DELETE": pages.revoke},
+        about={"GET": _GET, "DELETE": _REVOKE},
+    )
 
 
 @dataclass(frozen=True, slots=True)

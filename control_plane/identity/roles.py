@@ -72,6 +72,8 @@ def _names(schema: Schema) -> set[str]:
 def _secret_rules() -> list[Rule]:
     """Pages that show secrets, wherever they hang."""
     names = {name for schema in STORED.values() if schema.secrets for name in _names(schema)}
+    for schema in STORED.values():  # as in /services/{service}/client_certificate
+        names |= {field for field, to in schema.foreign_fields.items() if STORED[to.collection].secrets}
     return [Rule(READS, f"**/{name}", Role.EDITOR) for name in sorted(names)]
 
 
@@ -106,6 +108,9 @@ RULES: Sequence[Rule] = (
     Rule(_WRITES, "/fleet/rollouts", Role.EDITOR),
     Rule(_WRITES, "/config", Role.EDITOR),
     Rule(_WRITES, "/batch", Role.EDITOR),
+    Rule(_WRITES, "/cache", Role.EDITOR),
+    # Refused with Kong's words, which an editor should get to read.
+    *(Rule(_WRITES, f"/{name}", Role.EDITOR) for name in ("filter-chains", "keys", "key-sets", "tags", "vaults")),
     Rule(_WRITES, "/versions", Role.EDITOR),
     *_secret_rules(),
     *_entity_rules(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -77,7 +78,7 @@ async def test_the_store_never_holds_a_token(store: Store, clock: Clock, tmp_pat
     operators = make(store, clock)
     text, record = await operators.create(name="ci", role=Role.ADMIN, ttl_s=None, origin=ROOT)
     await operators.admit(text, "127.0.0.1")
-    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    kept = await asyncio.to_thread(lambda: b"".join(path.read_bytes() for path in tmp_path.iterdir()))
     assert record.id.encode() in kept
     assert text.rpartition(record.id + "_")[2].encode() not in kept
 
