@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from control_plane.admin.limits import Limits
@@ -10,6 +11,13 @@ from pointsman.logs import LogFormat, LogLevel
 from pointsman.settings import SettingsError, SocketAddress, setting
 
 _LIMITS = Limits()
+
+
+class AdminTokens(StrEnum):
+    """Who has to show a token."""
+
+    AUTO = "auto"
+    REQUIRED = "required"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +30,24 @@ class Settings:
     )
     insecure_admin: bool = setting(
         False, help="let the Admin API listen beyond loopback: whoever reaches it can change everything"
+    )
+    admin_tls_cert: str = setting(
+        "", help="PEM file with the Admin API's certificate chain; with it, it speaks TLS only"
+    )
+    admin_tls_key: str = setting("", help="PEM file with the private key of admin_tls_cert; read again on SIGHUP")
+    admin_tokens: AdminTokens = setting(
+        AdminTokens.AUTO,
+        help="whether callers of the Admin API need a token: auto = unless it listens on loopback or is insecure_admin",
+    )
+    admin_token_file: str = setting(
+        "",
+        help="where the first admin's token is put if one is needed; empty = beside the database, as NAME.admin-token",
+    )
+    admin_reads_per_s: float = setting(
+        500.0, minimum=0, maximum=1e6, help="reads a second of one token, ten seconds' worth at once; 0 = no limit"
+    )
+    admin_writes_per_s: float = setting(
+        50.0, minimum=0, maximum=1e6, help="writes a second of one token, ten seconds' worth at once; 0 = no limit"
     )
     admin_hosts: tuple[str, ...] = setting(
         (), help="host names the Admin API answers to, beside addresses and localhost"
@@ -65,18 +91,30 @@ class Settings:
 
     def check(self) -> None:
         """Raises SettingsError where settings contradict each other or would expose more than was asked for."""
-        for name, address, allowed, danger in (
-            ("admin", self.admin_listen, self.insecure_admin, "it has no authentication yet, and takes all commands"),
-            ("fleet", self.fleet_listen, self.insecure_fleet, "it has no mutual TLS yet, and shows the configuration"),
-        ):
-            if not address.is_loopback and not allowed:
-                raise SettingsError(
-                    f"setting {name}_listen: {address} can be reached from other machines, and {danger}; "
-                    f"listen on 127.0.0.1, or say --insecure-{name} if the network around it is safe"
-                )
+        if bool(self.admin_tls_cert) != bool(self.admin_tls_key):
+            raise SettingsError("settings admin_tls_cert and admin_tls_key: give both or neither")
+        if not (self.admin_listen.is_loopback or self.insecure_admin or self.admin_tls_cert):
+            raise SettingsError(
+                f"setting admin_listen: {self.admin_listen} can be reached from other machines, where tokens must not "
+                "travel in the clear; give admin_tls_cert and admin_tls_key, listen on 127.0.0.1, or say "
+                "--insecure-admin if the network around it is safe"
+            )
+        if not (self.fleet_listen.is_loopback or self.insecure_fleet):
+            raise SettingsError(
+                f"setting fleet_listen: {self.fleet_listen} can be reached from other machines, and it has no mutual "
+                "TLS yet, and shows the configuration; listen on 127.0.0.1, or say --insecure-fleet if the network "
+                "around it is safe"
+            )
         for origin in self.admin_origins:
             if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
                 raise SettingsError(f"setting admin_origins: '{origin}' is no origin; write it like https://host:port")
+
+    @property
+    def tokens_required(self) -> bool:
+        """Whether every call of the Admin API must bear a token."""
+        if self.admin_tokens is AdminTokens.REQUIRED:
+            return True
+        return not (self.admin_listen.is_loopback or self.insecure_admin)
 
     def limits(self) -> Limits:
         """The Admin API's limits."""

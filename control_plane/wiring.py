@@ -9,7 +9,10 @@ import asyncio
 import json
 import logging
 import os
+import signal
+import ssl
 import tempfile
+import time
 import uuid
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,11 +21,14 @@ from typing import Self
 
 from control_plane.admin.guard import Guard
 from control_plane.admin.server import AdminServer
+from control_plane.admin.tls import AdminTls
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.settings import FleetSettings
+from control_plane.identity import first_token
+from control_plane.identity.operators import Operators, Rules
 from control_plane.settings import Settings
 from control_plane.snapshot.consistency import before_commit
-from control_plane.store.contract import StoreError, StoreUnusable
+from control_plane.store.contract import Store, StoreError, StoreUnusable
 from control_plane.store.retention import Housekeeping, Retention
 from control_plane.store.sqlite import open_sqlite
 from pointsman.settings import SocketAddress
@@ -88,6 +94,10 @@ class ControlPlane:
         self._stack.push_async_callback(fleet.stop)
         self.fleet_address = SocketAddress(settings.fleet_listen.host, fleet.port)
 
+        operators = await _operators(store, settings)
+        tls = _admin_tls(settings)
+        if tls is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, tls)
         admin = AdminServer(
             store,
             fleet,
@@ -98,6 +108,8 @@ class ControlPlane:
                 hosts=frozenset(name.lower() for name in (*settings.admin_hosts, settings.admin_listen.host)),
                 origins=frozenset(settings.admin_origins),
             ),
+            operators=operators,
+            tls=None if tls is None else tls.context,
             log_level=settings.log_level,
         )
         try:
@@ -116,6 +128,47 @@ class ControlPlane:
                     f"{settings.ports_file} can't be written: {error.strerror}; check ports_file"
                 ) from error
         _log.info("the control plane is up", extra={"version": await store.head(), "database": settings.database})
+
+
+async def _operators(store: Store, settings: Settings) -> Operators:
+    """Who may call the Admin API; makes the first admin's token where one is needed."""
+    rules = Rules(
+        required=settings.tokens_required,
+        reads_per_s=settings.admin_reads_per_s,
+        writes_per_s=settings.admin_writes_per_s,
+    )
+    operators = Operators(store, rules)
+    if rules.required:
+        file = Path(settings.admin_token_file or f"{settings.database}.admin-token")
+        try:
+            if await first_token.ensure(operators, file, now=time.time()):
+                _log.warning("no admin had a token; the first one is in %s, readable by this user only", file)
+        except OSError as error:
+            raise StartError(
+                f"the first admin's token can't be written to {file}: {error.strerror}; see admin_token_file"
+            ) from error
+    return operators
+
+
+def _admin_tls(settings: Settings) -> AdminTls | None:
+    if not settings.admin_tls_cert:
+        return None
+    try:
+        return AdminTls.of(settings.admin_tls_cert, settings.admin_tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(
+            f"admin_tls_cert {settings.admin_tls_cert} and admin_tls_key {settings.admin_tls_key} can't be used: "
+            f"{error.strerror or error}; give PEM files of a certificate and its key"
+        ) from error
+
+
+def _reload(tls: AdminTls) -> None:
+    try:
+        tls.reload()
+    except OSError as error:  # ssl.SSLError is one
+        _log.error("the Admin API's certificate is not changed: %s", error.strerror or error)
+    else:
+        _log.info("the Admin API's certificate was read again")
 
 
 def _not_listening(name: str, address: SocketAddress, error: OSError) -> StartError:

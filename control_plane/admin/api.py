@@ -1,6 +1,6 @@
 """All paths of the Admin API, and the way of one call through them.
 
-    guard -> path -> method -> handler -> answer, or the answer that an error stands for
+    guard -> token -> path -> method -> role -> handler -> answer, or the answer that an error stands for
 
 Nothing here knows of sockets; `server.py` does.
 """
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from control_plane.admin import (
+    access,
     audit,
     batch,
     certificates,
@@ -42,6 +43,7 @@ from control_plane.entities.errors import EntityError
 from control_plane.entities.plugin import PLUGINS
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import Schema
+from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store, StoreError
 
 _log = logging.getLogger(__name__)
@@ -58,9 +60,12 @@ class AdminApi:
         identity: information.Identity,
         connections: Callable[[], information.Connections],
         guard: Guard | None = None,
+        operators: Operators | None = None,
         schemas: Mapping[str, Schema] = SCHEMAS,
     ) -> None:
         self.guard = guard or Guard()
+        operators = operators or Operators(store)
+        self.door = access.Door(operators)
         self.writes = Writes(store, fleet)
         self.table = table = PathTable()
         collections.mount(
@@ -93,13 +98,14 @@ class AdminApi:
         files.mount(table, self.writes)
         kong_config.mount(table, self.writes)
         batch.mount(table, self.writes)
+        access.mount(table, operators)
         information.mount(table, schemas, store, identity, connections)
         openapi.mount(table, schemas, version=information.own_version())
 
     async def answer(self, call: Call) -> Answer:
         """Answers every call; what goes wrong is an answer too, and refused writes are noted in the audit trail."""
         answer = await self._answer(call)
-        if call.method in WRITING and answer.status >= 400:
+        if answer.status >= 400 and (call.method in WRITING or answer.status in (401, 403)):
             await self._refusals.note(call, answer.status)
         return answer
 
@@ -108,6 +114,8 @@ class AdminApi:
             found = self.table.find(call.path)
             call.template = "" if found is None else found.template
             self.guard.check(call.method, call.headers)
+            if call.method != "OPTIONS":  # browsers ask without credentials; it tells methods, nothing else
+                await self.door.admit(call)
             if found is None:
                 return message_answer(404, "Not found")
             if call.method == "OPTIONS":
@@ -115,6 +123,7 @@ class AdminApi:
             handler = found.methods.get("GET" if call.method == "HEAD" else call.method)
             if handler is None:
                 return message_answer(405, "Method not allowed")
+            self.door.check(call, found.template)
             answer = await handler(call, found.variables)
             if call.method in ("GET", "HEAD") and not_modified(call, answer):
                 return Answer(304, headers=answer.headers)

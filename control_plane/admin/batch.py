@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from multidict import CIMultiDict
 
+from control_plane.admin.access import demand
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.errors import STATUS_BY_CODE
 from control_plane.admin.guard import WRITING
@@ -26,8 +27,13 @@ from control_plane.admin.preconditions import check, is_guarded
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.errors import EntityError
+from control_plane.entities.registry import STORED
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.identity.roles import required
 from control_plane.store.contract import Transaction
+
+_PLACES = frozenset({*(schema.path for schema in STORED.values()), "fleet"})
+"""First segments of the paths that may be part of a batch: the others do more than change entities."""
 
 _KNOWN = frozenset({"method", "path", "body", "if_match", "if_none_match"})
 
@@ -119,7 +125,11 @@ class _Batch:
         handler = found.methods.get(method)
         if handler is None:
             raise Refused(405, "Method not allowed")
+        if found.template.split("/")[1] not in _PLACES:
+            raise Refused(400, "this path changes no entity; it can't be part of a batch")
         part.template = found.template
+        part.principal = call.principal
+        demand(part, required(method, found.template))
         answer = await handler(part, found.variables)
         if len(part.steps) != 1:
             text = "this path changes no entity" if answer.status < 400 else "Method not allowed"

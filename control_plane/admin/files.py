@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from control_plane import declarative
+from control_plane.admin.access import demand
 from control_plane.admin.bodies import content_type_of
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
 from control_plane.admin.operations import JSON, YAML, Operation, Parameter
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.types import EntityBody
+from control_plane.identity.roles import Role
 from control_plane.store.contract import Transaction
 
 INLINE_BYTES_MAX = 32 << 10
@@ -103,6 +105,8 @@ class _Files:
             raise Refused(400, "format must be one of: yaml, json")
         with_ids = (call.argument("with_ids") or "false").lower() in ("1", "true", "yes", "on")
         with_keys = (call.argument("with_keys") or "false").lower() in ("1", "true", "yes", "on")
+        if with_keys:
+            demand(call, Role.EDITOR)
         tags = _select_tags(call)
         document = await self.writes.store.read(
             lambda tx: declarative.dump(tx, select_tags=tags, with_ids=with_ids, with_keys=with_keys)

@@ -14,6 +14,7 @@ from urllib.parse import unquote_plus
 
 from control_plane.admin.limits import Limits
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.identity.operators import LOCAL, Principal
 from control_plane.store.contract import Transaction
 
 Headers = Mapping[str, str]
@@ -123,6 +124,8 @@ class Call:
         self.has_body = has_body
         self.remote = remote
         self.limits = limits
+        self.principal: Principal = LOCAL
+        """Who calls; `access.py` finds out before any handler sees the call."""
         self._read_body = read_body
         self.received = b""
         """The body, once it was read."""

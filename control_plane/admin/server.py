@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 
@@ -23,6 +24,7 @@ from control_plane.admin.information import SERVER, Connections, Identity
 from control_plane.admin.limits import Limits
 from control_plane.admin.messages import JSON_TYPE, Answer, Call, Refused
 from control_plane.admin.writes import Fleet
+from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store
 from pointsman.settings import SocketAddress
 
@@ -49,17 +51,21 @@ class AdminServer:
         node_id: str,
         limits: Limits | None = None,
         guard: Guard | None = None,
+        operators: Operators | None = None,
+        tls: ssl.SSLContext | None = None,
         log_level: str = "info",
     ) -> None:
         self.address = listen
         """Where it listens; the real port once started."""
         self._limits = limits or Limits()
+        self._tls = tls
         self.api = AdminApi(
             store,
             fleet,
             identity=Identity(node_id=node_id, admin_address=lambda: str(self.address), log_level=log_level),
             connections=self._connections,
             guard=guard,
+            operators=operators,
         )
         self._http: _Server | None = None
         self._listener: asyncio.Server | None = None
@@ -79,11 +85,13 @@ class AdminServer:
             auto_decompress=False,
             lingering_time=LINGERING_S,
         )
-        self._listener = await loop.create_server(self._http, self.address.host, self.address.port, backlog=1024)
+        self._listener = await loop.create_server(
+            self._http, self.address.host, self.address.port, backlog=1024, ssl=self._tls
+        )
         bound = self._listener.sockets[0].getsockname()
         self.address = SocketAddress(bound[0], bound[1])
         self.api.lag.start()
-        _log.info("the Admin API listens", extra={"address": str(self.address)})
+        _log.info("the Admin API listens", extra={"address": str(self.address), "tls": self._tls is not None})
 
     async def stop(self) -> None:
         """Stops listening, ends waits for nodes, and lets requests in flight be answered."""

@@ -296,7 +296,7 @@ def origin_of(call: Call, source: str, *, reason: str = "") -> Origin:
     """Who sent a request, from where and why. Raises Refused (400) for texts that are too long."""
     header = "X-Pointsman-Reason"
     return Origin(
-        author=_told(call, "X-Pointsman-Author", call.limits.author_chars_max),
+        author=call.principal.name or _told(call, "X-Pointsman-Author", call.limits.author_chars_max),
         source=source,
         address=call.remote,
         reason=_told(call, header, call.limits.reason_chars_max)

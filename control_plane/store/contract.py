@@ -234,6 +234,28 @@ class Lease:
     expires_at: float
 
 
+class Identities(Protocol):
+    """What the control plane keeps of who may speak to it, for one unit of work: small JSON objects by kind and id.
+
+    No version: they are no configuration, no node gets them, and no rollback brings a revoked one back.
+    """
+
+    def get(self, kind: str, identity: str) -> EntityBody | None:
+        """The object with this id."""
+
+    def each(self, kind: str) -> Sequence[EntityBody]:
+        """All objects of a kind, by id."""
+
+    def put(self, kind: str, identity: str, body: EntityBody) -> None:
+        """Keeps an object, in the place of the one with its id."""
+
+    def add(self, kind: str, identity: str, body: EntityBody) -> bool:
+        """Keeps an object unless there is one with its id; whether it was kept."""
+
+    def delete(self, kind: str, identity: str) -> bool:
+        """Removes an object; False when there was none."""
+
+
 class Transaction(Protocol):
     """Reads and writes of one unit of work. Synchronous: it runs on the store's own thread.
 
@@ -244,6 +266,10 @@ class Transaction(Protocol):
     @property
     def records(self) -> Records:
         """History, kept answers and the audit trail, in the same transaction."""
+
+    @property
+    def identities(self) -> Identities:
+        """Who may speak to this control plane, in the same transaction."""
 
     def head(self) -> int:
         """The version that this view is based on; 0 for an empty store."""

@@ -186,3 +186,13 @@ NODE = Table(
     Column("first_seen", Float(53), nullable=False),
     Column("sync_status", Text, nullable=False),
 )
+
+# Tokens, authorities and the like: who may speak to the control plane. `body` is JSON.
+IDENTITY = Table(
+    "identity",
+    METADATA,
+    Column("kind", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    sqlite_with_rowid=False,
+)

@@ -29,6 +29,7 @@ from control_plane.entities.types import EntityBody
 from control_plane.store import rollout_records
 from control_plane.store.contract import (
     Change,
+    Identities,
     Lease,
     Operation,
     Records,
@@ -36,6 +37,7 @@ from control_plane.store.contract import (
     TagFilter,
     Transaction,
 )
+from control_plane.store.identities import SqlIdentities
 from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY
 
 PORTION = 1_000
@@ -188,6 +190,11 @@ class SqlTransaction(Transaction):
         from control_plane.store.records import SqlRecords  # noqa: PLC0415  # builds on this module
 
         return SqlRecords(self._connection, lambda: [change for change, _ in self.changes()])
+
+    @property
+    @override
+    def identities(self) -> Identities:
+        return SqlIdentities(self._connection)
 
     @override
     def next_rollout(self) -> int:

@@ -43,7 +43,7 @@ class Answer:
 class AdminClient:
     """One control plane. Not for use by several threads."""
 
-    def __init__(self, address: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, address: str, *, token: str = "", ca_file: str = "", timeout_s: float = TIMEOUT_S) -> None:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         try:
             port = parts.port
@@ -59,7 +59,8 @@ class AdminClient:
         self.address = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._base = parts.path.rstrip("/")
         self._timeout_s = timeout_s
-        self._connection = _connection(parts.scheme, parts.hostname, port, timeout_s)
+        self._token = token
+        self._connection = _connection(parts.scheme, parts.hostname, port, timeout_s, ca_file)
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
         """Reads something."""
@@ -115,6 +116,8 @@ class AdminClient:
     ) -> Answer:
         """Sends one request. Raises `RefusedRequest` for 4xx and 5xx and `CliError` when there is no answer."""
         headers = {"Accept": "application/json, application/yaml", "User-Agent": "pointsman-cli"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         if method != "GET" and (author := _author()):
             headers["X-Pointsman-Author"] = _header_text(author)
         if content is not None:
@@ -165,11 +168,24 @@ class AdminClient:
         )
 
 
-def _connection(scheme: str, host: str, port: int | None, timeout_s: float) -> HTTPConnection:
+def _connection(scheme: str, host: str, port: int | None, timeout_s: float, ca_file: str) -> HTTPConnection:
     # Imported here: with email and ssl behind it, http.client would be a fifth of what `--help` may take.
     from http.client import HTTPConnection, HTTPSConnection
 
-    return (HTTPSConnection if scheme == "https" else HTTPConnection)(host, port, timeout=timeout_s)
+    if scheme == "http":
+        return HTTPConnection(host, port, timeout=timeout_s)
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise failure(
+            ExitCode.USAGE,
+            f"the CA file {ca_file} can't be used: {error.strerror or error}",
+            where="--ca or POINTSMAN_CA",
+            remedy="give a PEM file with the certificate of the CA",
+        ) from error
+    return HTTPSConnection(host, port, timeout=timeout_s, context=context)
 
 
 def _author() -> str:
@@ -230,7 +246,7 @@ def _remedy(status: int, code: Json) -> str:
     if status == 404:
         return "see what there is with `list`"
     if status in (401, 403):
-        return "use credentials that may do this"
+        return "use a token that may do this, by --token or POINTSMAN_TOKEN; `pointsman whoami` shows its role"
     if status >= 500:
         return "see the control plane's log; the configuration is as it was unless the answer says otherwise"
     return ""

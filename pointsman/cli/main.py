@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pointsman.cli import entities, files, fleet, history, planes, switching, targets, trace
+from pointsman.cli import entities, files, fleet, history, planes, switching, targets, tokens, trace
 from pointsman.cli.errors import CliError, Ended, ExitCode
 from pointsman.cli.output import Format, Output
 from pointsman.cli.session import DEFAULT_ADDRESS, Session, hoist, output_format
@@ -102,6 +102,11 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         name="audit",
         help="Read and verify the audit trail.",
     )
+    command("whoami", tokens.whoami, "whoami")
+    group = typer.Typer()
+    if completing or "token" in arguments:
+        tokens.add_token_commands(group)
+    app.add_typer(group, name="token", help="Make, list and revoke tokens for the Admin API.")
     command("trace", trace.trace, "trace GET http://shop.example/cart -H x-a:1")
     return app
 
@@ -131,9 +136,15 @@ def _global_options(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FORMAT", help="How data is printed: table, json, yaml or name.")
     ] = Format.TABLE.value,
+    token: Annotated[
+        str, typer.Option("--token", envvar="POINTSMAN_TOKEN", help="Token for the Admin API.", show_envvar=True)
+    ] = "",
+    ca: Annotated[
+        str, typer.Option("--ca", envvar="POINTSMAN_CA", help="PEM file of the CA that the Admin API is checked by.")
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print data and errors only, no messages.")] = False,
 ) -> None:
-    session = Session(addr, Output(output_format(output), quiet=quiet))
+    session = Session(addr, Output(output_format(output), quiet=quiet), token=token, ca_file=ca)
     context.obj = session
     context.call_on_close(session.close)
 

@@ -13,22 +13,24 @@ from pointsman.cli.planes import MODULES
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8001"
 
-_WITH_VALUE = ("--addr", "--output", "-o")
+_WITH_VALUE = ("--addr", "--output", "-o", "--token", "--ca")
 _FLAGS = ("--quiet", "-q")
 
 
 class Session:
     """One run of the command line: where its control plane is, how it prints, and the connection once there is one."""
 
-    def __init__(self, address: str, output: Output) -> None:
+    def __init__(self, address: str, output: Output, *, token: str = "", ca_file: str = "") -> None:
         self.output = output
         self._address = address
+        self._token = token
+        self._ca_file = ca_file
         self._client: AdminClient | None = None
 
     def client(self) -> AdminClient:
         """The connection to the control plane, one for the whole command."""
         if self._client is None:
-            self._client = AdminClient(self._address)
+            self._client = AdminClient(self._address, token=self._token, ca_file=self._ca_file)
         return self._client
 
     def close(self) -> None:
@@ -72,7 +74,11 @@ def hoist(arguments: Sequence[str]) -> list[str]:
             leading.append(argument)
             if pending:
                 leading.append(pending.pop(0))
-        elif argument in _FLAGS or argument.startswith(("--addr=", "--output=")) or _is_short_output(argument):
+        elif (
+            argument in _FLAGS
+            or argument.startswith(("--addr=", "--output=", "--token=", "--ca="))
+            or _is_short_output(argument)
+        ):
             leading.append(argument)
         else:
             rest.append(argument)

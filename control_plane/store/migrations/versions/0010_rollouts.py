@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010_rollouts"
-down_revision = "0002_records"
+down_revision = "0003_identities"
 branch_labels = None
 depends_on = None
 

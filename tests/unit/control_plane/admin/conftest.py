@@ -14,6 +14,7 @@ from control_plane.admin.information import Connections, Identity
 from control_plane.admin.limits import Limits
 from control_plane.admin.messages import Answer
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.identity.operators import Operators
 from control_plane.snapshot.consistency import check_changes
 from control_plane.store.contract import Store
 from control_plane.store.sqlite import open_sqlite
@@ -64,15 +65,20 @@ def tree(answer: Answer) -> EntityBody:
     return found
 
 
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    store = await open_sqlite(tmp_path / "store.db", before_commit=check_changes)
-    fleet = FakeFleet()
-    api = AdminApi(
+def make_api(store: Store, fleet: FakeFleet, *, operators: Operators | None = None) -> AdminApi:
+    """An API over these parts."""
+    return AdminApi(
         store,
         fleet,
         identity=Identity(node_id="00000000-0000-4000-8000-000000000001", admin_address=lambda: "127.0.0.1:8001"),
         connections=lambda: Connections(accepted=3, active=2, requests=9, writing=1),
+        operators=operators,
     )
-    yield Client(api, store, fleet)
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    store = await open_sqlite(tmp_path / "store.db", before_commit=check_changes)
+    fleet = FakeFleet()
+    yield Client(make_api(store, fleet), store, fleet)
     await store.close()

@@ -12,7 +12,7 @@ from control_plane.entities.errors import ForeignKeyViolation, PrimaryKeyViolati
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store.contract import Lease, Records, RolloutRecord, TagFilter
+from control_plane.store.contract import Identities, Lease, Records, RolloutRecord, TagFilter
 
 
 class _NoRollouts:
@@ -70,6 +70,10 @@ class MemoryTransaction(_NoRollouts):
     @property
     def records(self) -> Records:
         raise AssertionError("files do not look into the history")
+
+    @property
+    def identities(self) -> Identities:
+        raise AssertionError("files name no identities")
 
     def head(self) -> int:
         return len(self.writes)
