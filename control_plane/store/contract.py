@@ -1,4 +1,4 @@
-"""What every store promises; `sqlite.py` keeps it now, PostgreSQL joins as a second dialect.
+"""What every store promises; `sqlite.py` and `postgres.py` keep it.
 
 A store runs units of work, plain functions over a `Transaction`. All of one unit happens or none of it, and a unit
 that changed anything takes the next version as its very last statement, under the head row's lock, so that the
@@ -121,6 +121,17 @@ class NodeRecord:
     last_seen: float = 0.0
     first_seen: float = 0.0
     sync_status: str = "unknown"
+    plane: str = ""  # the control plane it is connected to; empty = none
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneRecord:
+    """A control plane over this database. Times are seconds since the epoch."""
+
+    id: str
+    hostname: str
+    started_at: float
+    seen_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +340,9 @@ class Store(Protocol):
 
     async def forget_nodes(self, *, last_seen_before: float) -> None:
         """Removes the records of nodes that were last seen before that time."""
+
+    async def save_plane(self, record: PlaneRecord, *, others_seen_before: float) -> Sequence[PlaneRecord]:
+        """Says that a control plane lives, and returns all that do; forgets those last seen before that time."""
 
     def subscribe(self, listener: Callable[[int], None]) -> Callable[[], None]:
         """Calls `listener(version)` on the event loop after each commit, in order; returns how to stop that."""

@@ -16,6 +16,8 @@ _NEXT = (
     update(HEAD).where(HEAD.c.one == 1).values(version=HEAD.c.version + bindparam("count")).returning(HEAD.c.version)
 )
 _HEAD = select(HEAD.c.version).where(HEAD.c.one == 1)
+_LOCK_HEAD = select(HEAD.c.epoch, HEAD.c.version).where(HEAD.c.one == 1).with_for_update()
+_UNIT = select(VERSION.c.unit).where(VERSION.c.number == bindparam("of"))
 _ADD_VERSION = insert(VERSION)
 _ADD_CHANGE = insert(CHANGE)
 _EPOCH = select(HEAD.c.epoch).where(HEAD.c.one == 1)
@@ -24,12 +26,6 @@ _EPOCH = select(HEAD.c.epoch).where(HEAD.c.one == 1)
 def head(connection: Connection) -> int:
     """Return the newest version."""
     version: int = connection.scalars(_HEAD).one()
-    return version
-
-
-def hold(connection: Connection) -> int:
-    """Return the newest version, and lock the head so that no other becomes the newest before this transaction ends."""
-    version: int = connection.scalars(_NEXT, {"count": 0}).one()
     return version
 
 
@@ -48,8 +44,22 @@ class Pending:
     changes: Sequence[tuple[Change, Touched]]
 
 
-def take_versions(connection: Connection, batch: Sequence[Pending]) -> int:
+def lock_head(connection: Connection) -> tuple[bytes, int]:
+    """Keep all other writers out until this transaction ends; return the epoch and the newest version."""
+    row = connection.execute(_LOCK_HEAD).one()
+    return row.epoch, row.version
+
+
+def unit_of(connection: Connection, number: int) -> str | None:
+    """Return the name of the transaction that took a version; None when it is not taken."""
+    unit: str | None = connection.scalar(_UNIT, {"of": number})
+    return unit
+
+
+def take_versions(connection: Connection, batch: Sequence[Pending], *, unit: str = "") -> int:
     """Give each unit the next version, in order, and keep what it did; return the number of the first.
+
+    `unit` names the transaction (`unit_of`).
 
     Must be the last thing a transaction does: the update locks the head row until the commit, so that no other writer
     can take a later version and commit before.
@@ -66,6 +76,7 @@ def take_versions(connection: Connection, batch: Sequence[Pending]) -> int:
                 "address": pending.origin.address,
                 "reason": pending.origin.reason,
                 "change_count": len(pending.changes),
+                "unit": unit,
             }
             for number, pending in enumerate(batch, first)
         ],

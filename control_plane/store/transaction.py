@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, bindparam, delete, exists, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, select, tuple_, update
 from sqlalchemy.dialects import postgresql
 from typing_extensions import override
 
@@ -28,7 +28,7 @@ from control_plane.entities.schema import OnDelete, Schema, foreign_id
 from control_plane.entities.types import EntityBody
 from control_plane.store.contract import Change, Identities, Operation, Records, TagFilter, Transaction
 from control_plane.store.identities import SqlIdentities
-from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY
+from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY, AnyText
 
 PORTION = 1_000
 """Rows read at a time where a whole collection is asked for."""
@@ -84,9 +84,9 @@ _ADD_TAG = postgresql.insert(ENTITY_TAG).on_conflict_do_nothing()
 _ADD_REFERENCE = REFERENCE.insert().from_select(
     ["collection", "id", "field", "parent_collection", "parent_id"],
     select(
-        bindparam("of", type_=Text),
-        bindparam("with_id", type_=Text),
-        bindparam("by", type_=Text),
+        bindparam("of", type_=AnyText),
+        bindparam("with_id", type_=AnyText),
+        bindparam("by", type_=AnyText),
         ENTITY.c.collection,
         ENTITY.c.id,
     ).where(ENTITY.c.collection == bindparam("parent"), ENTITY.c.id == bindparam("parent_id")),
@@ -160,6 +160,8 @@ class SqlTransaction(Transaction):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._touched: dict[tuple[str, str], Touched] = {}
+        self.wrote = False
+        """Whether anything was written, also if it was undone again since."""
 
     def changes(self) -> list[tuple[Change, Touched]]:
         """What changed so far, in the order in which entities were first touched; what came to nothing is left out."""
@@ -179,12 +181,15 @@ class SqlTransaction(Transaction):
     def records(self) -> Records:
         from control_plane.store.records import SqlRecords  # noqa: PLC0415  # builds on this module
 
-        return SqlRecords(self._connection, lambda: [change for change, _ in self.changes()])
+        return SqlRecords(self._connection, lambda: [change for change, _ in self.changes()], self._note_write)
+
+    def _note_write(self) -> None:
+        self.wrote = True
 
     @property
     @override
     def identities(self) -> Identities:
-        return SqlIdentities(self._connection)
+        return SqlIdentities(self._connection, self._note_write)
 
     @override
     def head(self) -> int:
@@ -250,6 +255,7 @@ class SqlTransaction(Transaction):
         row = {"collection": collection, "id": entity_id, "body": text}
         if self._connection.execute(_ADD_ENTITY, row).rowcount != 1:
             raise PrimaryKeyViolation(entity_id)
+        self.wrote = True
         self._put_aside(collection, entity_id, body, _NO_SIDE, _Side.of(STORED[collection], body))
         self._remember(collection, entity_id, None, Stored(body, text))
 
@@ -259,6 +265,7 @@ class SqlTransaction(Transaction):
         before = self._stored(collection, entity_id)
         assert before is not None, f"{collection} {entity_id} is replaced but does not exist"
         text = encode(body)
+        self.wrote = True
         self._connection.execute(_UPDATE, {"of": collection, "with_id": entity_id, "new_body": text})
         schema = STORED[collection]
         self._put_aside(collection, entity_id, body, _Side.of(schema, before.body), _Side.of(schema, body))
@@ -273,6 +280,7 @@ class SqlTransaction(Transaction):
         for child in children:
             if STORED[child.collection].foreign_fields[child.field].on_delete is OnDelete.RESTRICT:
                 raise ReferencedByOthers(collection, child.collection)
+        self.wrote = True
         for child in children:
             self.delete(child.collection, child.id)
         self._put_aside(collection, entity_id, before.body, _Side.of(STORED[collection], before.body), _NO_SIDE)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,6 +30,11 @@ T = TypeVar("T")
 
 class Job(ABC):
     """Something to be done on the writer's thread, and somebody on the loop who waits for it."""
+
+    wrote = False
+    """Whether its last run wrote anything, even if it failed."""
+    queued_at = 0.0
+    """When it was queued, by `time.monotonic`."""
 
     @abstractmethod
     def run(self, connection: Connection) -> Pending | None:
@@ -114,6 +120,7 @@ class Writer:
                 raise StoreUnavailable("the store is closing; ask again when the control plane is back")
             if len(self._queue) >= self._queue_max:
                 raise StoreBusy(f"{self._queue_max} writes are waiting already; ask again shortly")
+            job.queued_at = time.monotonic()
             self._queue.append(job)
             self._wake.notify()
 
