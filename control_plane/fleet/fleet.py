@@ -15,6 +15,7 @@ from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.sampling import Hints
 from control_plane.fleet.server import ZONE_LABEL, LinkServer
+from control_plane.fleet.session import Lineage
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
@@ -80,6 +81,11 @@ class Fleet:
     async def start(self) -> None:
         """Builds the head's snapshot, then listens. Raises StoreError, and OSError when the address can't be had."""
         self._epoch = await self._store.epoch()
+        self._nodes.lineage = Lineage(
+            await self._store.lineage(),
+            accept_rollback=self._settings.accept_rollback,
+            accept_empty=self._settings.accept_empty,
+        )
         self._nodes.load(await self._store.nodes())
         try:
             await self._publisher.start()

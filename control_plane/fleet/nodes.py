@@ -18,6 +18,7 @@ from control_plane.fleet.session import (
     Ahead,
     Fault,
     Idle,
+    Lineage,
     Parked,
     Rejection,
     Session,
@@ -42,7 +43,7 @@ class NodeState(StrEnum):
     LAGGING = "lagging"  # has not answered an offer for a lease, or stopped beating
     REJECTED = "rejected"  # refused the head, runs what it ran
     HELD = "held"  # runs what it should; the newest version is held back, the first node refused it
-    AHEAD = "ahead"  # runs a later version than the store holds
+    AHEAD = "ahead"  # runs a later version than the store holds, or one of another history
     DISCONNECTED = "disconnected"  # its stream ended less than a lease ago
     EXPIRED = "expired"  # gone for longer than a lease
 
@@ -132,6 +133,8 @@ class Nodes:
         purge_after_s: float,
         nodes_max: int = 10_000,
     ) -> None:
+        self.lineage = Lineage()
+        """Set before the first node is accepted."""
         self._clock = clock
         self._wall = wall
         self._lease_s = lease_s
@@ -182,7 +185,12 @@ class Nodes:
         node = self._known(hello, ip=ip)
         same_process = node.boot_id == hello.boot_id
         node.boot_id = hello.boot_id
-        node.session = Session(running=hello.running, head=head, rejection=node.rejection if same_process else None)
+        node.session = Session(
+            running=hello.running,
+            head=head,
+            rejection=node.rejection if same_process else None,
+            lineage=self.lineage,
+        )
         node.offered = None
         node.gone_at = None
         node.reason = ""

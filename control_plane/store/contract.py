@@ -298,6 +298,9 @@ class Transaction(Protocol):
     def insert(self, collection: str, body: EntityBody) -> None:
         """Adds an entity. Raises PrimaryKeyViolation, UniqueViolation or ForeignKeyViolation."""
 
+    def insert_all(self, collection: str, bodies: Sequence[EntityBody]) -> None:
+        """Adds many entities of one collection at once; raises as `insert`, for whichever of them it notices first."""
+
     def replace(self, collection: str, body: EntityBody) -> None:
         """Puts `body` in the place of the entity with its id. Raises as `insert`, but for the primary key."""
 
@@ -319,6 +322,9 @@ class Store(Protocol):
 
     async def epoch(self) -> bytes:
         """The 16 random bytes that name this history of versions."""
+
+    async def lineage(self) -> Mapping[bytes, int]:
+        """The earlier epochs that this history goes on from after a restore, each up to which of its versions."""
 
     async def head(self) -> int:
         """The newest version; 0 for an empty store."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ _LOCK_HEAD = select(HEAD.c.epoch, HEAD.c.version).where(HEAD.c.one == 1).with_fo
 _UNIT = select(VERSION.c.unit).where(VERSION.c.number == bindparam("of"))
 _ADD_VERSION = insert(VERSION)
 _ADD_CHANGE = insert(CHANGE)
+_LINEAGE = select(HEAD.c.lineage).where(HEAD.c.one == 1)
 _EPOCH = select(HEAD.c.epoch).where(HEAD.c.one == 1)
 
 
@@ -33,6 +35,12 @@ def epoch(connection: Connection) -> bytes:
     """Return the name of this history."""
     name: bytes = connection.scalars(_EPOCH).one()
     return name
+
+
+def lineage(connection: Connection) -> dict[bytes, int]:
+    """Return the earlier histories that this one goes on from, each with the version up to which it does."""
+    rows = json.loads(connection.scalars(_LINEAGE).one())
+    return {bytes.fromhex(name): version for name, version in rows}
 
 
 @dataclass(frozen=True, slots=True)

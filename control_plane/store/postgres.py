@@ -36,7 +36,7 @@ from control_plane.store.contract import Store, StoreError, StoreUnavailable, St
 from control_plane.store.following import VERSIONS, Follower
 from control_plane.store.migrating import migrate
 from control_plane.store.postgres_errors import Trouble, judge
-from control_plane.store.postgres_link import Link
+from control_plane.store.postgres_link import IN_USE, Link
 from control_plane.store.sql_store import BeforeCommit, SqlStore, StartOver, run_jobs
 from control_plane.store.writer import Job, Writer
 
@@ -305,16 +305,27 @@ async def open_postgres(
     """
     settings = settings or PostgresSettings()
     link = Link(url, connect_timeout_s=settings.connect_timeout_s, lock_patience_s=settings.lock_patience_s)
-    async with connected(link) as connection:
+    async with _connected(link) as connection:
         await _check_durable(connection)
         opened = await connection.run_sync(_prepare)
     return PostgresStore(link, before_commit=before_commit, settings=settings, clock=clock, opened=opened)
 
 
+async def postgres_offline(url: str, work: Callable[[Connection], T], *, writes: bool) -> T:
+    """Runs `work` over the database as one transaction, without opening a store.
+
+    With `writes` no control plane may have it open. Raises StoreUnusable and StoreUnavailable.
+    """
+    async with _connected(Link(url), reads=not writes) as connection:
+        if writes and not await connection.scalar(text(f"SELECT pg_try_advisory_xact_lock({IN_USE})")):
+            raise StoreUnusable("control planes are running over this database; stop all of them first")
+        return await connection.run_sync(work)
+
+
 @contextlib.asynccontextmanager
-async def connected(link: Link) -> AsyncIterator[AsyncConnection]:
+async def _connected(link: Link, *, reads: bool = False) -> AsyncIterator[AsyncConnection]:
     """One connection inside a transaction, committed at the end, with errors in words."""
-    engine = _engine(link, size=1)
+    engine = _engine(link, size=1, reads=reads)
     try:
         async with engine.begin() as connection:
             yield connection

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -79,6 +79,10 @@ class SqlStore(Store):
     @override
     async def epoch(self) -> bytes:
         return self._epoch
+
+    @override
+    async def lineage(self) -> Mapping[bytes, int]:
+        return await self._read(history.lineage)
 
     @override
     async def head(self) -> int:

@@ -179,6 +179,27 @@ def _open(path: Path, settings: SqliteSettings) -> tuple[FileLock, tuple[Engine,
         raise
 
 
+def sqlite_offline(path: Path, work: Callable[[Connection], T], *, writes: bool) -> T:
+    """Runs `work` over the database as one transaction, without opening a store.
+
+    `writes` makes the file if need be and keeps every other process out; without it a running control plane goes on.
+    Raises as `open_sqlite`.
+    """
+    if writes:
+        _make_private_file(path)
+    elif not path.exists():
+        raise StoreUnusable(f"there is no database {path}; correct --database")
+    lock = FileLock(path.with_name(path.name + ".lock")) if writes else None
+    engine = _engine(path, SqliteSettings(), readers=0 if writes else 1)
+    try:
+        with _translated(path), _begun(engine, _BEGIN_WRITING if writes else "BEGIN") as connection:
+            return work(connection)
+    finally:
+        _dispose(engine)
+        if lock is not None:
+            lock.release()
+
+
 def _make_private_file(path: Path) -> None:
     """The configuration is nobody else's business; SQLite gives its other files the mode of this one."""
     try:

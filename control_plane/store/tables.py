@@ -113,6 +113,8 @@ HEAD = Table(
     Column("one", Integer, primary_key=True, autoincrement=False),
     Column("epoch", LargeBinary(16), nullable=False),
     Column("version", BigInteger, nullable=False),
+    # JSON list of [epoch in hex, version]: the histories that this one goes on from, each up to that version.
+    Column("lineage", Text, nullable=False, server_default="[]"),
 )
 
 VERSION = Table(

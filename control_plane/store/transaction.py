@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql
 from typing_extensions import override
 
@@ -80,6 +80,12 @@ _DELETE_TAG = delete(ENTITY_TAG).where(
 _ADD_ENTITY = postgresql.insert(ENTITY).on_conflict_do_nothing()
 _ADD_KEY = postgresql.insert(UNIQUE_KEY).on_conflict_do_nothing()
 _ADD_TAG = postgresql.insert(ENTITY_TAG).on_conflict_do_nothing()
+_ADD_ENTITIES = _ADD_ENTITY.returning(ENTITY.c.id)
+_ADD_KEYS = _ADD_KEY.returning(UNIQUE_KEY.c.id, UNIQUE_KEY.c.key)
+_ADD_REFERENCES = insert(REFERENCE)
+_WHICH = select(ENTITY.c.id).where(
+    ENTITY.c.collection == bindparam("of"), ENTITY.c.id.in_(bindparam("ids", expanding=True))
+)
 # The parent's row is the source of the values: no parent, no row.
 _ADD_REFERENCE = REFERENCE.insert().from_select(
     ["collection", "id", "field", "parent_collection", "parent_id"],
@@ -258,6 +264,74 @@ class SqlTransaction(Transaction):
         self.wrote = True
         self._put_aside(collection, entity_id, body, _NO_SIDE, _Side.of(STORED[collection], body))
         self._remember(collection, entity_id, None, Stored(body, text))
+
+    @override
+    def insert_all(self, collection: str, bodies: Sequence[EntityBody]) -> None:
+        schema = STORED[collection]
+        for start in range(0, len(bodies), PORTION):
+            portion = {str(body["id"]): body for body in bodies[start : start + PORTION]}
+            if len(portion) < len(bodies[start : start + PORTION]):
+                self._one_by_one(collection, bodies[start : start + PORTION])
+                continue
+            self._insert_portion(collection, schema, portion)
+
+    def _insert_portion(self, collection: str, schema: Schema, portion: Mapping[str, EntityBody]) -> None:
+        """A few statements for all; each tells by the rows that it returns which it could not add."""
+        texts = {entity_id: encode(body) for entity_id, body in portion.items()}
+        sides = {entity_id: _Side.of(schema, body) for entity_id, body in portion.items()}
+        self.wrote = True
+        rows = [{"collection": collection, "id": entity_id, "body": text} for entity_id, text in texts.items()]
+        added = set(self._connection.scalars(_ADD_ENTITIES, rows))
+        for entity_id in portion:
+            if entity_id not in added:
+                raise PrimaryKeyViolation(entity_id)
+        self._add_keys(collection, portion, sides)
+        self._add_references(collection, sides)
+        tags = [
+            {"id": entity_id, "tag": tag, "collection": collection}
+            for entity_id, side in sides.items()
+            for tag in side.tags
+        ]
+        if tags:
+            self._connection.execute(_ADD_TAG, tags)
+        for entity_id, body in portion.items():
+            self._remember(collection, entity_id, None, Stored(body, texts[entity_id]))
+
+    def _one_by_one(self, collection: str, bodies: Sequence[EntityBody]) -> None:
+        for body in bodies:
+            self.insert(collection, body)
+
+    def _add_keys(self, collection: str, portion: Mapping[str, EntityBody], sides: Mapping[str, _Side]) -> None:
+        rows = [
+            {"collection": collection, "key": ",".join(parts), "value": value, "id": entity_id}
+            for entity_id, side in sides.items()
+            for parts, value in side.keys.items()
+        ]
+        if not rows:
+            return
+        added = {(row.id, row.key) for row in self._connection.execute(_ADD_KEYS, rows)}
+        for row in rows:
+            if (row["id"], row["key"]) not in added:
+                body = portion[row["id"]]
+                raise UniqueViolation({part: body[part] for part in row["key"].split(",")})
+
+    def _add_references(self, collection: str, sides: Mapping[str, _Side]) -> None:
+        """The parents are asked for first: with one missing, the constraint would end the whole transaction."""
+        rows = [
+            {"collection": collection, "id": entity_id, "field": field, "parent_collection": parent, "parent_id": held}
+            for entity_id, side in sides.items()
+            for field, (parent, held) in side.references.items()
+        ]
+        wanted: dict[str, set[str]] = {}
+        for row in rows:
+            wanted.setdefault(row["parent_collection"], set()).add(row["parent_id"])
+        for parent, ids in wanted.items():
+            found = set(self._connection.scalars(_WHICH, {"of": parent, "ids": sorted(ids)}))
+            for row in rows:
+                if row["parent_collection"] == parent and row["parent_id"] not in found:
+                    raise ForeignKeyViolation(row["field"], parent, {"id": row["parent_id"]})
+        if rows:
+            self._connection.execute(_ADD_REFERENCES, rows)
 
     @override
     def replace(self, collection: str, body: EntityBody) -> None:

@@ -1,4 +1,5 @@
-"""Which transaction took a version, which control plane a node is connected to, and the planes themselves."""
+"""Which transaction took a version, which control plane a node is connected to, the planes themselves, and
+which histories this one goes on from."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +14,7 @@ TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 def upgrade() -> None:
     op.add_column("version", sa.Column("unit", TEXT, nullable=False, server_default=""))
+    op.add_column("head", sa.Column("lineage", sa.Text, nullable=False, server_default="[]"))
     op.add_column("node", sa.Column("plane", TEXT, nullable=False, server_default=""))
     op.create_table(
         "plane",
