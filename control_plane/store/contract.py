@@ -311,6 +311,9 @@ class Transaction(Protocol):
 class Store(Protocol):
     """Versioned entities on disk."""
 
+    shared: bool
+    """Whether several control planes may be over it."""
+
     async def write(self, work: Callable[[Transaction], T], origin: Origin) -> Written[T]:
         """Runs `work` as one transaction and one version. Whatever it raises rolls all of it back and is raised.
 
@@ -339,7 +342,7 @@ class Store(Protocol):
         """All versions above `version` in commit order, with their changes."""
 
     async def save_nodes(self, records: Sequence[NodeRecord]) -> None:
-        """Keeps these nodes' records, replacing older ones of the same ids. No version: nodes are not configuration."""
+        """Keeps these nodes' records; of two of one id the one seen last. No version: they are no configuration."""
 
     async def nodes(self) -> Sequence[NodeRecord]:
         """All nodes ever saved, by id."""

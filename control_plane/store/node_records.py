@@ -6,19 +6,23 @@ import json
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy.dialects import postgresql
 
 from control_plane.store.contract import NodeRecord, PlaneRecord
 from control_plane.store.tables import NODE, PLANE
 
+_FORGET_OLDER = delete(NODE).where(NODE.c.id == bindparam("node_id"), NODE.c.last_seen <= bindparam("seen"))
+_ADD_NODE = postgresql.insert(NODE).on_conflict_do_nothing()
+
 
 def save(connection: Connection, records: Sequence[NodeRecord]) -> None:
-    """Put the records in the place of those with their ids."""
+    """Put the records in the place of those with their ids; the one seen last stays.
+
+    A node that moved from one control plane to another is saved by both, in whatever order.
+    """
+    connection.execute(_FORGET_OLDER, [{"node_id": record.id, "seen": record.last_seen} for record in records])
     connection.execute(
-        delete(NODE).where(NODE.c.id == bindparam("node_id")),
-        [{"node_id": record.id} for record in sorted(records, key=_by_id)],
-    )
-    connection.execute(
-        insert(NODE),
+        _ADD_NODE,
         [
             {
                 "id": record.id,

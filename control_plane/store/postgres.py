@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from typing_extensions import override
 
-from control_plane.store import history
+from control_plane.store import failpoints, history
 from control_plane.store.contract import Store, StoreError, StoreUnavailable, StoreUnusable
 from control_plane.store.following import VERSIONS, Follower
 from control_plane.store.migrating import migrate
@@ -70,6 +70,8 @@ class PostgresSettings:
 
 class PostgresStore(SqlStore):
     """Keeps the contract over one database. `open_postgres` makes it."""
+
+    shared = True
 
     def __init__(
         self,
@@ -198,6 +200,7 @@ class _Attempt:
                 self._savepoints = True
                 first = await connection.run_sync(self._work)
             self.unknown_since = first  # from here on only the database knows
+            failpoints.reached(failpoints.COMMITTING)
             await connection.commit()
             self.unknown_since = None
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
 
-from control_plane.store import history, node_records
+from control_plane.store import failpoints, history, node_records
 from control_plane.store.contract import (
     Change,
     NodeRecord,
@@ -206,6 +206,7 @@ class _Unit(Awaited[Written[T]]):
     def announce(self, outcome: Written[T]) -> None:
         if outcome.changes:
             self._store.committed(outcome.version)
+        failpoints.reached(failpoints.TOLD)
 
 
 class _Note(Awaited[bool]):
@@ -258,6 +259,7 @@ def run_jobs(
             connection.exec_driver_sql("SAVEPOINT job")
         try:
             new = job.run(connection)
+            failpoints.reached(failpoints.UNIT_RAN)
         except Exception as error:  # the caller's, delivered to it, unless the database itself failed
             of_database = isinstance(error, DBAPIError)
             if isinstance(error, DBAPIError) and not one_jobs_fault(error):
@@ -275,6 +277,7 @@ def run_jobs(
         if savepoints:
             connection.exec_driver_sql("RELEASE job")
     versions.take()
+    failpoints.reached(failpoints.VERSION_TAKEN)
     before = history.head(connection) if versions.first is None else versions.first - 1
     for job, count in done:
         job.succeed(before + count)

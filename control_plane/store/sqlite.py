@@ -28,7 +28,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import QueuePool
 from typing_extensions import override
 
-from control_plane.store import history
+from control_plane.store import failpoints, history
 from control_plane.store.contract import Store, StoreUnavailable, StoreUnusable
 from control_plane.store.filelock import FileLock
 from control_plane.store.migrating import migrate
@@ -76,6 +76,8 @@ class SqliteSettings:
 
 class SqliteStore(SqlStore):
     """Keeps the contract over one file. `open_sqlite` makes it."""
+
+    shared = False
 
     def __init__(
         self,
@@ -241,6 +243,7 @@ def _begun(engine: Engine, begin: str) -> Iterator[Connection]:
     with engine.connect() as connection:
         connection.exec_driver_sql(begin)
         yield connection
+        failpoints.reached(failpoints.COMMITTING)
         connection.commit()
 
 

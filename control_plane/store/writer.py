@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 from sqlalchemy import Connection
 from typing_extensions import override
 
+from control_plane.store import failpoints
 from control_plane.store.contract import StoreBusy, StoreError, StoreUnavailable
 from control_plane.store.history import Pending
 
@@ -123,6 +124,7 @@ class Writer:
             job.queued_at = time.monotonic()
             self._queue.append(job)
             self._wake.notify()
+        failpoints.reached(failpoints.QUEUED)
 
     async def close(self) -> None:
         """Takes no more jobs, finishes those queued and ends the thread."""
@@ -135,6 +137,7 @@ class Writer:
         while batch := self._next_batch():
             try:
                 self._commit(batch)
+                failpoints.reached(failpoints.COMMITTED)
             except Exception as error:
                 if not isinstance(error, StoreError):
                     log.exception("a commit of %d writes failed", len(batch))
@@ -157,5 +160,6 @@ class Writer:
 
 
 def _deliver(batch: Sequence[Job]) -> None:
+    failpoints.reached(failpoints.DELIVERING)
     for job in batch:
         job.deliver()
