@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from control_plane.admin.limits import Limits
 from control_plane.store.opening import refusal
