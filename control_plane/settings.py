@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from control_plane.admin.limits import Limits
+from control_plane.store.opening import refusal
 from pointsman.logs import LogFormat, LogLevel
 from pointsman.settings import SettingsError, SocketAddress, setting
 
@@ -24,7 +24,9 @@ class AdminTokens(StrEnum):
 class Settings:
     """The settings of `pointsman control-plane`."""
 
-    database: Path = setting(Path("pointsman.db"), help="the SQLite file that holds everything; made when absent")
+    database: str = setting(
+        "pointsman.db", help="what holds everything: an SQLite file, made when absent, or a postgresql:// URL"
+    )
     admin_listen: SocketAddress = setting(
         SocketAddress("127.0.0.1", 8001), help="where the Admin API listens; port 0 = chosen by the kernel"
     )
@@ -41,7 +43,8 @@ class Settings:
     )
     admin_token_file: str = setting(
         "",
-        help="where the first admin's token is put if one is needed; empty = beside the database, as NAME.admin-token",
+        help="where the first admin's token is put if one is needed; empty = beside the database, as NAME.admin-token"
+        " (with PostgreSQL pointsman.admin-token in the working folder)",
     )
     admin_reads_per_s: float = setting(
         500.0, minimum=0, maximum=1e6, help="reads a second of one token, ten seconds' worth at once; 0 = no limit"
@@ -70,6 +73,12 @@ class Settings:
         maximum=60,
         help="seconds that one node has to try a change before it goes to all; 0 = to all at once",
     )
+    accept_rollback: bool = setting(
+        False, help="after a restore: take nodes back from later versions than the database holds"
+    )
+    accept_empty: bool = setting(
+        False, help="over a new database: take over nodes that run the configuration of another one"
+    )
     body_bytes_max: int = setting(
         _LIMITS.body_bytes_max, minimum=1_024, maximum=1 << 30, help="the largest body of a request, in bytes"
     )
@@ -91,6 +100,8 @@ class Settings:
 
     def check(self) -> None:
         """Raises SettingsError where settings contradict each other or would expose more than was asked for."""
+        if (wrong := refusal(self.database)) is not None:
+            raise SettingsError(f"setting database: {wrong}")
         if bool(self.admin_tls_cert) != bool(self.admin_tls_key):
             raise SettingsError("settings admin_tls_cert and admin_tls_key: give both or neither")
         if not (self.admin_listen.is_loopback or self.insecure_admin or self.admin_tls_cert):

@@ -29,8 +29,8 @@ from control_plane.identity.operators import Operators, Rules
 from control_plane.settings import Settings
 from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Store, StoreError, StoreUnusable
+from control_plane.store.opening import is_postgres, open_store, shown
 from control_plane.store.retention import Housekeeping, Retention
-from control_plane.store.sqlite import open_sqlite
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class ControlPlane:
             _log.warning("the fleet link is open to everyone who can reach %s", settings.fleet_listen)
 
         try:
-            store = await open_sqlite(settings.database, before_commit=before_commit)
+            store = await open_store(settings.database, before_commit=before_commit)
         except (StoreError, StoreUnusable) as error:
             raise StartError(str(error)) from error
         self._stack.push_async_callback(store.close)
@@ -85,6 +85,9 @@ class ControlPlane:
                 listen=str(settings.fleet_listen),
                 beat_interval_s=settings.beat_interval_s,
                 canary_wait_s=settings.canary_wait_s,
+                accept_rollback=settings.accept_rollback,
+                accept_empty=settings.accept_empty,
+                sole_plane=not is_postgres(settings.database),
             ),
         )
         try:
@@ -127,7 +130,9 @@ class ControlPlane:
                 raise StartError(
                     f"{settings.ports_file} can't be written: {error.strerror}; check ports_file"
                 ) from error
-        _log.info("the control plane is up", extra={"version": await store.head(), "database": settings.database})
+        _log.info(
+            "the control plane is up", extra={"version": await store.head(), "database": shown(settings.database)}
+        )
 
 
 async def _operators(store: Store, settings: Settings) -> Operators:
@@ -139,7 +144,8 @@ async def _operators(store: Store, settings: Settings) -> Operators:
     )
     operators = Operators(store, rules)
     if rules.required:
-        file = Path(settings.admin_token_file or f"{settings.database}.admin-token")
+        beside = "pointsman" if is_postgres(settings.database) else settings.database
+        file = Path(settings.admin_token_file or f"{beside}.admin-token")
         try:
             if await first_token.ensure(operators, file, now=time.time()):
                 _log.warning("no admin had a token; the first one is in %s, readable by this user only", file)

@@ -5,7 +5,7 @@ The caller runs `sync` and `apply` as one unit of work of the store, so a file i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from control_plane.declarative.changes import EntityChange, Summary
@@ -47,12 +47,44 @@ def _carry_out(tx: Transaction, document: Document, *, mode: Mode, select_tags: 
     plan = make_plan(tx, document, mode=mode, tags=tags, now=now)
     for collection, body in plan.parked:
         tx.replace(collection, body)
-    for change in plan.changes:
+    for run in _runs(plan.changes):
+        if len(run) > 1:
+            try:
+                tx.insert_all(run[0].collection, [change.after for change in run if change.after is not None])
+            except EntityError as error:
+                raise _refused(plan, _culprit(run, error), error) from error
+            continue
         try:
-            _write(tx, change)
+            _write(tx, run[0])
         except EntityError as error:
-            raise _refused(plan, change, error) from error
+            raise _refused(plan, run[0], error) from error
     return Summary(changes=plan.changes, unchanged=plan.unchanged)
+
+
+def _runs(changes: Sequence[EntityChange]) -> Iterator[Sequence[EntityChange]]:
+    """Creations of one collection that follow each other go together; everything else goes alone."""
+    run: list[EntityChange] = []
+    for change in changes:
+        creates = change.operation is Operation.CREATE
+        if run and not (creates and run[0].operation is Operation.CREATE and change.collection == run[0].collection):
+            yield run
+            run = []
+        run.append(change)
+        if not creates:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _culprit(run: Sequence[EntityChange], error: EntityError) -> EntityChange:
+    """Which of many the store refused, by the id or the values that it names."""
+    named = error.fields.items() if isinstance(error.fields, dict) else ()
+    for change in run:
+        after = change.after or {}
+        if named and all(after.get(name) == value or change.id == value for name, value in named):
+            return change
+    return run[0]
 
 
 def _write(tx: Transaction, change: EntityChange) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import socket
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from control_plane.entities.types import EntityBody
@@ -16,12 +19,13 @@ from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.rollouts import Rollouts
 from control_plane.fleet.sampling import Hints
 from control_plane.fleet.server import ZONE_LABEL, LinkServer
+from control_plane.fleet.session import Lineage
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import WaitReport, wait_for
 from control_plane.snapshot.builder import Snapshot
-from control_plane.store.contract import Store, StoreError
+from control_plane.store.contract import PlaneRecord, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +48,14 @@ class Fleet:
         self._clock = clock
         self._wall = wall
         self._epoch = b""
+        self._plane = PlaneRecord(str(uuid.uuid4()), socket.gethostname(), started_at=wall(), seen_at=wall())
         self._nodes = Nodes(
             clock=clock,
             wall=wall,
             lease_s=self._settings.lease_s,
             purge_after_s=self._settings.purge_after_s,
             nodes_max=self._settings.nodes_max,
+            plane_id=self._plane.id,
         )
         self._health = HealthBook()
         self._hints = Hints(
@@ -90,6 +96,11 @@ class Fleet:
     async def start(self) -> None:
         """Builds the head's snapshot, then listens. Raises StoreError, and OSError when the address can't be had."""
         self._epoch = await self._store.epoch()
+        self._nodes.lineage = Lineage(
+            await self._store.lineage(),
+            accept_rollback=self._settings.accept_rollback,
+            accept_empty=self._settings.accept_empty,
+        )
         self._nodes.load(await self._store.nodes())
         try:
             await self._publisher.start()
@@ -161,6 +172,8 @@ class Fleet:
         while True:
             await asyncio.sleep(self._settings.save_interval_s)
             await self._save()
+            if self._store.shared:
+                await self._share_nodes()
             if self._clock() - purged_at >= PURGE_INTERVAL_S:
                 purged_at = self._clock()
                 await self._purge()
@@ -182,6 +195,17 @@ class Fleet:
         except StoreError as error:
             self._nodes.put_back(records)
             log.warning("the records of %d nodes are not saved yet: %s", len(records), error)
+
+    async def _share_nodes(self) -> None:
+        """Says that this control plane lives, and takes over what others know of nodes."""
+        now = self._wall()
+        silent_s = max(self._settings.lease_s, 3 * self._settings.save_interval_s)
+        record = dataclasses.replace(self._plane, seen_at=now)
+        try:
+            planes = await self._store.save_plane(record, others_seen_before=now - silent_s)
+            self._nodes.merge(await self._store.nodes(), {plane.id for plane in planes})
+        except StoreError as error:
+            log.warning("the nodes of other control planes are not known now: %s", error)
 
     async def _purge(self) -> None:
         self._nodes.purge()

@@ -6,7 +6,7 @@ never rows. `server.py` reports events, `waiting.py` listens, the Admin API read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -18,6 +18,7 @@ from control_plane.fleet.session import (
     Ahead,
     Fault,
     Idle,
+    Lineage,
     Parked,
     Rejection,
     Session,
@@ -42,7 +43,8 @@ class NodeState(StrEnum):
     LAGGING = "lagging"  # has not answered an offer for a lease, or stopped beating
     REJECTED = "rejected"  # refused the head, runs what it ran
     HELD = "held"  # runs what it should; the newest version is held back, the first node refused it
-    AHEAD = "ahead"  # runs a later version than the store holds
+    AHEAD = "ahead"  # runs a later version than the store holds, or one of another history
+    ELSEWHERE = "elsewhere"  # connected to another control plane over the same database
     DISCONNECTED = "disconnected"  # its stream ended less than a lease ago
     EXPIRED = "expired"  # gone for longer than a lease
 
@@ -115,6 +117,7 @@ class Node:
     leaving: bool = False
     sync_status: SyncStatus = SyncStatus.UNKNOWN
     saved_at: float = 0.0
+    elsewhere: bool = False  # connected to another control plane, by its record
 
     @property
     def connected(self) -> bool:
@@ -132,7 +135,11 @@ class Nodes:
         lease_s: float,
         purge_after_s: float,
         nodes_max: int = 10_000,
+        plane_id: str = "",
     ) -> None:
+        self._plane_id = plane_id
+        self.lineage = Lineage()
+        """Set before the first node is accepted."""
         self._clock = clock
         self._wall = wall
         self._lease_s = lease_s
@@ -178,13 +185,38 @@ class Nodes:
                 saved_at=record.last_seen,
             )
 
+    def merge(self, records: Iterable[NodeRecord], planes: Collection[str]) -> None:
+        """What other control planes, of which `planes` live, have saved of the nodes that are not connected here."""
+        news = []
+        for record in records:
+            node = self._nodes.get(record.id)
+            if node is not None and node.connected:
+                continue
+            if node is None or record.last_seen > node.last_seen:
+                self._nodes.pop(record.id, None)
+                news.append(record)
+        self.load(news)
+        for record in records:
+            node = self._nodes.get(record.id)
+            if node is None or node.connected:
+                continue
+            node.elsewhere = record.plane in planes and record.plane != self._plane_id
+            if record in news:
+                node.reason = "connected to another control plane" if node.elsewhere else "not connected"
+
     def accepted(self, hello: Hello, *, ip: str, head: SnapshotRef) -> Node:
         """A hello was found fit. What this process of the node refused before is carried over to the new stream."""
         node = self._known(hello, ip=ip)
         same_process = node.boot_id == hello.boot_id
         node.boot_id = hello.boot_id
-        node.session = Session(running=hello.running, head=head, rejection=node.rejection if same_process else None)
+        node.session = Session(
+            running=hello.running,
+            head=head,
+            rejection=node.rejection if same_process else None,
+            lineage=self.lineage,
+        )
         node.offered = None
+        node.elsewhere = False
         node.gone_at = None
         node.reason = ""
         node.leaving = False
@@ -385,11 +417,14 @@ class Nodes:
             last_seen=node.last_seen,
             first_seen=node.first_seen,
             sync_status=node.sync_status.value,
+            plane=self._plane_id if node.connected else "",
         )
 
     def _state(self, node: Node) -> NodeState:
         now = self._clock()
         if node.session is None:
+            if node.elsewhere:
+                return NodeState.ELSEWHERE
             recent = node.gone_at is not None and now - node.gone_at < self._lease_s
             return NodeState.DISCONNECTED if recent else NodeState.EXPIRED
         if node.last_beat is not None and now - node.last_beat >= self._lease_s:

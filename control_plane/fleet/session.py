@@ -2,7 +2,7 @@
 
     Idle --head moved--> Waiting(head) --applied--> Idle
       |                      `---------rejected--> Parked(head)
-      `--the node runs a later version--> Ahead
+      `--the node runs what is not ours to replace--> Ahead
 
 A parked version is not offered again. The node has said that it cannot apply it, so repeating it could only produce
 the same answer, forever. The next version ends the parking. While Waiting, a newer head is offered at once and
@@ -18,7 +18,8 @@ comes out.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,32 @@ class SnapshotRef:
     def reached(self, version: int, *, epoch: bytes) -> bool:
         """Whether this is `version` or a later one of the history `epoch`."""
         return self.epoch == epoch and self.version >= version
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Which of what nodes run may be replaced by this control plane's snapshots.
+
+    `former` are the histories that a restored store goes on from, each up to the version of its backup. Whatever else
+    of another history a node runs, or later than that, is not ours to take away unless the operator said so.
+    """
+
+    former: Mapping[bytes, int] = field(default_factory=dict)
+    accept_rollback: bool = False
+    """Nodes may go back from a version that the restored store does not hold."""
+    accept_empty: bool = False
+    """Nodes of a history that this store knows nothing of may be taken over: it was made anew, and empty."""
+
+    def allows(self, running: SnapshotRef, head: SnapshotRef) -> bool:
+        """Whether a node that runs `running` may be offered `head`."""
+        if running.version == 0 or running.snapshot_hash == head.snapshot_hash:
+            return True
+        if running.epoch == head.epoch:
+            return running.version <= head.version
+        last = self.former.get(running.epoch)
+        if last is None:
+            return self.accept_empty
+        return running.version <= last or self.accept_rollback
 
 
 NOTHING = SnapshotRef(b"", 0, b"")
@@ -91,9 +118,10 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """The node runs a later version of this history than the store holds: the store was put back.
+    """The node runs a later version than the store holds, or one of a history that the store knows nothing of.
 
-    It is reported and left alone. Rolling a fleet back is the operator's decision, taken by beginning a new epoch.
+    The store was put back, or made anew. The node is reported and left alone: rolling a fleet back, or emptying it, is
+    the operator's decision (`Lineage`).
     """
 
 
@@ -107,7 +135,15 @@ class Session:
     process of this node refused last, over an earlier stream.
     """
 
-    def __init__(self, *, running: SnapshotRef, head: SnapshotRef, rejection: Rejection | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        running: SnapshotRef,
+        head: SnapshotRef,
+        rejection: Rejection | None = None,
+        lineage: Lineage = Lineage(),
+    ) -> None:
+        self._lineage = lineage
         self._running = running
         self._head = head
         self._rejection = rejection
@@ -171,6 +207,6 @@ class Session:
             return Idle()
         if self._rejection is not None and self._rejection.ref == head:
             return Parked(self._rejection)
-        if self._running.reached(head.version + 1, epoch=head.epoch):
+        if not self._lineage.allows(self._running, head):
             return Ahead()
         return Waiting(head)

@@ -1,4 +1,4 @@
-"""What every store promises; `sqlite.py` keeps it now, PostgreSQL joins as a second dialect.
+"""What every store promises; `sqlite.py` and `postgres.py` keep it.
 
 A store runs units of work, plain functions over a `Transaction`. All of one unit happens or none of it, and a unit
 that changed anything takes the next version as its very last statement, under the head row's lock, so that the
@@ -121,6 +121,17 @@ class NodeRecord:
     last_seen: float = 0.0
     first_seen: float = 0.0
     sync_status: str = "unknown"
+    plane: str = ""  # the control plane it is connected to; empty = none
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneRecord:
+    """A control plane over this database. Times are seconds since the epoch."""
+
+    id: str
+    hostname: str
+    started_at: float
+    seen_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +316,9 @@ class Transaction(Protocol):
     def insert(self, collection: str, body: EntityBody) -> None:
         """Adds an entity. Raises PrimaryKeyViolation, UniqueViolation or ForeignKeyViolation."""
 
+    def insert_all(self, collection: str, bodies: Sequence[EntityBody]) -> None:
+        """Adds many entities of one collection at once; raises as `insert`, for whichever of them it notices first."""
+
     def replace(self, collection: str, body: EntityBody) -> None:
         """Puts `body` in the place of the entity with its id. Raises as `insert`, but for the primary key."""
 
@@ -345,6 +359,9 @@ class Transaction(Protocol):
 class Store(Protocol):
     """Versioned entities on disk."""
 
+    shared: bool
+    """Whether several control planes may be over it."""
+
     async def write(self, work: Callable[[Transaction], T], origin: Origin) -> Written[T]:
         """Runs `work` as one transaction and one version. Whatever it raises rolls all of it back and is raised.
 
@@ -356,6 +373,9 @@ class Store(Protocol):
 
     async def epoch(self) -> bytes:
         """The 16 random bytes that name this history of versions."""
+
+    async def lineage(self) -> Mapping[bytes, int]:
+        """The earlier epochs that this history goes on from after a restore, each up to which of its versions."""
 
     async def head(self) -> int:
         """The newest version; 0 for an empty store."""
@@ -370,13 +390,16 @@ class Store(Protocol):
         """All versions above `version` in commit order, with their changes."""
 
     async def save_nodes(self, records: Sequence[NodeRecord]) -> None:
-        """Keeps these nodes' records, replacing older ones of the same ids. No version: nodes are not configuration."""
+        """Keeps these nodes' records; of two of one id the one seen last. No version: they are no configuration."""
 
     async def nodes(self) -> Sequence[NodeRecord]:
         """All nodes ever saved, by id."""
 
     async def forget_nodes(self, *, last_seen_before: float) -> None:
         """Removes the records of nodes that were last seen before that time."""
+
+    async def save_plane(self, record: PlaneRecord, *, others_seen_before: float) -> Sequence[PlaneRecord]:
+        """Says that a control plane lives, and returns all that do; forgets those last seen before that time."""
 
     def subscribe(self, listener: Callable[[int], None]) -> Callable[[], None]:
         """Calls `listener(version)` on the event loop after each commit, in order; returns how to stop that."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,11 @@ _NEXT = (
     update(HEAD).where(HEAD.c.one == 1).values(version=HEAD.c.version + bindparam("count")).returning(HEAD.c.version)
 )
 _HEAD = select(HEAD.c.version).where(HEAD.c.one == 1)
+_LOCK_HEAD = select(HEAD.c.epoch, HEAD.c.version).where(HEAD.c.one == 1).with_for_update()
+_UNIT = select(VERSION.c.unit).where(VERSION.c.number == bindparam("of"))
 _ADD_VERSION = insert(VERSION)
 _ADD_CHANGE = insert(CHANGE)
+_LINEAGE = select(HEAD.c.lineage).where(HEAD.c.one == 1)
 _EPOCH = select(HEAD.c.epoch).where(HEAD.c.one == 1)
 
 
@@ -27,16 +31,16 @@ def head(connection: Connection) -> int:
     return version
 
 
-def hold(connection: Connection) -> int:
-    """Return the newest version, and lock the head so that no other becomes the newest before this transaction ends."""
-    version: int = connection.scalars(_NEXT, {"count": 0}).one()
-    return version
-
-
 def epoch(connection: Connection) -> bytes:
     """Return the name of this history."""
     name: bytes = connection.scalars(_EPOCH).one()
     return name
+
+
+def lineage(connection: Connection) -> dict[bytes, int]:
+    """Return the earlier histories that this one goes on from, each with the version up to which it does."""
+    rows = json.loads(connection.scalars(_LINEAGE).one())
+    return {bytes.fromhex(name): version for name, version in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,22 @@ class Pending:
     changes: Sequence[tuple[Change, Touched]]
 
 
-def take_versions(connection: Connection, batch: Sequence[Pending]) -> int:
+def lock_head(connection: Connection) -> tuple[bytes, int]:
+    """Keep all other writers out until this transaction ends; return the epoch and the newest version."""
+    row = connection.execute(_LOCK_HEAD).one()
+    return row.epoch, row.version
+
+
+def unit_of(connection: Connection, number: int) -> str | None:
+    """Return the name of the transaction that took a version; None when it is not taken."""
+    unit: str | None = connection.scalar(_UNIT, {"of": number})
+    return unit
+
+
+def take_versions(connection: Connection, batch: Sequence[Pending], *, unit: str = "") -> int:
     """Give each unit the next version, in order, and keep what it did; return the number of the first.
+
+    `unit` names the transaction (`unit_of`).
 
     Must be the last thing a transaction does: the update locks the head row until the commit, so that no other writer
     can take a later version and commit before.
@@ -66,6 +84,7 @@ def take_versions(connection: Connection, batch: Sequence[Pending]) -> int:
                 "address": pending.origin.address,
                 "reason": pending.origin.reason,
                 "change_count": len(pending.changes),
+                "unit": unit,
             }
             for number, pending in enumerate(batch, first)
         ],

@@ -6,7 +6,7 @@ Whoever owns a kind of object decides what is in it (`control_plane/identity`); 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql
@@ -28,8 +28,9 @@ _ADD = postgresql.insert(IDENTITY).on_conflict_do_nothing()
 class SqlIdentities(Identities):
     """The objects, over one transaction's connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, will_write: Callable[[], None]) -> None:
         self._connection = connection
+        self._will_write = will_write
 
     @override
     def get(self, kind: str, identity: str) -> EntityBody | None:
@@ -42,15 +43,18 @@ class SqlIdentities(Identities):
 
     @override
     def put(self, kind: str, identity: str, body: EntityBody) -> None:
+        self._will_write()
         changed = self._connection.execute(_UPDATE, {"of": kind, "with_id": identity, "new_body": json.dumps(body)})
         if changed.rowcount == 0:
             self.add(kind, identity, body)
 
     @override
     def add(self, kind: str, identity: str, body: EntityBody) -> bool:
+        self._will_write()
         row = {"kind": kind, "id": identity, "body": json.dumps(body)}
         return self._connection.execute(_ADD, row).rowcount == 1
 
     @override
     def delete(self, kind: str, identity: str) -> bool:
+        self._will_write()
         return self._connection.execute(_DELETE, {"of": kind, "with_id": identity}).rowcount == 1

@@ -18,9 +18,12 @@ their versions to the units before this one. Who looks into the history must see
 class SqlRecords(Records):
     """The statements are in the modules named; this is only their common door."""
 
-    def __init__(self, connection: Connection, changes: Callable[[], Sequence[Change]]) -> None:
+    def __init__(
+        self, connection: Connection, changes: Callable[[], Sequence[Change]], will_write: Callable[[], None]
+    ) -> None:
         self._plain = connection
         self._changes = changes
+        self._will_write = will_write
 
     @property
     def _connection(self) -> Connection:
@@ -31,7 +34,7 @@ class SqlRecords(Records):
 
     @override
     def hold_versions(self) -> int:
-        return history.hold(self._connection)
+        return history.lock_head(self._connection)[1]
 
     @override
     def changes(self) -> Sequence[Change]:
@@ -55,6 +58,7 @@ class SqlRecords(Records):
 
     @override
     def drop_below(self, version: int, *, changes_max: int) -> int:
+        self._will_write()
         return history.drop_below(self._connection, version, changes_max=changes_max)
 
     @override
@@ -67,10 +71,12 @@ class SqlRecords(Records):
 
     @override
     def keep_answer(self, answer: KeptAnswer) -> None:
+        self._will_write()
         answers.keep(self._plain, answer)
 
     @override
     def forget_answers(self, *, answered_before: float, count_max: int) -> None:
+        self._will_write()
         answers.forget(self._plain, answered_before=answered_before, count_max=count_max)
 
     @override
@@ -87,4 +93,5 @@ class SqlRecords(Records):
 
     @override
     def append_audit(self, entries: Sequence[AuditEntry]) -> None:
+        self._will_write()
         audit.append(self._connection, entries)

@@ -24,36 +24,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import QueuePool
 from typing_extensions import override
 
-from control_plane.store import history, node_records
-from control_plane.store.contract import (
-    Change,
-    NodeRecord,
-    Origin,
-    Store,
-    StoreBusy,
-    StoreUnavailable,
-    StoreUnusable,
-    Transaction,
-    Version,
-    Written,
-)
+from control_plane.store import failpoints, history
+from control_plane.store.contract import Store, StoreUnavailable, StoreUnusable
 from control_plane.store.filelock import FileLock
-from control_plane.store.history import Pending
 from control_plane.store.migrating import migrate
-from control_plane.store.records import CATCH_UP
-from control_plane.store.transaction import SqlTransaction
-from control_plane.store.writer import Awaited, Job, Writer
+from control_plane.store.sql_store import BeforeCommit, SqlStore, StartOver, run_jobs
+from control_plane.store.writer import Job, Writer
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-BeforeCommit = Callable[[Transaction, Sequence[Change]], None]
-Listener = Callable[[int], None]
 
 # The writer takes the lock at once: had it read first, another process could have written meanwhile.
 _BEGIN_WRITING = "BEGIN IMMEDIATE"
@@ -90,8 +74,10 @@ class SqliteSettings:
     """Size to which the write-ahead log is cut back after it grew."""
 
 
-class SqliteStore(Store):
+class SqliteStore(SqlStore):
     """Keeps the contract over one file. `open_sqlite` makes it."""
+
+    shared = False
 
     def __init__(
         self,
@@ -105,66 +91,12 @@ class SqliteStore(Store):
         opened: tuple[bytes, int],
     ) -> None:
         self._path = path
-        self._before_commit = before_commit
-        self._settings = settings
-        self._clock = clock
+        super().__init__(before_commit=before_commit, clock=clock, opened=opened, reads_max=settings.queued_reads_max)
+        self._path = path
         self._lock = lock
         self._writing, self._reading = engines
-        self._epoch, self._head = opened
-        self._listeners: list[Listener] = []
-        self._reads = 0
         self._readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="store-reader")
         self._writer = Writer(self._commit, queue_max=settings.queued_writes_max)
-        self._closed = False
-
-    @override
-    async def write(self, work: Callable[[Transaction], T], origin: Origin) -> Written[T]:
-        future: asyncio.Future[Written[T]] = asyncio.get_running_loop().create_future()
-        self._writer.submit(_Unit(self, work, origin, future))
-        return await future
-
-    @override
-    async def read(self, work: Callable[[Transaction], T]) -> T:
-        return await self._read(lambda connection: work(SqlTransaction(connection)))
-
-    @override
-    async def epoch(self) -> bytes:
-        return self._epoch
-
-    @override
-    async def head(self) -> int:
-        return self._head
-
-    @override
-    async def version(self, number: int) -> Version | None:
-        found = await self._read(lambda c: history.versions_with_changes(c, above=number - 1, up_to=number))
-        return found[0] if found else None
-
-    @override
-    async def versions(self, *, size: int, before: int | None = None) -> Sequence[Version]:
-        return await self._read(lambda connection: history.versions(connection, size=size, before=before))
-
-    @override
-    async def changes_since(self, version: int) -> Sequence[Version]:
-        return await self._read(lambda connection: history.versions_with_changes(connection, above=version))
-
-    @override
-    async def save_nodes(self, records: Sequence[NodeRecord]) -> None:
-        if records:
-            await self._note(lambda connection: node_records.save(connection, records))
-
-    @override
-    async def nodes(self) -> Sequence[NodeRecord]:
-        return await self._read(node_records.load)
-
-    @override
-    async def forget_nodes(self, *, last_seen_before: float) -> None:
-        await self._note(lambda connection: node_records.forget(connection, last_seen_before=last_seen_before))
-
-    @override
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
 
     @override
     async def close(self) -> None:
@@ -176,177 +108,35 @@ class SqliteStore(Store):
         await asyncio.to_thread(_dispose, self._reading, self._writing)
         self._lock.release()
 
-    async def _note(self, work: Callable[[Connection], None]) -> None:
-        """Writes something that takes no version."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._writer.submit(_Note(work, future))
-        await future
-
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        if self._closed:
-            raise StoreUnavailable("the store is closed; ask again when the control plane is back")
-        if self._reads >= self._settings.queued_reads_max:
-            raise StoreBusy(f"{self._reads} reads are waiting already; ask again shortly")
-
+    @override
+    async def _view(self, work: Callable[[Connection], T]) -> T:
         def read() -> T:
             with _translated(self._path), _begun(self._reading, "BEGIN") as connection:
                 return work(connection)
 
-        self._reads += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, read)
-        finally:
-            self._reads -= 1
-
-    def settle(self, tx: SqlTransaction, origin: Origin) -> Pending | None:
-        """Ends a unit of work: has its changes checked and says what needs a version."""
-        changes = tx.changes()
-        if not changes:
-            return None
-        if self._before_commit is not None:
-            self._before_commit(tx, [change for change, _ in changes])
-        return Pending(origin, self._clock(), changes)
-
-    def committed(self, version: int) -> None:
-        """Tells of a version. Runs on the loop."""
-        self._head = version
-        for listener in tuple(self._listeners):
-            try:
-                listener(version)
-            except Exception:
-                log.exception("a listener failed at version %d; the version stands", version)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
     def _commit(self, jobs: Sequence[Job]) -> None:
         """One transaction for all jobs. Runs on the writer's thread.
 
-        First without savepoints, which cost as much as the writes themselves. A job that fails before it has written
-        anything, as most do, leaves nothing to undo. One that fails later makes all of them start over with
-        savepoints; that is why a unit of work may have no effects but those on its transaction.
+        First without savepoints. A job that fails after it has written makes all of them start over with savepoints;
+        that is why a unit of work may have no effects but those on its transaction.
         """
         try:
             with _translated(self._path):
                 try:
                     with _begun(self._writing, _BEGIN_WRITING) as connection:
-                        _run(jobs, connection)
-                except _StartOver as over:
+                        run_jobs(jobs, connection, one_jobs_fault=_one_jobs_fault)
+                except StartOver as over:
                     if len(jobs) == 1:
                         jobs[0].fail(over.error)
                         return
                     with _begun(self._writing, _BEGIN_WRITING) as connection:
-                        _run(jobs, connection, savepoints=True)
+                        run_jobs(jobs, connection, savepoints=True, one_jobs_fault=_one_jobs_fault)
         except StoreUnavailable as error:
             log.error("%d writes failed and changed nothing: %s", len(jobs), error)
             self._writing.dispose()  # the next batch tries a fresh connection
             raise
-
-
-class _Unit(Awaited[Written[T]]):
-    """A unit of work."""
-
-    def __init__(
-        self,
-        store: SqliteStore,
-        work: Callable[[Transaction], T],
-        origin: Origin,
-        future: asyncio.Future[Written[T]],
-    ) -> None:
-        super().__init__(future)
-        self._store = store
-        self._work = work
-        self._origin = origin
-        self._done: Callable[[int], Written[T]] | None = None
-
-    @override
-    def run(self, connection: Connection) -> Pending | None:
-        tx = SqlTransaction(connection)
-        result = self._work(tx)
-        pending = self._store.settle(tx, self._origin)
-        changes = () if pending is None else tuple(change for change, _ in pending.changes)
-        self._done = lambda version: Written(result, version, changes)
-        return pending
-
-    @override
-    def outcome(self, version: int) -> Written[T]:
-        assert self._done is not None, "it has run"
-        return self._done(version)
-
-    @override
-    def announce(self, outcome: Written[T]) -> None:
-        if outcome.changes:
-            self._store.committed(outcome.version)
-
-
-class _Note(Awaited[bool]):
-    """A write that is no configuration."""
-
-    def __init__(self, work: Callable[[Connection], None], future: asyncio.Future[bool]) -> None:
-        super().__init__(future)
-        self._work = work
-
-    @override
-    def run(self, connection: Connection) -> None:
-        self._work(connection)
-
-    @override
-    def outcome(self, version: int) -> bool:
-        return True
-
-
-class _StartOver(Exception):
-    """A job failed after it had written something, and there was no savepoint to go back to."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _run(jobs: Sequence[Job], connection: Connection, *, savepoints: bool = False) -> None:
-    """Runs the jobs; one that fails leaves nothing behind and costs the others nothing."""
-    pending: list[Pending] = []
-    taken = 0  # versions that are taken already, before those pending
-    done: list[tuple[Job, int]] = []  # with the number of versions up to it
-
-    def take_versions() -> None:
-        nonlocal taken
-        if pending:
-            history.take_versions(connection, pending)
-            taken += len(pending)
-            pending.clear()
-
-    connection.info[CATCH_UP] = take_versions
-    for job in jobs:
-        before_job = taken, list(pending)
-        written_before = _rows_written(connection)
-        if savepoints:
-            connection.exec_driver_sql("SAVEPOINT job")
-        try:
-            new = job.run(connection)
-        except Exception as error:  # the caller's, delivered to it, unless the database itself failed
-            if isinstance(error, DatabaseError) and _code(error) not in _ONE_JOBS_FAULT:
-                raise
-            if savepoints:
-                connection.exec_driver_sql("ROLLBACK TO job")
-                taken, pending[:] = before_job
-            elif _rows_written(connection) != written_before:
-                raise _StartOver(error) from error
-            job.fail(error)
-        else:
-            if new is not None:
-                pending.append(new)
-            done.append((job, taken + len(pending)))
-        if savepoints:
-            connection.exec_driver_sql("RELEASE job")
-    take_versions()
-    before = history.head(connection) - taken
-    for job, versions in done:
-        job.succeed(before + versions)
-
-
-def _rows_written(connection: Connection) -> int:
-    """By this connection, ever."""
-    driver = connection.connection.dbapi_connection
-    assert isinstance(driver, sqlite3.Connection)
-    return driver.total_changes
 
 
 async def open_sqlite(
@@ -391,6 +181,27 @@ def _open(path: Path, settings: SqliteSettings) -> tuple[FileLock, tuple[Engine,
         raise
 
 
+def sqlite_offline(path: Path, work: Callable[[Connection], T], *, writes: bool) -> T:
+    """Runs `work` over the database as one transaction, without opening a store.
+
+    `writes` makes the file if need be and keeps every other process out; without it a running control plane goes on.
+    Raises as `open_sqlite`.
+    """
+    if writes:
+        _make_private_file(path)
+    elif not path.exists():
+        raise StoreUnusable(f"there is no database {path}; correct --database")
+    lock = FileLock(path.with_name(path.name + ".lock")) if writes else None
+    engine = _engine(path, SqliteSettings(), readers=0 if writes else 1)
+    try:
+        with _translated(path), _begun(engine, _BEGIN_WRITING if writes else "BEGIN") as connection:
+            return work(connection)
+    finally:
+        _dispose(engine)
+        if lock is not None:
+            lock.release()
+
+
 def _make_private_file(path: Path) -> None:
     """The configuration is nobody else's business; SQLite gives its other files the mode of this one."""
     try:
@@ -407,6 +218,10 @@ def _code(error: BaseException | None) -> int:
     original = error.orig if isinstance(error, DatabaseError) else None
     code: int = getattr(original, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return code & 0xFF
+
+
+def _one_jobs_fault(error: DBAPIError) -> bool:
+    return _code(error) in _ONE_JOBS_FAULT
 
 
 @contextlib.contextmanager
@@ -428,6 +243,7 @@ def _begun(engine: Engine, begin: str) -> Iterator[Connection]:
     with engine.connect() as connection:
         connection.exec_driver_sql(begin)
         yield connection
+        failpoints.reached(failpoints.COMMITTING)
         connection.commit()
 
 

@@ -9,9 +9,13 @@ uniqueness and references hold by constraint, whoever writes. Narrow tables are 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 from sqlalchemy import (
     BigInteger,
     Column,
+    Dialect,
     Float,
     ForeignKeyConstraint,
     Index,
@@ -21,14 +25,47 @@ from sqlalchemy import (
     Table,
     Text,
 )
+from sqlalchemy.types import TypeDecorator
+from typing_extensions import override
 
 METADATA = MetaData()
+
+_UNSTORABLE = re.compile("[\\\\\x00\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+
+
+class AnyText(TypeDecorator[str]):
+    """Text with any character in it, ordered by code point (the migrations give the columns that collation).
+
+    PostgreSQL refuses NUL and halves of surrogate pairs, which clients may well send. Bodies are ASCII JSON and need
+    no care.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    @override
+    def bind_processor(self, dialect: Dialect) -> Callable[[str | None], str | None] | None:
+        return _escape if dialect.name == "postgresql" else None
+
+    @override
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], str | None] | None:
+        return _unescape if dialect.name == "postgresql" else None
+
+
+def _escape(text: str | None) -> str | None:
+    return text and _UNSTORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _unescape(text: str | None) -> str | None:
+    return text and _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+
 
 ENTITY = Table(
     "entity",
     METADATA,
-    Column("collection", Text, primary_key=True),
-    Column("id", Text, primary_key=True),
+    Column("collection", AnyText, primary_key=True),
+    Column("id", AnyText, primary_key=True),
     Column("body", Text, nullable=False),
 )
 
@@ -37,10 +74,10 @@ ENTITY = Table(
 UNIQUE_KEY = Table(
     "unique_key",
     METADATA,
-    Column("collection", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("value", Text, primary_key=True),
-    Column("id", Text, nullable=False),
+    Column("collection", AnyText, primary_key=True),
+    Column("key", AnyText, primary_key=True),
+    Column("value", AnyText, primary_key=True),
+    Column("id", AnyText, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -48,11 +85,11 @@ UNIQUE_KEY = Table(
 REFERENCE = Table(
     "reference",
     METADATA,
-    Column("collection", Text, primary_key=True),
-    Column("id", Text, primary_key=True),
-    Column("field", Text, primary_key=True),
-    Column("parent_collection", Text, nullable=False),
-    Column("parent_id", Text, nullable=False),
+    Column("collection", AnyText, primary_key=True),
+    Column("id", AnyText, primary_key=True),
+    Column("field", AnyText, primary_key=True),
+    Column("parent_collection", AnyText, nullable=False),
+    Column("parent_id", AnyText, nullable=False),
     ForeignKeyConstraint(["collection", "id"], ["entity.collection", "entity.id"]),
     ForeignKeyConstraint(["parent_collection", "parent_id"], ["entity.collection", "entity.id"]),
     Index("reference_parent", "parent_collection", "parent_id", "collection", "field", "id"),
@@ -62,9 +99,9 @@ REFERENCE = Table(
 ENTITY_TAG = Table(
     "entity_tag",
     METADATA,
-    Column("id", Text, primary_key=True),
-    Column("tag", Text, primary_key=True),
-    Column("collection", Text, primary_key=True),
+    Column("id", AnyText, primary_key=True),
+    Column("tag", AnyText, primary_key=True),
+    Column("collection", AnyText, primary_key=True),
     Index("entity_tag_by_tag", "tag", "id", "collection"),
     sqlite_with_rowid=False,
 )
@@ -76,6 +113,8 @@ HEAD = Table(
     Column("one", Integer, primary_key=True, autoincrement=False),
     Column("epoch", LargeBinary(16), nullable=False),
     Column("version", BigInteger, nullable=False),
+    # JSON list of [epoch in hex, version]: the histories that this one goes on from, each up to that version.
+    Column("lineage", Text, nullable=False, server_default="[]"),
 )
 
 VERSION = Table(
@@ -83,11 +122,13 @@ VERSION = Table(
     METADATA,
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("committed_at", Float(53), nullable=False),
-    Column("author", Text, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("address", Text, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("author", AnyText, nullable=False),
+    Column("source", AnyText, nullable=False),
+    Column("address", AnyText, nullable=False),
+    Column("reason", AnyText, nullable=False),
     Column("change_count", Integer, nullable=False),
+    # Names the transaction that took the version: whoever lost the answer to its commit looks here.
+    Column("unit", AnyText, nullable=False, server_default=""),
 )
 
 CHANGE = Table(
@@ -95,9 +136,9 @@ CHANGE = Table(
     METADATA,
     Column("version", BigInteger, primary_key=True, autoincrement=False),
     Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("operation", Text, nullable=False),
-    Column("collection", Text, nullable=False),
-    Column("id", Text, nullable=False),
+    Column("operation", AnyText, nullable=False),
+    Column("collection", AnyText, nullable=False),
+    Column("id", AnyText, nullable=False),
     Column("before", Text),
     Column("after", Text),
     ForeignKeyConstraint(["version"], ["version.number"]),
@@ -108,11 +149,11 @@ CHANGE = Table(
 ANSWER = Table(
     "answer",
     METADATA,
-    Column("key", Text, primary_key=True),
-    Column("fingerprint", Text, nullable=False),
+    Column("key", AnyText, primary_key=True),
+    Column("fingerprint", AnyText, nullable=False),
     Column("answered_at", Float(53), nullable=False),
     Column("status", Integer, nullable=False),
-    Column("body", Text, nullable=False),
+    Column("body", AnyText, nullable=False),
     Column("version", BigInteger),
     Index("answer_by_age", "answered_at"),
 )
@@ -123,15 +164,15 @@ AUDIT = Table(
     METADATA,
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("at", Float(53), nullable=False),
-    Column("author", Text, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("address", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("outcome", Text, nullable=False),
+    Column("author", AnyText, nullable=False),
+    Column("source", AnyText, nullable=False),
+    Column("address", AnyText, nullable=False),
+    Column("action", AnyText, nullable=False),
+    Column("outcome", AnyText, nullable=False),
     Column("version", BigInteger),
-    Column("details", Text, nullable=False),
-    Column("previous", Text, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("details", AnyText, nullable=False),
+    Column("previous", AnyText, nullable=False),
+    Column("hash", AnyText, nullable=False),
 )
 
 # One row: the end of the chain. Its lock orders the records, and it tells when the newest ones were cut off.
@@ -140,15 +181,15 @@ AUDIT_HEAD = Table(
     METADATA,
     Column("one", Integer, primary_key=True, autoincrement=False),
     Column("number", BigInteger, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("hash", AnyText, nullable=False),
 )
 
 ROLLOUT = Table(
     "rollout",
     METADATA,
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("state", Text, nullable=False),
-    Column("body", Text, nullable=False),
+    Column("state", AnyText, nullable=False),
+    Column("body", AnyText, nullable=False),
     Index("rollout_by_state", "state", "number"),
 )
 
@@ -156,8 +197,8 @@ ROLLOUT = Table(
 ROLLOUT_HOLD = Table(
     "rollout_hold",
     METADATA,
-    Column("collection", Text, primary_key=True),
-    Column("id", Text, primary_key=True),
+    Column("collection", AnyText, primary_key=True),
+    Column("id", AnyText, primary_key=True),
     Column("rollout", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -166,8 +207,8 @@ ROLLOUT_HOLD = Table(
 LEASE = Table(
     "lease",
     METADATA,
-    Column("name", Text, primary_key=True),
-    Column("holder", Text, nullable=False),
+    Column("name", AnyText, primary_key=True),
+    Column("holder", AnyText, nullable=False),
     Column("fence", BigInteger, nullable=False),
     Column("expires_at", Float(53), nullable=False),
 )
@@ -175,24 +216,35 @@ LEASE = Table(
 NODE = Table(
     "node",
     METADATA,
-    Column("id", Text, primary_key=True),
-    Column("hostname", Text, nullable=False),
-    Column("ip", Text, nullable=False),
-    Column("software", Text, nullable=False),
-    Column("labels", Text, nullable=False),
-    Column("config_hash", Text, nullable=False),
+    Column("id", AnyText, primary_key=True),
+    Column("hostname", AnyText, nullable=False),
+    Column("ip", AnyText, nullable=False),
+    Column("software", AnyText, nullable=False),
+    Column("labels", AnyText, nullable=False),
+    Column("config_hash", AnyText, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("last_seen", Float(53), nullable=False),
     Column("first_seen", Float(53), nullable=False),
-    Column("sync_status", Text, nullable=False),
+    Column("sync_status", AnyText, nullable=False),
+    Column("plane", AnyText, nullable=False, server_default=""),
+)
+
+# One row a control plane over this database, renewed while it lives: a node's row names the plane it is connected to.
+PLANE = Table(
+    "plane",
+    METADATA,
+    Column("id", AnyText, primary_key=True),
+    Column("hostname", AnyText, nullable=False),
+    Column("started_at", Float(53), nullable=False),
+    Column("seen_at", Float(53), nullable=False),
 )
 
 # Tokens, authorities and the like: who may speak to the control plane. `body` is JSON.
 IDENTITY = Table(
     "identity",
     METADATA,
-    Column("kind", Text, primary_key=True),
-    Column("id", Text, primary_key=True),
+    Column("kind", AnyText, primary_key=True),
+    Column("id", AnyText, primary_key=True),
     Column("body", Text, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, bindparam, delete, exists, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql
 from typing_extensions import override
 
@@ -38,7 +38,7 @@ from control_plane.store.contract import (
     Transaction,
 )
 from control_plane.store.identities import SqlIdentities
-from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY
+from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY, AnyText
 
 PORTION = 1_000
 """Rows read at a time where a whole collection is asked for."""
@@ -90,13 +90,19 @@ _DELETE_TAG = delete(ENTITY_TAG).where(
 _ADD_ENTITY = postgresql.insert(ENTITY).on_conflict_do_nothing()
 _ADD_KEY = postgresql.insert(UNIQUE_KEY).on_conflict_do_nothing()
 _ADD_TAG = postgresql.insert(ENTITY_TAG).on_conflict_do_nothing()
+_ADD_ENTITIES = _ADD_ENTITY.returning(ENTITY.c.id)
+_ADD_KEYS = _ADD_KEY.returning(UNIQUE_KEY.c.id, UNIQUE_KEY.c.key)
+_ADD_REFERENCES = insert(REFERENCE)
+_WHICH = select(ENTITY.c.id).where(
+    ENTITY.c.collection == bindparam("of"), ENTITY.c.id.in_(bindparam("ids", expanding=True))
+)
 # The parent's row is the source of the values: no parent, no row.
 _ADD_REFERENCE = REFERENCE.insert().from_select(
     ["collection", "id", "field", "parent_collection", "parent_id"],
     select(
-        bindparam("of", type_=Text),
-        bindparam("with_id", type_=Text),
-        bindparam("by", type_=Text),
+        bindparam("of", type_=AnyText),
+        bindparam("with_id", type_=AnyText),
+        bindparam("by", type_=AnyText),
         ENTITY.c.collection,
         ENTITY.c.id,
     ).where(ENTITY.c.collection == bindparam("parent"), ENTITY.c.id == bindparam("parent_id")),
@@ -170,6 +176,8 @@ class SqlTransaction(Transaction):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._touched: dict[tuple[str, str], Touched] = {}
+        self.wrote = False
+        """Whether anything was written, also if it was undone again since."""
 
     def changes(self) -> list[tuple[Change, Touched]]:
         """What changed so far, in the order in which entities were first touched; what came to nothing is left out."""
@@ -189,12 +197,15 @@ class SqlTransaction(Transaction):
     def records(self) -> Records:
         from control_plane.store.records import SqlRecords  # noqa: PLC0415  # builds on this module
 
-        return SqlRecords(self._connection, lambda: [change for change, _ in self.changes()])
+        return SqlRecords(self._connection, lambda: [change for change, _ in self.changes()], self._note_write)
+
+    def _note_write(self) -> None:
+        self.wrote = True
 
     @property
     @override
     def identities(self) -> Identities:
-        return SqlIdentities(self._connection)
+        return SqlIdentities(self._connection, self._note_write)
 
     @override
     def next_rollout(self) -> int:
@@ -202,6 +213,7 @@ class SqlTransaction(Transaction):
 
     @override
     def save_rollout(self, record: RolloutRecord) -> None:
+        self._note_write()
         rollout_records.save(self._connection, record)
 
     @override
@@ -218,10 +230,12 @@ class SqlTransaction(Transaction):
 
     @override
     def hold(self, rollout: int, keys: Sequence[tuple[str, str]]) -> None:
+        self._note_write()
         rollout_records.hold(self._connection, rollout, keys)
 
     @override
     def release(self, rollout: int) -> None:
+        self._note_write()
         rollout_records.release(self._connection, rollout)
 
     @override
@@ -234,6 +248,7 @@ class SqlTransaction(Transaction):
 
     @override
     def take_lease(self, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
+        self._note_write()
         return rollout_records.take_lease(self._connection, name, holder, now=now, expires_at=expires_at)
 
     @override
@@ -300,8 +315,77 @@ class SqlTransaction(Transaction):
         row = {"collection": collection, "id": entity_id, "body": text}
         if self._connection.execute(_ADD_ENTITY, row).rowcount != 1:
             raise PrimaryKeyViolation(entity_id)
+        self.wrote = True
         self._put_aside(collection, entity_id, body, _NO_SIDE, _Side.of(STORED[collection], body))
         self._remember(collection, entity_id, None, Stored(body, text))
+
+    @override
+    def insert_all(self, collection: str, bodies: Sequence[EntityBody]) -> None:
+        schema = STORED[collection]
+        for start in range(0, len(bodies), PORTION):
+            portion = {str(body["id"]): body for body in bodies[start : start + PORTION]}
+            if len(portion) < len(bodies[start : start + PORTION]):
+                self._one_by_one(collection, bodies[start : start + PORTION])
+                continue
+            self._insert_portion(collection, schema, portion)
+
+    def _insert_portion(self, collection: str, schema: Schema, portion: Mapping[str, EntityBody]) -> None:
+        """A few statements for all; each tells by the rows that it returns which it could not add."""
+        texts = {entity_id: encode(body) for entity_id, body in portion.items()}
+        sides = {entity_id: _Side.of(schema, body) for entity_id, body in portion.items()}
+        self.wrote = True
+        rows = [{"collection": collection, "id": entity_id, "body": text} for entity_id, text in texts.items()]
+        added = set(self._connection.scalars(_ADD_ENTITIES, rows))
+        for entity_id in portion:
+            if entity_id not in added:
+                raise PrimaryKeyViolation(entity_id)
+        self._add_keys(collection, portion, sides)
+        self._add_references(collection, sides)
+        tags = [
+            {"id": entity_id, "tag": tag, "collection": collection}
+            for entity_id, side in sides.items()
+            for tag in side.tags
+        ]
+        if tags:
+            self._connection.execute(_ADD_TAG, tags)
+        for entity_id, body in portion.items():
+            self._remember(collection, entity_id, None, Stored(body, texts[entity_id]))
+
+    def _one_by_one(self, collection: str, bodies: Sequence[EntityBody]) -> None:
+        for body in bodies:
+            self.insert(collection, body)
+
+    def _add_keys(self, collection: str, portion: Mapping[str, EntityBody], sides: Mapping[str, _Side]) -> None:
+        rows = [
+            {"collection": collection, "key": ",".join(parts), "value": value, "id": entity_id}
+            for entity_id, side in sides.items()
+            for parts, value in side.keys.items()
+        ]
+        if not rows:
+            return
+        added = {(row.id, row.key) for row in self._connection.execute(_ADD_KEYS, rows)}
+        for row in rows:
+            if (row["id"], row["key"]) not in added:
+                body = portion[row["id"]]
+                raise UniqueViolation({part: body[part] for part in row["key"].split(",")})
+
+    def _add_references(self, collection: str, sides: Mapping[str, _Side]) -> None:
+        """The parents are asked for first: with one missing, the constraint would end the whole transaction."""
+        rows = [
+            {"collection": collection, "id": entity_id, "field": field, "parent_collection": parent, "parent_id": held}
+            for entity_id, side in sides.items()
+            for field, (parent, held) in side.references.items()
+        ]
+        wanted: dict[str, set[str]] = {}
+        for row in rows:
+            wanted.setdefault(row["parent_collection"], set()).add(row["parent_id"])
+        for parent, ids in wanted.items():
+            found = set(self._connection.scalars(_WHICH, {"of": parent, "ids": sorted(ids)}))
+            for row in rows:
+                if row["parent_collection"] == parent and row["parent_id"] not in found:
+                    raise ForeignKeyViolation(row["field"], parent, {"id": row["parent_id"]})
+        if rows:
+            self._connection.execute(_ADD_REFERENCES, rows)
 
     @override
     def replace(self, collection: str, body: EntityBody) -> None:
@@ -309,6 +393,7 @@ class SqlTransaction(Transaction):
         before = self._stored(collection, entity_id)
         assert before is not None, f"{collection} {entity_id} is replaced but does not exist"
         text = encode(body)
+        self.wrote = True
         self._connection.execute(_UPDATE, {"of": collection, "with_id": entity_id, "new_body": text})
         schema = STORED[collection]
         self._put_aside(collection, entity_id, body, _Side.of(schema, before.body), _Side.of(schema, body))
@@ -323,6 +408,7 @@ class SqlTransaction(Transaction):
         for child in children:
             if STORED[child.collection].foreign_fields[child.field].on_delete is OnDelete.RESTRICT:
                 raise ReferencedByOthers(collection, child.collection)
+        self.wrote = True
         for child in children:
             self.delete(child.collection, child.id)
         self._put_aside(collection, entity_id, before.body, _Side.of(STORED[collection], before.body), _NO_SIDE)

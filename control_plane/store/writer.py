@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from typing import Generic, TypeVar
 from sqlalchemy import Connection
 from typing_extensions import override
 
+from control_plane.store import failpoints
 from control_plane.store.contract import StoreBusy, StoreError, StoreUnavailable
 from control_plane.store.history import Pending
 
@@ -29,6 +31,11 @@ T = TypeVar("T")
 
 class Job(ABC):
     """Something to be done on the writer's thread, and somebody on the loop who waits for it."""
+
+    wrote = False
+    """Whether its last run wrote anything, even if it failed."""
+    queued_at = 0.0
+    """When it was queued, by `time.monotonic`."""
 
     @abstractmethod
     def run(self, connection: Connection) -> Pending | None:
@@ -114,8 +121,10 @@ class Writer:
                 raise StoreUnavailable("the store is closing; ask again when the control plane is back")
             if len(self._queue) >= self._queue_max:
                 raise StoreBusy(f"{self._queue_max} writes are waiting already; ask again shortly")
+            job.queued_at = time.monotonic()
             self._queue.append(job)
             self._wake.notify()
+        failpoints.reached(failpoints.QUEUED)
 
     async def close(self) -> None:
         """Takes no more jobs, finishes those queued and ends the thread."""
@@ -128,6 +137,7 @@ class Writer:
         while batch := self._next_batch():
             try:
                 self._commit(batch)
+                failpoints.reached(failpoints.COMMITTED)
             except Exception as error:
                 if not isinstance(error, StoreError):
                     log.exception("a commit of %d writes failed", len(batch))
@@ -150,5 +160,6 @@ class Writer:
 
 
 def _deliver(batch: Sequence[Job]) -> None:
+    failpoints.reached(failpoints.DELIVERING)
     for job in batch:
         job.deliver()

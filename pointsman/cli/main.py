@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")  # a terminal without UTF-8 shows '?', it does not end the command
-    if arguments and arguments[0] in planes.MODULES:
+    if arguments and arguments[0] in (*planes.MODULES, *planes.DATABASE_COMMANDS):
         # Past the parser of our own arguments, which would keep a `--` to itself.
         planes.become(arguments[0], arguments[1:])
     try:
@@ -68,6 +68,13 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command("control-plane", context_settings=passed_on, add_help_option=False)(planes.control_plane)
     app.command("data-plane", context_settings=passed_on, add_help_option=False)(planes.data_plane)
+
+    for name, text in (
+        ("db", "Show or upgrade the schema of the control plane's database."),
+        ("backup", "Write the control plane's database to one file."),
+        ("restore", "Fill a database from a backup, in a new epoch."),
+    ):
+        app.command(name, help=text, context_settings=passed_on, add_help_option=False)(planes.databases)
 
     def command(name: str, function: Callable[..., None], example: str) -> None:
         app.command(name, epilog=f"Example: pointsman {example}")(function)

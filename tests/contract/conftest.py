@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 
 from control_plane.store.contract import Store
-from tests.contract.stores import OPENERS, Opener
+from tests.contract.stores import STORES, Opener, in_server, open_in_file
+from tests.support.postgres import PostgresServer
 
 
-@pytest.fixture(params=sorted(OPENERS))
+@pytest.fixture(params=STORES)
 def open_store(request: pytest.FixtureRequest) -> Opener:
-    return OPENERS[request.param]
+    if request.param == "sqlite":
+        return open_in_file
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return in_server(server)
 
 
 @pytest.fixture

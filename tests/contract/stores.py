@@ -6,18 +6,30 @@ lives in `folder`, making it the first time; opening the same folder again after
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from control_plane.store.contract import Change, Store, Transaction
+from control_plane.store.postgres import open_postgres
 from control_plane.store.sqlite import open_sqlite
+from tests.support.postgres import PostgresServer
 
 BeforeCommit = Callable[[Transaction, Sequence[Change]], None]
 Opener = Callable[[Path, BeforeCommit | None], Awaitable[Store]]
+STORES = ("postgres", "sqlite")
 
 
-async def _open_sqlite(folder: Path, before_commit: BeforeCommit | None) -> Store:
+async def open_in_file(folder: Path, before_commit: BeforeCommit | None) -> Store:
+    """SQLite in the folder."""
     return await open_sqlite(folder / "store.db", before_commit=before_commit)
 
 
-OPENERS: Mapping[str, Opener] = {"sqlite": _open_sqlite}
+def in_server(server: PostgresServer) -> Opener:
+    """A database of the server for each folder."""
+
+    async def opener(folder: Path, before_commit: BeforeCommit | None) -> Store:
+        url = server.create("t" + hashlib.sha256(str(folder).encode()).hexdigest()[:20])
+        return await open_postgres(url, before_commit=before_commit)
+
+    return opener

@@ -10,7 +10,16 @@ import pytest
 
 from control_plane.entities.errors import EntityError, SchemaViolation, UniqueViolation
 from control_plane.store import editor
-from control_plane.store.contract import Change, NodeRecord, Operation, Origin, Store, StoreUnavailable, Transaction
+from control_plane.store.contract import (
+    Change,
+    NodeRecord,
+    Operation,
+    Origin,
+    PlaneRecord,
+    Store,
+    StoreUnavailable,
+    Transaction,
+)
 from tests.contract.stores import Opener
 from tests.contract.writing import NOW, ORIGIN, create, delete, everything, patch
 
@@ -326,8 +335,10 @@ async def test_nodes_are_kept_without_a_version(open_store: Opener, tmp_path: Pa
     await store.save_nodes([second, first])
     await store.save_nodes([])
     assert list(await store.nodes()) == [first, second]
-    moved = NodeRecord(id="a", hostname="moved", ip="10.0.0.1", software="0.1.0", last_seen=NOW)
+    moved = NodeRecord(id="a", hostname="moved", ip="10.0.0.1", software="0.1.0", last_seen=NOW + 1, plane="p")
     await store.save_nodes([moved])
+    await store.save_nodes([first])
+    assert (await store.nodes())[0] == moved, "what was seen earlier does not replace what was seen later"
     await store.forget_nodes(last_seen_before=NOW - 5)
     assert await store.head() == 0
     await store.close()
@@ -342,3 +353,12 @@ async def test_an_origin_may_be_anything(store: Store) -> None:
     version = await store.version(1)
     assert version is not None
     assert version.origin == origin
+
+
+async def test_control_planes_know_of_each_other_until_they_fall_silent(store: Store) -> None:
+    one, other = (PlaneRecord(name, "host", NOW, NOW + number) for number, name in enumerate(("a", "b")))
+    assert list(await store.save_plane(one, others_seen_before=NOW - 10)) == [one]
+    assert list(await store.save_plane(other, others_seen_before=NOW - 10)) == [one, other]
+    later = PlaneRecord("b", "host", NOW, NOW + 20)
+    assert list(await store.save_plane(later, others_seen_before=NOW + 10)) == [later]
+    assert await store.head() == 0

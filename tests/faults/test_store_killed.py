@@ -1,32 +1,36 @@
 """A control plane killed in the middle of writing: what was acknowledged is there, the rest is whole or not at all.
 
 A child process writes as fast as it can, eight at a time, and prints each acknowledged version with its name after the
-store's word. It is killed without warning at a random moment, several times over one database. After each kill the
-parent opens the database and compares it with what it read.
+store's word. It ends without warning, at each fail-point on a write's way in turn, several times over one database.
+After each end the parent opens the database and compares it with what it read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
-from control_plane.store.contract import Operation
-from control_plane.store.sqlite import open_sqlite
+import pytest
 
-ROUNDS = 6
+from control_plane.store import failpoints
+from control_plane.store.contract import Operation
+from control_plane.store.opening import open_store
+from tests.support.postgres import PostgresServer
+
 WRITER = textwrap.dedent("""
     import asyncio, itertools, sys
-    from pathlib import Path
-    from control_plane.store import editor
+    from control_plane.store import editor, failpoints
     from control_plane.store.contract import Origin
-    from control_plane.store.sqlite import open_sqlite
+    from control_plane.store.opening import open_store
 
-    async def main(path, prefix):
-        store = await open_sqlite(Path(path))
+    async def main(database, prefix, failpoint, passes):
+        store = await open_store(database)
+        failpoints.arm(failpoint, passes=int(passes))
 
         async def writer(number):
             for turn in itertools.count():
@@ -48,43 +52,68 @@ WRITER = textwrap.dedent("""
 """)
 
 
-def write_until_killed(path: Path, prefix: str, acknowledged: int) -> dict[int, str]:
-    """Kills the writer after that many acknowledgements; returns all that came out of it."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), prefix],
+def write_until_killed(database: str, prefix: str, failpoint: str, passes: int) -> dict[int, str]:
+    """Runs the writer until it ends at the fail-point; returns what it was told until then."""
+    done = subprocess.run(
+        [sys.executable, "-c", WRITER, database, prefix, failpoint, str(passes)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
+        check=False,
     )
-    assert process.stdout is not None
-    lines = []
-    with process.stdout as output:
-        for line in output:
-            lines.append(line)
-            if len(lines) == acknowledged:
-                process.kill()
-    process.wait()
-    # The kill can cut the last line in two; a version is acknowledged by the whole of it.
+    assert done.returncode == -signal.SIGKILL
+    # The end can cut the last line in two; a version is acknowledged by the whole of it.
+    lines = done.stdout.splitlines(keepends=True)
     return {int(version): name for version, name in (line.split() for line in lines if line.endswith("\n"))}
 
 
-async def test_nothing_acknowledged_is_lost_and_nothing_is_half_written(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    rng = random.Random(20)
+async def kill_everywhere(database: str, *, rounds: int, rng: random.Random) -> tuple[int, int]:
+    """Ends a writer at each fail-point `rounds` times; returns how many versions were told of and are there."""
     acknowledged: dict[int, str] = {}
-    for round_number in range(ROUNDS):
-        told = await asyncio.to_thread(write_until_killed, path, f"r{round_number}", rng.randrange(1, 120))
-        assert told
-        acknowledged |= told
+    for turn in range(rounds):
+        for failpoint in failpoints.NAMES:
+            passes = rng.randrange(15)
+            acknowledged |= await asyncio.to_thread(
+                write_until_killed, database, f"{turn}-{failpoint}", failpoint, passes
+            )
+            await check(database, acknowledged)
+    store = await open_store(database)
+    head = await store.head()
+    await store.close()
+    return len(acknowledged), head
 
-        store = await open_sqlite(path)
-        history = await store.changes_since(0)
-        assert [version.number for version in history] == list(range(1, len(history) + 1))
-        names = {}
-        for version in history:
-            assert [change.operation for change in version.changes] == [Operation.CREATE] * 4
-            names[version.number] = str((version.changes[0].after or {})["name"])
-        assert {number: names.get(number) for number in acknowledged} == acknowledged
-        counts = await store.read(lambda tx: (len(list(tx.each("upstreams"))), len(list(tx.each("targets")))))
-        assert counts == (len(history), 3 * len(history))
-        await store.close()
+
+async def check(database: str, acknowledged: dict[int, str]) -> None:
+    store = await open_store(database)
+    history = await store.changes_since(0)
+    assert [version.number for version in history] == list(range(1, len(history) + 1))
+    names = {}
+    for version in history:
+        assert [change.operation for change in version.changes] == [Operation.CREATE] * 4
+        names[version.number] = str((version.changes[0].after or {})["name"])
+    assert {number: names.get(number) for number in acknowledged} == acknowledged
+    counts = await store.read(lambda tx: (len(list(tx.each("upstreams"))), len(list(tx.each("targets")))))
+    assert counts == (len(history), 3 * len(history))
+    await store.close()
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.create(tmp_path.name)
+
+
+async def test_nothing_acknowledged_is_lost_and_nothing_is_half_written(database: str) -> None:
+    told, there = await kill_everywhere(database, rounds=1, rng=random.Random(20))
+    assert 0 < told <= there
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3600)
+async def test_kills_at_each_fail_point_40_times(database: str) -> None:
+    told, there = await kill_everywhere(database, rounds=40, rng=random.Random(40))
+    where = "PostgreSQL" if "://" in database else "SQLite"
+    kills = 40 * len(failpoints.NAMES)
+    print(f"{kills} kills over {where}: {told} acknowledged versions, all there; {there} in the history, each whole")

@@ -106,7 +106,7 @@ def test_state_is_kept_in_volumes() -> None:
     volumes = compose()["control-plane"]["volumes"]
     assert isinstance(volumes, list)
     kept = Path(str(volumes[0]).partition(":")[2])
-    assert control_plane().database.is_relative_to(kept)
+    assert Path(control_plane().database).is_relative_to(kept)
     text = (DEPLOY / "Containerfile").read_text()
     (declared,) = re.findall(r"^VOLUME (\S+)$", text, re.MULTILINE)
     assert Path(declared) == kept

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from typing_extensions import override
 
-from control_plane.fleet.session import Ahead, Idle, Parked, Rejection, Waiting
+from control_plane.fleet.session import Ahead, Idle, Lineage, Parked, Rejection, Waiting
 from control_plane.fleet.session import Fault as PlaneFault
 from control_plane.fleet.session import Session as PlaneSession
 from control_plane.fleet.session import SnapshotRef as PlaneRef
@@ -119,7 +119,10 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.plane is None)
     @rule()
     def connect(self) -> None:
-        self.plane = PlaneSession(running=to_plane(self.node.running), head=self.head, rejection=self.parked)
+        # An operator who accepts what a restore gives up; without, the node would rest as Ahead.
+        lineage = Lineage(accept_rollback=True, accept_empty=True)
+        running = to_plane(self.node.running)
+        self.plane = PlaneSession(running=running, head=self.head, rejection=self.parked, lineage=lineage)
         self.node.connected()
         self.offer(isinstance(self.plane.phase, Waiting))
 

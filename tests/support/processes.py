@@ -128,19 +128,20 @@ class Upstream(Process):
 
 
 class ControlPlane(Process):
-    """A control plane over SQLite in the test's folder."""
+    """A control plane over SQLite in the test's folder, or over the database at a URL."""
 
-    def __init__(self, folder: Path, *extra: str, name: str = "control-plane") -> None:
+    def __init__(self, folder: Path, *extra: str, name: str = "control-plane", database: str = "") -> None:
         super().__init__(name, [sys.executable, "-m", "control_plane"], folder)
         self.admin = "127.0.0.1:0"
         self.fleet = "127.0.0.1:0"
+        self.database = database or str(folder / f"{name}.db")
         self._extra = extra
 
     async def up(self) -> None:
         ports_file = self.folder / f"{self.name}.ports"
         ports_file.unlink(missing_ok=True)
         self.start(
-            "--database", str(self.folder / f"{self.name}.db"),
+            "--database", self.database,
             "--admin-listen", self.admin,
             "--fleet-listen", self.fleet,
             "--ports-file", str(ports_file),

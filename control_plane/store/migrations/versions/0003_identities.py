@@ -8,12 +8,14 @@ down_revision = "0002_records"
 branch_labels = None
 depends_on = None
 
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "identity",
-        sa.Column("kind", sa.Text, primary_key=True),
-        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("kind", TEXT, primary_key=True),
+        sa.Column("id", TEXT, primary_key=True),
         sa.Column("body", sa.Text, nullable=False),
         sqlite_with_rowid=False,
     )

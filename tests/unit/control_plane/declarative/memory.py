@@ -107,6 +107,10 @@ class MemoryTransaction(_NoRollouts):
     ) -> Sequence[tuple[str, str, str]]:
         raise AssertionError("files do not ask for tags")
 
+    def insert_all(self, collection: str, bodies: Sequence[EntityBody]) -> None:
+        for body in bodies:
+            self.insert(collection, body)
+
     def insert(self, collection: str, body: EntityBody) -> None:
         entity_id = str(body["id"])
         if entity_id in self.rows[collection]:

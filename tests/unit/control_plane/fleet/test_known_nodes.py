@@ -8,7 +8,7 @@ import pytest
 
 from control_plane.fleet.messages import Hello
 from control_plane.fleet.nodes import NO_CONFIG_HASH, Node, Nodes, NodeState, NodeView, SyncStatus
-from control_plane.fleet.session import NOTHING, Fault, Rejection, SnapshotRef, Stage
+from control_plane.fleet.session import NOTHING, Fault, Lineage, Rejection, SnapshotRef, Stage
 from control_plane.store.contract import NodeRecord
 
 EPOCH = b"e" * 16
@@ -144,8 +144,12 @@ def test_a_node_ahead_is_shown_as_such(world: World) -> None:
     assert world.nodes.head_moved(node, ref(10))
 
 
-def test_a_later_version_of_another_history_is_not_ahead(world: World) -> None:
-    world.join(running=ref(9, epoch=b"f" * 16), head=ref(3))
+def test_a_node_of_another_history_is_ahead_unless_it_may_be_taken_over(world: World) -> None:
+    node = world.join(running=ref(9, epoch=b"f" * 16), head=ref(3))
+    assert world.view().state is NodeState.AHEAD
+    world.nodes.disconnected(node, "restart")
+    world.nodes.lineage = Lineage(accept_empty=True)
+    world.join(running=ref(9, epoch=b"f" * 16), head=ref(3), boot_id=2)
     assert world.view().state is NodeState.SYNCING
 
 

@@ -6,6 +6,7 @@ from control_plane.fleet.session import (
     NOTHING,
     Ahead,
     Idle,
+    Lineage,
     Parked,
     Phase,
     Rejection,
@@ -86,9 +87,27 @@ def test_a_node_ahead_is_left_alone_until_the_head_passes_it() -> None:
     assert session.head_moved(ref(9, content=1)), "the same number with other content is another snapshot"
 
 
-def test_a_new_epoch_is_offered_whatever_its_numbers() -> None:
-    session = Session(running=ref(9), head=ref(9))
-    assert session.head_moved(ref(1, epoch=b"f" * 16))
+FORMER = b"f" * 16
+
+
+def test_a_restored_store_is_offered_to_nodes_that_run_no_more_than_its_backup_held() -> None:
+    lineage = Lineage({FORMER: 7})
+    assert phase(Session(running=ref(7, epoch=FORMER), head=ref(3), lineage=lineage)) == Waiting(ref(3))
+    later = Session(running=ref(8, epoch=FORMER), head=ref(3), lineage=lineage)
+    assert phase(later) == Ahead()
+    assert not later.head_moved(ref(20)), "however far it comes: what version 8 was, it does not know"
+    accepted = Lineage({FORMER: 7}, accept_rollback=True)
+    assert phase(Session(running=ref(8, epoch=FORMER), head=ref(3), lineage=accepted)) == Waiting(ref(3))
+
+
+def test_a_node_of_another_history_is_taken_over_only_if_the_operator_said_so() -> None:
+    stranger = Session(running=ref(1, epoch=FORMER), head=ref(3))
+    assert phase(stranger) == Ahead()
+    assert not stranger.head_moved(ref(4))
+    rolled_back = Lineage(accept_rollback=True)
+    assert phase(Session(running=ref(1, epoch=FORMER), head=ref(3), lineage=rolled_back)) == Ahead()
+    accepted = Lineage(accept_empty=True)
+    assert phase(Session(running=ref(1, epoch=FORMER), head=ref(3), lineage=accepted)) == Waiting(ref(3))
 
 
 def test_a_node_that_went_back_by_itself_is_offered_the_head_again() -> None:

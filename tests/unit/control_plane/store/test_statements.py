@@ -13,8 +13,9 @@ from control_plane.store import history, node_records, transaction
 def compiled(statement: ClauseElement, dialect: str) -> str:
     chosen: Dialect = postgresql.dialect() if dialect == "postgresql" else sqlite.dialect()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
     text = str(statement.compile(dialect=chosen))
-    text = re.sub(r"%\(\w+\)s(::\w+)?|\?", ":", text).replace('"', "").replace("RETURNING head.", "RETURNING ")
-    return re.sub(r"\s+", " ", text).replace("LIMIT : OFFSET :", "LIMIT :").strip()
+    text = re.sub(r"%\(\w+\)s(::\w+)?|\?", ":", text).replace('"', "")
+    text = re.sub(r"RETURNING .*", lambda found: re.sub(r"\w+\.", "", found[0]), text)
+    return re.sub(r"\s+", " ", text).replace("LIMIT : OFFSET :", "LIMIT :").replace(" FOR UPDATE", "").strip()
 
 
 def test_statements_are_the_same_in_both_dialects() -> None:

@@ -1,0 +1,86 @@
+"""Hears of versions that other control planes commit.
+
+One connection listens, and looks at the head once a second besides, because a connection that only listens can die in
+silence. It also holds, shared with all running control planes, the lock that an upgrade or a restore takes for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+import asyncpg
+
+from control_plane.store.postgres_link import IN_USE, Link
+
+log = logging.getLogger(__name__)
+
+VERSIONS = "pointsman_versions"
+"""The channel on which each commit with a version is announced."""
+_ANSWER_TIMEOUT_S = 5.0
+
+
+class Follower:
+    """Calls `moved(version)` on the loop whenever the head may have moved, for as long as `run` runs."""
+
+    def __init__(
+        self, link: Link, *, epoch: bytes, moved: Callable[[int], None], poll_s: float, retry_s_max: float
+    ) -> None:
+        self._link = link
+        self._epoch = epoch
+        self._moved = moved
+        self._poll_s = poll_s
+        self._retry_s_max = retry_s_max
+        self._wake = asyncio.Event()
+        self.foreign = False
+        """The database was put back to another history: what this process knows is of no use any longer."""
+
+    async def run(self) -> None:
+        """Follows for ever, over as many connections as it takes."""
+        retry_s = 0.05
+        lost = False
+        while True:
+            try:
+                connection = await self._link.connect()
+                try:
+                    await self._begin(connection)
+                    if lost:
+                        log.info("the database %s is back", self._link.name)
+                    lost, retry_s = False, 0.05
+                    while True:
+                        await self._look(connection)
+                        await self._pause()
+                finally:
+                    connection.terminate()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                if not lost:
+                    log.warning("versions of other control planes are not heard of now: %s", error or type(error))
+                lost = True
+            await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+            retry_s = min(2 * retry_s, self._retry_s_max)
+
+    async def _begin(self, connection: asyncpg.Connection) -> None:
+        await connection.execute(f"SELECT pg_advisory_lock_shared({IN_USE})", timeout=_ANSWER_TIMEOUT_S)
+        await connection.add_listener(VERSIONS, self._heard)
+
+    def _heard(self, *_: object) -> None:
+        self._wake.set()
+
+    async def _look(self, connection: asyncpg.Connection) -> None:
+        self._wake.clear()
+        row = await connection.fetchrow("SELECT epoch, version FROM head WHERE one = 1", timeout=_ANSWER_TIMEOUT_S)
+        if row is None or bytes(row["epoch"]) != self._epoch:
+            if not self.foreign:
+                log.critical("the database was put back to another history; restart this control plane")
+            self.foreign = True
+            return
+        self._moved(row["version"])
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,37 @@
+"""Which store a setting names: a file is SQLite, a URL is PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from control_plane.store.contract import Store
+from control_plane.store.postgres import open_postgres
+from control_plane.store.postgres_link import SCHEMES, Link
+from control_plane.store.sql_store import BeforeCommit
+from control_plane.store.sqlite import open_sqlite
+
+
+def is_postgres(database: str) -> bool:
+    """Whether the setting is a PostgreSQL URL."""
+    return database.startswith(SCHEMES)
+
+
+def shown(database: str) -> str:
+    """The database as messages and logs may show it: without a password."""
+    return f"PostgreSQL {Link(database).name}" if is_postgres(database) else database
+
+
+def refusal(database: str) -> str | None:
+    """What is wrong with the setting; None = it names a file or a PostgreSQL database."""
+    if "://" in database and not is_postgres(database):
+        return "that is neither a file nor a URL like postgresql://user@host:5432/pointsman"
+    if not database:
+        return "it is empty; name a file or a URL like postgresql://user@host:5432/pointsman"
+    return None
+
+
+async def open_store(database: str, *, before_commit: BeforeCommit | None = None) -> Store:
+    """Opens what the setting names. Raises StoreUnusable and StoreUnavailable."""
+    if is_postgres(database):
+        return await open_postgres(database, before_commit=before_commit)
+    return await open_sqlite(Path(database), before_commit=before_commit)
