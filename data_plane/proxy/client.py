@@ -26,6 +26,7 @@ from data_plane.proxy.chunks import REQUEST_SIZE_MAX, BadChunk, ChunkDecoder, la
 from data_plane.proxy.exchange import CLOSE, KEEP_ALIVE, Exchange
 from data_plane.proxy.forwarding import PeerLines, debug_lines, make_plan, redirect_location, trusted_value
 from data_plane.proxy.head import BadRequest, RequestHead
+from data_plane.proxy.settings import STREAM_BYTES
 from data_plane.proxy.tls import ServerSide
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class ClientConnection(asyncio.Protocol):
         "rate_at",
         "rate_bytes",
         "requests",
+        "reserved",
         "scheme",
         "sni",
         "speaks_for",
@@ -135,6 +137,7 @@ class ClientConnection(asyncio.Protocol):
         self._left: int = 0
         self._content: list[bytes] = []
         self._content_bytes: int = 0
+        self.reserved: int = 0
         self._drained: int = 0
 
     @property
@@ -459,11 +462,33 @@ class ClientConnection(asyncio.Protocol):
             )
 
     def _gathers(self) -> bool:
-        """Tell whether the rest of the body is waited for before the first attempt."""
+        """Tell whether the rest of the body is waited for before the first attempt.
+
+        Memory for a larger one is reserved at its full size, or at the most when it is chunked, until its request ends.
+        """
         plan = self._plan
         assert plan is not None
-        size_max = self._shared.settings.replay_bytes_max
-        return plan.buffered and self._content_bytes <= size_max and self.head.length <= size_max
+        if not plan.buffered:
+            return False
+        length = self.head.length
+        if self._content_bytes <= STREAM_BYTES and length <= STREAM_BYTES:
+            return True
+        shared = self._shared
+        settings = shared.settings
+        if self._content_bytes > settings.replay_bytes_max or length > settings.replay_bytes_max:
+            return False
+        if not self.reserved:
+            wanted = length or settings.replay_bytes_max
+            if shared.gathered_bytes + wanted > settings.replay_total_bytes_max:
+                return False
+            shared.gathered_bytes += wanted
+            self.reserved = wanted
+        return True
+
+    def free_reserved(self) -> None:
+        """The request for whose body memory was reserved has ended."""
+        self._shared.gathered_bytes -= self.reserved
+        self.reserved = 0
 
     def _start(self, body_line: bytes, *, streaming: bool) -> None:
         plan = self._plan

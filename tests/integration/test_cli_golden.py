@@ -22,7 +22,7 @@ from pointsman.cli.main import main
 from tests.integration.cli_admin import FakeAdmin
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
 
 SERVICE: JsonObject = {
     "id": "11111111-1111-4111-8111-111111111111",
@@ -265,7 +265,7 @@ TRACED: JsonObject = {
     ],
 }
 
-FILE = str(EXAMPLES / "blue-green.yaml")
+FILE = "examples/blue-green.yaml"
 SERVICES = f"/services?size={1000}"
 PATCH = "/services/example-service"
 
@@ -603,13 +603,16 @@ class FakeTime:
 
 
 @pytest.mark.parametrize(("case", "form"), [pytest.param(c, f, id=f"{c.name}-{f}") for c in CASES for f in c.formats])
-def test_output(case: Case, form: str, admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output(
+    case: Case, form: str, admin: FakeAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # files are named from here, or the width of a table would depend on where this checkout is
     case.prepare(admin)
     exit_code = main(["--addr", admin.address, *case.arguments, "-o", form])
     captured = capsys.readouterr()
-    shown = " ".join(case.arguments).replace(str(EXAMPLES), "examples")
+    shown = " ".join(case.arguments)
     seen = f"$ pointsman {shown} -o {form}\nexit {exit_code}\n--- stdout\n{captured.out}--- stderr\n{captured.err}"
-    seen = seen.replace(admin.address, "http://127.0.0.1:8001").replace(str(EXAMPLES), "examples")
+    seen = seen.replace(admin.address, "http://127.0.0.1:8001")
     path = GOLDEN / f"{case.name}.{form}.txt"
     if os.environ.get("POINTSMAN_GOLDEN") == "write":
         path.parent.mkdir(parents=True, exist_ok=True)
