@@ -27,7 +27,7 @@ from control_plane.fleet.settings import FleetSettings
 from control_plane.identity import first_token
 from control_plane.identity.operators import Operators, Rules
 from control_plane.settings import Settings
-from control_plane.snapshot.consistency import check_changes
+from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Store, StoreError, StoreUnusable
 from control_plane.store.opening import is_postgres, open_store, shown
 from control_plane.store.retention import Housekeeping, Retention
@@ -70,7 +70,7 @@ class ControlPlane:
             _log.warning("the fleet link is open to everyone who can reach %s", settings.fleet_listen)
 
         try:
-            store = await open_store(settings.database, before_commit=check_changes)
+            store = await open_store(settings.database, before_commit=before_commit)
         except (StoreError, StoreUnusable) as error:
             raise StartError(str(error)) from error
         self._stack.push_async_callback(store.close)
@@ -85,6 +85,7 @@ class ControlPlane:
                 listen=str(settings.fleet_listen),
                 beat_interval_s=settings.beat_interval_s,
                 canary_wait_s=settings.canary_wait_s,
+                sole_plane=not is_postgres(settings.database),
                 accept_rollback=settings.accept_rollback,
                 accept_empty=settings.accept_empty,
             ),

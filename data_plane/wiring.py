@@ -15,6 +15,7 @@ from typing import Any
 
 from data_plane.handover import Handover
 from data_plane.node.applying import Applier, ApplyLimits
+from data_plane.node.clock import PlaneClock
 from data_plane.node.health_care import HealthCare
 from data_plane.node.identity import Identity
 from data_plane.node.last_good import LastGood
@@ -23,6 +24,7 @@ from data_plane.node.messages import Introduction
 from data_plane.node.metrics_sum import MetricsSum
 from data_plane.node.names import Names
 from data_plane.node.node import Levels, Node
+from data_plane.node.rollouts import Rollouts
 from data_plane.node.sockets import ListenSpec, address_of, bind_for_workers, bind_one, is_taken
 from data_plane.node.supervisor import Slot, Supervisor
 from data_plane.node.workers import WorkerProcess
@@ -164,6 +166,16 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         ),
     )
     levels = Levels()
+    plane_clock = PlaneClock()
+    rollouts = Rollouts(
+        node_id,
+        applier,
+        plane_clock,
+        workers=count,
+        outlook=health.verdicts.outlook,
+        snapshot_bytes_max=settings.snapshot_bytes_max,
+        follower=lambda: link,  # made below
+    )
     link = Link(
         LinkSettings(
             addresses=tuple(str(address) for address in settings.control_plane),
@@ -184,6 +196,8 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         in_flight=levels,
         tracer=supervisor.trace,
         health=health.reports,
+        rollouts=rollouts,
+        plane_clock=plane_clock,
     )
     return Node(
         node_id=node_id,
@@ -191,6 +205,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         applier=applier,
         names=names,
         link=link,
+        rollouts=rollouts,
         levels=levels,
         health=health,
         sums=sums,

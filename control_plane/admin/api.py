@@ -26,6 +26,7 @@ from control_plane.admin import (
     openapi,
     planned,
     plugins,
+    rollouts,
     tags,
     targets,
     tracing,
@@ -34,7 +35,7 @@ from control_plane.admin import (
 )
 from control_plane.admin.errors import error_answer, store_answer
 from control_plane.admin.guard import WRITING, Guard
-from control_plane.admin.messages import Answer, Call, Refused, message_answer
+from control_plane.admin.messages import Answer, Call, Instead, Refused, message_answer
 from control_plane.admin.preconditions import not_modified
 from control_plane.admin.table import Found, PathTable
 from control_plane.admin.writes import Fleet, Writes
@@ -89,6 +90,8 @@ class AdminApi:
         audit.mount(table, store)
         self._refusals = audit.Refusals(store)
         nodes.mount(table, fleet)
+        if fleet.rollouts is not None:
+            rollouts.mount(table, fleet.rollouts, self.writes.now)
         tracing.mount(table, fleet)
         self.lag = metrics.LoopLag()
         metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag)
@@ -125,6 +128,8 @@ class AdminApi:
             if call.method in ("GET", "HEAD") and not_modified(call, answer):
                 return Answer(304, headers=answer.headers)
             return answer
+        except Instead as instead:
+            return instead.answer
         except Refused as refused:
             return refused.answer()
         except EntityError as error:

@@ -25,6 +25,7 @@ STATUS_BY_CODE: Mapping[int, int] = MappingProxyType(
         13: 400,  # foreign keys unresolved
         14: 400,  # invalid declarative configuration
         19: 400,  # referenced by others
+        100: 409,  # held by a rollout
     }
 )
 """Kong's codes for clients' mistakes. A test holds it complete against the error classes that there are."""

@@ -58,6 +58,14 @@ class Answer:
     content_type: str = JSON_TYPE
 
 
+class Instead(Exception):
+    """The call ends with this answer and no other: it says why what was asked for has not happened."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"answered {answer.status}")
+        self.answer = answer
+
+
 def json_answer(status: int, tree: JsonValue, headers: Mapping[str, str] | None = None) -> Answer:
     """An answer with a JSON body."""
     return Answer(status, encode_json(tree).encode(), dict(headers or {}))
@@ -125,6 +133,8 @@ class Call:
         """The path as the table of paths has it, without names and keys; empty = not looked up yet."""
         self.steps: list[Step] | None = None
         """Where a batch gathers what its calls would write; None = the call is on its own."""
+        self.rollout: int | None = None
+        """The rollout by which the call's write was brought to the nodes."""
 
     async def body(self, bytes_max: int | None = None) -> bytes:
         """The whole body. Raises Refused (413, 408) beyond `bytes_max`, by default the limit of entities' bodies."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 
 _PREFERENCE = re.compile(
     r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)\s*(?:=\s*("(?:[^"\\]|\\.)*"|[^\s;,"]*))?\s*(?:;(?:"(?:[^"\\]|\\.)*"|[^,"])*)?(?:,|$)'
@@ -16,17 +17,25 @@ def wait_seconds(header: str | None, *, wait_s_max: float) -> float | None:
     A preference that is not understood is as good as not sent, says the RFC; `Preference-Applied` in the answer tells
     the client what counted. The first of several counts.
     """
-    if not header:
-        return None
+    for name, value in _preferences(header):
+        if name == "wait":
+            return _seconds(value, wait_s_max)
+    return None
+
+
+def wants_rollout(header: str | None) -> bool:
+    """Whether the write is to be rolled out to all nodes at one instant."""
+    return any(name == "rollout" for name, _ in _preferences(header))
+
+
+def _preferences(header: str | None) -> Iterator[tuple[str, str]]:
     position = 0
-    while position < len(header):
+    while header and position < len(header):
         found = _PREFERENCE.match(header, position)
         if found is None or found.end() == position:
-            return None
+            return
         position = found.end()
-        if found[1].lower() == "wait":
-            return _seconds((found[2] or "").strip('"'), wait_s_max)
-    return None
+        yield found[1].lower(), (found[2] or "").strip('"')
 
 
 def _seconds(text: str, wait_s_max: float) -> float | None:

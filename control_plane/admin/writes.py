@@ -24,22 +24,26 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 from urllib.parse import unquote
 
-from control_plane.admin.messages import Answer, Call, Current, Refused, Step, json_answer
+from control_plane.admin.messages import Answer, Call, Current, Instead, Refused, Step, json_answer
 from control_plane.admin.preconditions import check, etag_of, is_guarded
-from control_plane.admin.preferences import wait_seconds
+from control_plane.admin.preferences import wait_seconds, wants_rollout
 from control_plane.admin.repeats import fingerprint, keep, kept_answer, request_key
 from control_plane.declarative.changes import Summary, entity_change
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.fleet.health import TargetVerdict
 from control_plane.fleet.nodes import NodeView
+from control_plane.fleet.rollout import Policy, State
+from control_plane.fleet.rollouts import Rollouts, Unchanged
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
 from control_plane.snapshot.consistency import check_changes
-from control_plane.store.contract import Change, Origin, Store, Transaction
+from control_plane.store.contract import Change, Origin, Store, Transaction, Written
+
+T = TypeVar("T")
 
 
 class Fleet(Protocol):
@@ -48,6 +52,10 @@ class Fleet(Protocol):
     @property
     def published(self) -> int:
         """The version that nodes are offered."""
+
+    @property
+    def rollouts(self) -> Rollouts | None:
+        """Who brings changes to all nodes at one instant."""
 
     @property
     def gather_times(self) -> Times:
@@ -143,8 +151,16 @@ class Writes:
             return _Done(status, body)
 
         began = time.monotonic()
+        rollouts = self._fleet.rollouts
         try:
-            written = await self.store.write(guarded, replace(origin, request_key=key))
+            if rollouts is not None and not rehearsing and wants_rollout(call.headers.get("Prefer")):
+                if key:
+                    raise Refused(400, "Idempotency-Key and Prefer: rollout can't be combined; leave one of them out")
+                written = await self._roll_out(rollouts, call, guarded, origin)
+            else:
+                if rollouts is not None:
+                    await rollouts.gate()
+                written = await self.store.write(guarded, replace(origin, request_key=key))
         except _Rehearsed as rehearsed:
             told = Summary(changes=[entity_change(change) for change in rehearsed.changes]).to_json()
             del told["unchanged"]
@@ -164,12 +180,48 @@ class Writes:
         """`done`, or 202 with `outcome` in its body when the client asked to wait and the nodes are not there."""
         done.headers["X-Pointsman-Version"] = str(version)
         wait_s = wait_seconds(call.headers.get("Prefer"), wait_s_max=call.limits.wait_s_max)
+        if call.rollout is not None:
+            return await self._settle_rollout(call.rollout, done, version, outcome)
         if wait_s is None:
             return done
         report = await self._wait(version, wait_s)
         if not report.complete:
             done = json_answer(202, {**_report(report, version), **outcome}, done.headers)
         done.headers["Preference-Applied"] = f"wait={wait_s:g}"
+        return done
+
+    async def _roll_out(
+        self, rollouts: Rollouts, call: Call, work: Callable[[Transaction], T], origin: Origin
+    ) -> Written[T]:
+        """The write as a rollout. Raises Instead when it does not come to a decision, or not while the client waits."""
+        try:
+            entry = await rollouts.create(work, origin, Policy())
+        except Unchanged as unchanged:
+            return Written(cast(T, unchanged.result), unchanged.head, ())
+        number = entry.facts.number
+        told: EntityBody = {"rollout": entry.view()}
+        wait_s = wait_seconds(call.headers.get("Prefer"), wait_s_max=call.limits.wait_s_max)
+        ended = asyncio.ensure_future(entry.ended.wait())
+        try:
+            await asyncio.wait({ended}, timeout=call.limits.wait_s_max if wait_s is None else wait_s)
+        finally:
+            ended.cancel()
+        told["rollout"] = entry.view()
+        headers = {"X-Pointsman-Rollout": str(number), "Preference-Applied": "rollout"}
+        if entry.machine.state is State.ABORTED:
+            text = f"rollout {number} was aborted, nothing has changed: {entry.machine.reason}"
+            raise Instead(json_answer(409, {"message": text, **told}, headers))
+        if entry.machine.version is None:
+            raise Instead(json_answer(202, {"message": f"rollout {number} is on its way", **told}, headers))
+        call.rollout = number
+        return Written(cast(T, entry.result), entry.machine.version, entry.facts.changes)
+
+    async def _settle_rollout(self, number: int, done: Answer, version: int, outcome: EntityBody) -> Answer:
+        report = await self._fleet.wait_for(version, 0.0)
+        if not report.complete:
+            done = json_answer(202, {**_report(report, version), "rollout": number, **outcome}, done.headers)
+        done.headers["X-Pointsman-Rollout"] = str(number)
+        done.headers["Preference-Applied"] = "rollout"
         return done
 
     def end_waits(self) -> None:

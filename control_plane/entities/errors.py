@@ -260,6 +260,17 @@ class StillReferenced(EntityError):
         super().__init__(f"ca certificate {ca_certificate} is still referenced by services (id = {service})")
 
 
+class HeldByRollout(EntityError):
+    """An open rollout is about to change this entity; a code of our own, beyond Kong's."""
+
+    code, name = 100, "held by a rollout"
+
+    def __init__(self, rollout: int, collection: str, entity: str) -> None:
+        text = f"rollout {rollout} is about to change {collection} '{entity}'; wait for its end, or abort it"
+        super().__init__(text, fields={"rollout": rollout})
+        self.rollout = rollout
+
+
 class DeclarativeError(EntityError):
     """A file cannot be loaded; `fields` is the tree of what is wrong in it."""
 

@@ -16,6 +16,7 @@ from control_plane.fleet.nodes import Nodes, NodeView
 from control_plane.fleet.own_settings import OwnSettings
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.publisher import Publisher
+from control_plane.fleet.rollouts import Rollouts
 from control_plane.fleet.sampling import Hints
 from control_plane.fleet.server import ZONE_LABEL, LinkServer
 from control_plane.fleet.session import Lineage
@@ -66,6 +67,15 @@ class Fleet:
         self._own_settings = OwnSettings(store, wall=wall)
         self._server = LinkServer(self._settings, self._nodes, Shelf(), clock=clock, health=self._health)
         self._publisher = Publisher(store, self._publish, gather=self._settings.gather, clock=clock)
+        self.rollouts = Rollouts(
+            store,
+            self._publisher,
+            self._server,
+            self._nodes,
+            self._health,
+            sole=self._settings.sole_plane,
+            wall=wall,
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -98,12 +108,14 @@ class Fleet:
         except BaseException:
             self._publisher.stop()
             raise
+        await self.rollouts.start()
         self._own(self._publisher.run(), "fleet publisher")
         self._own(self._save_nodes(), "fleet node records")
         self._own(self._share_health(), "fleet health")
 
     async def stop(self) -> None:
         """Tells the nodes when to come back, closes, and saves what is known of them."""
+        await self.rollouts.stop()
         self._publisher.stop()
         await self._server.stop()
         for task in self._tasks:

@@ -242,6 +242,13 @@ class HealthBook:
             for target in targets
         }
 
+    def open_requests(self, node: str, upstream: str) -> tuple[float, int] | None:
+        """When a node counted its open requests, and how many were towards an upstream; None when it has not."""
+        table = self._nodes.get(node)
+        if table is None or table.counted_at is None:
+            return None
+        return table.counted_at, sum(count for key, count in table.in_flight.items() if key[0] == upstream)
+
     def counted_at(self, nodes: Collection[str]) -> float | None:
         """When the oldest of these nodes' counts of open requests was made; None when one has made none."""
         times = [table.counted_at if (table := self._nodes.get(node)) is not None else None for node in nodes]

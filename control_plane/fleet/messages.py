@@ -85,6 +85,7 @@ class Beat:
     in_flight: int
     health_digest: int = 0  # of the node's health table; 0 = empty, or not kept
     loads: Mapping[Key, int] = field(default_factory=dict)  # requests open, by upstream and target
+    clock_error_us: int = 0  # of the node's estimate of our clock; 0 = it has none yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,10 @@ class PullRequest:
     bucket_hashes: tuple[bytes, ...]  # empty = a pull of the whole
 
 
-NodeMessage = Hello | Beat | Applied | Rejected | Leaving | HealthReport | DeltaUnusable | fleet_pb2.TraceAnswer
+RolloutWord = fleet_pb2.RolloutVote | fleet_pb2.RolloutActivated
+NodeMessage = (
+    Hello | Beat | Applied | Rejected | Leaving | HealthReport | DeltaUnusable | fleet_pb2.TraceAnswer | RolloutWord
+)
 
 
 class Changes(Protocol):
@@ -180,22 +184,28 @@ def decode(frame: bytes) -> NodeMessage | None:
         case "beat":
             beat = message.beat
             loads = {(load.upstream, load.target): load.in_flight for load in beat.loads if load.in_flight}
-            return Beat(beat.sequence, _ref(beat.running), beat.in_flight, beat.health_digest, loads)
+            return Beat(
+                beat.sequence, ref(beat.running), beat.in_flight, beat.health_digest, loads, beat.clock_error_us
+            )
         case "health":
             return HealthReport(message.health.full, tuple(_target_health(each) for each in message.health.targets))
         case "applied":
             took = message.applied.took
-            return Applied(_ref(message.applied.snapshot), max(0.0, took.seconds + took.nanos / 1e9))
+            return Applied(ref(message.applied.snapshot), max(0.0, took.seconds + took.nanos / 1e9))
         case "rejected":
             return _rejected(message.rejected)
         case "leaving":
             return Leaving(_text(message.leaving.reason))
         case "trace":
             return message.trace
+        case "vote":
+            return message.vote
+        case "rollout_activated":
+            return message.rollout_activated
         case "delta_unusable":
             unusable = message.delta_unusable
             return DeltaUnusable(
-                _ref(unusable.snapshot), _ref(unusable.running), _text(unusable.code), _text(unusable.message)
+                ref(unusable.snapshot), ref(unusable.running), _text(unusable.code), _text(unusable.message)
             )
         case _:
             return None
@@ -216,7 +226,7 @@ def decode_pull(frame: bytes) -> PullRequest:
     if len(joined) not in (0, BUCKETS * width):
         raise BadMessage(f"bucket hashes of {len(joined)} bytes")
     hashes = tuple(joined[at : at + width] for at in range(0, len(joined), width))
-    return PullRequest(_ref(request.snapshot), request.from_piece, hashes)
+    return PullRequest(ref(request.snapshot), request.from_piece, hashes)
 
 
 def node_id(text: str) -> str:
@@ -238,7 +248,7 @@ def welcome(*, plane_id: str, beat_interval_s: float, head: SnapshotRef, protoco
         schema_level=schema_level,
         plane_id=plane_id,
         beat_interval=_duration(beat_interval_s),
-        head=_wire_ref(head),
+        head=wire_ref(head),
     )
     return fleet_pb2.PlaneMessage(welcome=message).SerializeToString()
 
@@ -246,7 +256,7 @@ def welcome(*, plane_id: str, beat_interval_s: float, head: SnapshotRef, protoco
 def offer(ref: SnapshotRef, packed: Packed, *, entities: int) -> bytes:
     """The word that a snapshot is there; the same bytes for every node."""
     message = fleet_pb2.Offer(
-        snapshot=_wire_ref(ref),
+        snapshot=wire_ref(ref),
         raw_bytes=packed.raw_bytes,
         packed_bytes=packed.packed_bytes,
         packed_sha256=packed.sha256,
@@ -258,14 +268,19 @@ def offer(ref: SnapshotRef, packed: Packed, *, entities: int) -> bytes:
 
 def delta(base: SnapshotRef, ref: SnapshotRef, changes: Changes, *, entities: int) -> bytes | None:
     """A small change whole, the same bytes for every node that runs `base`; None when it is too large for a frame."""
+    message = wire_delta(base, ref, changes, entities=entities)
+    if len(message.packed) > INLINE_BYTES_MAX:
+        return None
+    return fleet_pb2.PlaneMessage(delta=message).SerializeToString()
+
+
+def wire_delta(base: SnapshotRef, ref: SnapshotRef, changes: Changes, *, entities: int) -> fleet_pb2.Delta:
+    """What makes the one of the other, packed, however large."""
     raw = _delta_body(changes)
     packed = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress(raw)
-    if len(packed) > INLINE_BYTES_MAX:
-        return None
-    message = fleet_pb2.Delta(
-        base=_wire_ref(base), snapshot=_wire_ref(ref), raw_bytes=len(raw), packed=packed, entities=entities
+    return fleet_pb2.Delta(
+        base=wire_ref(base), snapshot=wire_ref(ref), raw_bytes=len(raw), packed=packed, entities=entities
     )
-    return fleet_pb2.PlaneMessage(delta=message).SerializeToString()
 
 
 def repair(buckets: Sequence[int], changes: Changes, *, entities: int) -> tuple[bytes, ...]:
@@ -300,11 +315,12 @@ def piece(index: int, packed: Packed) -> bytes:
     return fleet_pb2.Piece(index=index, total=len(packed.pieces), data=data).SerializeToString()
 
 
-def beat_ack(sequence: int, head: SnapshotRef) -> bytes:
-    """The answer to a beat."""
-    return fleet_pb2.PlaneMessage(
-        beat_ack=fleet_pb2.BeatAck(sequence=sequence, head=_wire_ref(head))
-    ).SerializeToString()
+def beat_ack(sequence: int, head: SnapshotRef, *, received_ns: int = 0, sent_ns: int = 0) -> bytes:
+    """The answer to a beat, with the plane's times of both: what nodes set their estimate of our clock by."""
+    message = fleet_pb2.BeatAck(
+        sequence=sequence, head=wire_ref(head), plane_received_ns=received_ns, plane_sent_ns=sent_ns
+    )
+    return fleet_pb2.PlaneMessage(beat_ack=message).SerializeToString()
 
 
 def goodbye(
@@ -387,7 +403,7 @@ def _hello(hello: fleet_pb2.Hello) -> Hello:
         protocol_max=hello.protocol_max,
         schema_level=hello.schema_level,
         labels={_text(key): _text(value) for key, value in sorted(hello.labels.items())},
-        running=_ref(hello.running),
+        running=ref(hello.running),
         boot_id=hello.boot_id,
         snapshot_bytes_max=hello.snapshot_bytes_max,
         workers=hello.workers,
@@ -409,17 +425,24 @@ def _rejected(rejected: fleet_pb2.Rejected) -> Rejected:
         for fault in rejected.faults[:FAULTS_MAX]
     )
     stage = _STAGES.get(rejected.stage, Stage.UNKNOWN)
-    return Rejected(Rejection(_ref(rejected.snapshot), stage, faults), _ref(rejected.running))
+    return Rejected(Rejection(ref(rejected.snapshot), stage, faults), ref(rejected.running))
 
 
-def _ref(ref: fleet_pb2.SnapshotRef) -> SnapshotRef:
-    if len(ref.epoch) not in (0, 16) or len(ref.snapshot_hash) not in (0, 32):
+def ref(told: fleet_pb2.SnapshotRef) -> SnapshotRef:
+    """Which snapshot is meant. Raises BadMessage."""
+    if len(told.epoch) not in (0, 16) or len(told.snapshot_hash) not in (0, 32):
         raise BadMessage("a snapshot's epoch or hash has a wrong length")
-    return SnapshotRef(ref.epoch, ref.version, ref.snapshot_hash)
+    return SnapshotRef(told.epoch, told.version, told.snapshot_hash)
 
 
-def _wire_ref(ref: SnapshotRef) -> fleet_pb2.SnapshotRef:
+def wire_ref(ref: SnapshotRef) -> fleet_pb2.SnapshotRef:
+    """A reference as it travels."""
     return fleet_pb2.SnapshotRef(epoch=ref.epoch, version=ref.version, snapshot_hash=ref.snapshot_hash)
+
+
+def printable(value: str) -> str:
+    """A node's text as it may be kept and shown."""
+    return _text(value, _MESSAGE_MAX)
 
 
 def _duration(seconds: float) -> Duration:

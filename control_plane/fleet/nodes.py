@@ -111,6 +111,7 @@ class Node:
     last_beat: float | None = None  # monotonic
     gone_at: float | None = None  # monotonic; None while connected or not heard since our start
     in_flight: int = 0
+    clock_error_us: int = 0  # of its estimate of our clock, by its own word; 0 = none yet
     applied_took_s: float | None = None
     reason: str = ""
     leaving: bool = False

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from control_plane.fleet.gather import Gather, GatherSettings
 from control_plane.fleet.timing import Times
 from control_plane.snapshot.builder import Snapshot, SnapshotBuilder
-from control_plane.store.contract import Store, StoreError, Version
+from control_plane.store.contract import Change, Store, StoreError, Version
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ class Publisher:
         self._clock = clock
         self._builder: SnapshotBuilder | None = None
         self._published = 0
+        self._snapshot: Snapshot | None = None
+        self._one_at_a_time = asyncio.Lock()
         self._wanted = 0
         self._pending_since: float | None = None
         self.times = Times()
@@ -111,7 +113,21 @@ class Publisher:
                 return
             self._wake.clear()
 
+    async def proposal(self, changes: Sequence[Change]) -> tuple[Snapshot, Snapshot]:
+        """The store's head, published, and what the next version would be with these changes. Raises StoreError."""
+        self._gather.hurry(self._clock())
+        while True:
+            await self._catch_up()
+            async with self._one_at_a_time:
+                builder, head = self._builder, self._snapshot
+                if builder is not None and head is not None:
+                    return head, await asyncio.to_thread(builder.proposal, changes)
+
     async def _catch_up(self) -> None:
+        async with self._one_at_a_time:
+            await self._follow()
+
+    async def _follow(self) -> None:
         builder = self._builder
         if builder is None:
             await self._reload()
@@ -130,6 +146,7 @@ class Publisher:
 
     def _show(self, snapshot: Snapshot) -> None:
         self._published = snapshot.version
+        self._snapshot = snapshot
         if self._pending_since is not None:
             now = self._clock()
             self.times.add(now - self._pending_since)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import urllib.parse
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 import grpc
 import grpc.aio
@@ -33,13 +34,14 @@ from control_plane.fleet.messages import (
     Hello,
     Leaving,
     Rejected,
+    RolloutWord,
 )
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.session import NOTHING, Idle, SnapshotRef, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
-from pointsman.wire.v1.fleet_pb2 import TraceAnswer
+from pointsman.wire.v1.fleet_pb2 import RolloutActivated, RolloutVote, TraceAnswer
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ NODE_ID_KEY = "pointsman-node-id"
 
 ZONE_LABEL = "zone"
 HINTS_WAITING_MAX = 256
+URGENT_WAITING_MAX = 64
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second control plane on this port must fail to start, not share it silently
@@ -67,14 +70,24 @@ _OPTIONS = (
 class Connection:
     """One node's control stream: what waits to be sent to it."""
 
-    def __init__(self, node: Node, boot_id: int, shelf: Shelf, *, write_timeout_s: float) -> None:
+    def __init__(
+        self,
+        node: Node,
+        boot_id: int,
+        shelf: Shelf,
+        *,
+        write_timeout_s: float,
+        plane_now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self.node = node
         self._shelf = shelf
         self.boot_id = boot_id
         self.gone = asyncio.Event()
         self._write_timeout_s = write_timeout_s
+        self._plane_now_ns = plane_now_ns
+        self._urgent: deque[bytes] = deque(maxlen=URGENT_WAITING_MAX)
         self._offer: Published | None = None
-        self._ack: bytes | None = None
+        self._ack: tuple[int, int] | None = None
         self._health_request: bytes | None = None
         self._hints: deque[bytes] = deque(maxlen=HINTS_WAITING_MAX)
         self._questions: deque[bytes] = deque(maxlen=WAITING_MAX)
@@ -87,9 +100,14 @@ class Connection:
         self._offer = published
         self._wake.set()
 
-    def acknowledge(self, frame: bytes) -> None:
-        """The answer to the latest beat."""
-        self._ack = frame
+    def acknowledge(self, sequence: int, received_ns: int) -> None:
+        """The answer to the latest beat, which came in at that plane time. It is stamped when it goes out."""
+        self._ack = (sequence, received_ns)
+        self._wake.set()
+
+    def urge(self, frame: bytes) -> None:
+        """A word about a rollout: goes before everything else, in order."""
+        self._urgent.append(frame)
         self._wake.set()
 
     def ask_health(self, frame: bytes) -> None:
@@ -123,8 +141,14 @@ class Connection:
                     async with asyncio.timeout(self._write_timeout_s):
                         await context.write(self._goodbye)
                     return self._goodbye_reason
+                while self._urgent and self._goodbye is None:
+                    async with asyncio.timeout(self._write_timeout_s):
+                        await context.write(self._urgent.popleft())
                 if self._ack is not None:
-                    ack, self._ack = self._ack, None
+                    (sequence, received_ns), self._ack = self._ack, None
+                    ack = messages.beat_ack(
+                        sequence, self._shelf.head_ref, received_ns=received_ns, sent_ns=self._plane_now_ns()
+                    )
                     async with asyncio.timeout(self._write_timeout_s):
                         await context.write(ack)
                 if self._health_request is not None:
@@ -187,6 +211,10 @@ class LinkServer:
         self._released: Published | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._traces = Traces()
+        self.on_rollout: Callable[[str, RolloutWord], None] = _nobody
+        """Who hears what nodes say about rollouts: node id and word."""
+        self._pinned: dict[str, Published | None] = {}
+        self._withheld: list[Published] | None = None
         self._connections: dict[str, Connection] = {}
         self._streams: set[Connection] = set()
         self._pulls = asyncio.Semaphore(settings.pulls_max)
@@ -232,6 +260,12 @@ class LinkServer:
     def publish(self, published: Published) -> None:
         """Makes `published` the head: offered to one node first, and to all others when that one runs it."""
         self._shelf.add(published)
+        if self._withheld is not None:
+            self._withheld.append(published)
+        else:
+            self._try(published)
+
+    def _try(self, published: Published) -> None:
         self._try_on(self._canary.published(published.ref, self._fit(), now=self._clock()), published)
 
     def _fit(self) -> list[str]:
@@ -244,6 +278,7 @@ class LinkServer:
             and node.session is not None
             and isinstance(node.session.phase, Idle)
             and node.id in self._connections
+            and node.id not in self._pinned
         ]
 
     def _try_on(self, node: str, published: Published) -> None:
@@ -285,14 +320,71 @@ class LinkServer:
         self._released = published
         self._nodes.held = None
         for connection in self._connections.values():
-            if connection.node.id == self._canary.node:
+            if connection.node.id == self._canary.node or connection.node.id in self._pinned:
                 continue
             if self._nodes.head_moved(connection.node, published.ref):
                 connection.offer(published)
 
     def _goal(self, node: str) -> Published | None:
         """What a node should run."""
+        if node in self._pinned:
+            return self._pinned[node]
         return self._shelf.head if node == self._canary.node else self._released
+
+    # --- rollouts -----------------------------------------------------------------------------------------------
+
+    @property
+    def plane_id(self) -> str:
+        """This process, as nodes and other control planes know it."""
+        return self._plane_id
+
+    @property
+    def trying(self) -> bool:
+        """Whether a plain change is on its first node now."""
+        return self._canary.due is not None
+
+    @property
+    def released(self) -> Published | None:
+        """What all nodes should run: the head, or what was so before it while the head is held or tried."""
+        return self._released
+
+    def send(self, nodes: Iterable[str], frame: bytes) -> None:
+        """A word about a rollout to these nodes, those that have a stream; goes before all else."""
+        for node in nodes:
+            connection = self._connections.get(node)
+            if connection is not None:
+                connection.urge(frame)
+
+    def pin(self, nodes: Iterable[str], published: Published | None) -> None:
+        """From now on these nodes are offered `published` and nothing else: a rollout brings them further."""
+        for node in nodes:
+            self._pinned[node] = published
+
+    def unpin(self, nodes: Iterable[str]) -> None:
+        """They are nodes like all others again, and offered what those run."""
+        for node in nodes:
+            if node not in self._pinned:
+                continue
+            del self._pinned[node]
+            connection, goal = self._connections.get(node), self._goal(node)
+            if connection is not None and goal is not None and self._nodes.head_moved(connection.node, goal.ref):
+                connection.offer(goal)
+
+    def withhold(self) -> None:
+        """What is published from now on is offered to nobody until `let_go`: it becomes active at an instant."""
+        if self._withheld is None:
+            self._withheld = []
+
+    def let_go(self, decided: int | None) -> None:
+        """The instant has come for version `decided`, which every node that could refuse it has prepared: it needs no
+        first node. What was published after it does. None = nothing was decided.
+        """
+        withheld, self._withheld = self._withheld or [], None
+        for published in withheld:
+            if published.ref.version == decided:
+                self._try_on(self._canary.published(published.ref, (), now=self._clock()), published)
+        if withheld and withheld[-1].ref.version != decided:
+            self._try(withheld[-1])
 
     def hint(self, frames: Mapping[str, Sequence[bytes]]) -> None:
         """Sends each connected node the frames of its zone."""
@@ -420,13 +512,14 @@ class LinkServer:
                     frame = await context.read()
                 if not isinstance(frame, bytes):
                     return "the node closed the stream"
+                received_ns = time.monotonic_ns()
                 now = self._clock()
                 credit = min(4 * rate, credit + (now - last) * rate) - 1
                 last = now
                 if credit < 0:
                     raise BadMessage(f"more than {rate:g} messages a second")
                 if self._connections.get(connection.node.id) is connection:
-                    self._heard(connection, frame)
+                    self._heard(connection, frame, received_ns)
         except TimeoutError:
             return f"silent for {self._settings.lease_s:g} s"
         except BadMessage as error:
@@ -435,15 +528,16 @@ class LinkServer:
         except grpc.aio.BaseError:
             return "the stream broke"
 
-    def _heard(self, connection: Connection, frame: bytes) -> None:
+    def _heard(self, connection: Connection, frame: bytes, received_ns: int) -> None:
         node = connection.node
         message = messages.decode(frame)
         offer = False
         match message:
             case Beat():
                 offer = self._nodes.beat(node, message.running, in_flight=message.in_flight)
+                node.clock_error_us = message.clock_error_us
                 self._tried(node.id, message.running)
-                connection.acknowledge(messages.beat_ack(message.sequence, self._shelf.head_ref))
+                connection.acknowledge(message.sequence, received_ns)
                 if self.health.beat(node.id, message.health_digest, message.loads, now=self._clock()):
                     connection.ask_health(self._health_request)
             case HealthReport():
@@ -468,6 +562,12 @@ class LinkServer:
                 self._nodes.leaving(node, message.reason)
             case Hello():
                 raise BadMessage("a second hello")
+            case RolloutVote():
+                self.on_rollout(node.id, message)
+            case RolloutActivated():
+                if not message.HasField("fault"):
+                    offer = self._nodes.applied(node, messages.ref(message.snapshot), took_s=0.0)
+                self.on_rollout(node.id, message)
             case TraceAnswer():
                 self._traces.answered(node.id, message)
             case None:
@@ -523,6 +623,10 @@ class LinkServer:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no piece was taken in time; resume")
         finally:
             self._pulls.release()
+
+
+def _nobody(_node: str, _word: RolloutWord) -> None:
+    """Nobody coordinates rollouts."""
 
 
 def peer_ip(peer: str) -> str:

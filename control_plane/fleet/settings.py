@@ -52,6 +52,8 @@ class FleetSettings:
     """Nodes go back from versions that a restored store does not hold."""
     accept_empty: bool = False
     """Nodes of a history that this store knows nothing of are taken over."""
+    sole_plane: bool = True
+    """Whether no other process uses the store: what a dead one left behind is then taken over at once."""
     gather: GatherSettings = field(default_factory=GatherSettings)
     """How writes are gathered into snapshots."""
 

@@ -28,7 +28,7 @@ import zstandard
 from control_plane.entities.schema import foreign_id
 from control_plane.entities.types import EntityBody
 from control_plane.snapshot.encode import ENCODERS, encode
-from control_plane.store.contract import Transaction, Version
+from control_plane.store.contract import Change, Transaction, Version
 from pointsman.rules.snapshot_hash import BUCKETS, Key, SnapshotHash, bucket_of, entity_hash
 from pointsman.wire.v1 import fleet_pb2
 
@@ -193,13 +193,26 @@ class SnapshotBuilder:
         """
         assert version.number == self._version + 1, f"version {version.number} does not follow {self._version}"
         for change in version.changes:
-            if change.collection not in ENCODERS:
-                continue
-            if change.after is None:
-                self._remove(change.collection, change.id)
-            else:
-                self._put(change.collection, change.id, change.after)
+            self._step(change.collection, change.id, change.after)
         self._version = version.number
+
+    def proposal(self, changes: Sequence[Change]) -> Snapshot:
+        """The snapshot that the next version would be with these changes; the builder is as before afterwards."""
+        for change in changes:
+            self._step(change.collection, change.id, change.after)
+        proposed = self.current()
+        proposed.version += 1
+        for change in reversed(changes):
+            self._step(change.collection, change.id, change.before)
+        return proposed
+
+    def _step(self, collection: str, entity_id: str, body: EntityBody | None) -> None:
+        if collection not in ENCODERS:
+            return
+        if body is None:
+            self._remove(collection, entity_id)
+        else:
+            self._put(collection, entity_id, body)
 
     def current(self) -> Snapshot:
         """The snapshot of the present version."""

@@ -14,6 +14,7 @@ from control_plane.entities.errors import ENTITY, SchemaViolation, StillReferenc
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.snapshot.encode import ENCODERS, Unencodable, encode
 from control_plane.store.contract import Change, Transaction
+from control_plane.store.holds import check_not_held
 from pointsman.rules.addresses import split_target
 from pointsman.rules.pems import UnusablePem, load_authorities, load_pair
 from pointsman.rules.regexes import BadRegex, compile_header_regex, compile_path_regex
@@ -22,8 +23,14 @@ ENTITY_BYTES_MAX = 256 * 1024
 """Of one entity as nodes receive it. A route with thousands of paths fits; a batch to a worker holds many."""
 
 
+def before_commit(tx: Transaction, changes: Sequence[Change]) -> None:
+    """All that is checked last: fits `before_commit` of `open_sqlite`. Raises as `check_not_held`, `check_changes`."""
+    check_not_held(tx, changes)
+    check_changes(tx, changes)
+
+
 def check_changes(tx: Transaction, changes: Sequence[Change]) -> None:
-    """Refuses changes that nodes could not run. Fits `before_commit` of `open_sqlite`.
+    """Refuses changes that nodes could not run. `before_commit` calls it.
 
     Raises:
         SchemaViolation: of the first such entity; its name and id are in the text.

@@ -227,6 +227,24 @@ class Records(Protocol):
         """Adds records at the end of the trail. Writes that take a version get theirs without this."""
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutRecord:
+    """A rollout as it outlives a control plane. `state` and `body` are the coordinator's."""
+
+    number: int
+    state: str
+    body: EntityBody
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who does something for all control planes, until when (seconds since the epoch); `fence` grows by each change."""
+
+    holder: str
+    fence: int
+    expires_at: float
+
+
 class Identities(Protocol):
     """What the control plane keeps of who may speak to it, for one unit of work: small JSON objects by kind and id.
 
@@ -306,6 +324,36 @@ class Transaction(Protocol):
 
     def delete(self, collection: str, entity_id: str) -> bool:
         """Removes an entity and what cascades from it; False when there was none. Raises ReferencedByOthers."""
+
+    def next_rollout(self) -> int:
+        """The number of the next rollout."""
+
+    def save_rollout(self, record: RolloutRecord) -> None:
+        """Adds a rollout, or replaces the one of its number. Takes no version."""
+
+    def rollout(self, number: int) -> RolloutRecord | None:
+        """One rollout."""
+
+    def rollouts(self, *, size: int, before: int | None = None) -> Sequence[RolloutRecord]:
+        """Rollouts, newest first; `before` = page on below that number."""
+
+    def rollouts_in(self, states: Sequence[str]) -> Sequence[RolloutRecord]:
+        """Rollouts in any of these states, oldest first."""
+
+    def hold(self, rollout: int, keys: Sequence[tuple[str, str]]) -> None:
+        """Lets a rollout hold entities, (collection, id), none of which another one holds."""
+
+    def release(self, rollout: int) -> None:
+        """Lets go of all that a rollout holds."""
+
+    def holders(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
+        """Which rollout holds which of these entities."""
+
+    def lease(self, name: str) -> Lease | None:
+        """Who has a lease, or had it last."""
+
+    def take_lease(self, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
+        """Takes or renews a lease; None when another holder has it and it is not over."""
 
 
 class Store(Protocol):

@@ -184,6 +184,35 @@ AUDIT_HEAD = Table(
     Column("hash", AnyText, nullable=False),
 )
 
+ROLLOUT = Table(
+    "rollout",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("rollout_by_state", "state", "number"),
+)
+
+# One row an entity that an open rollout is about to change: the primary key lets no two hold one.
+ROLLOUT_HOLD = Table(
+    "rollout_hold",
+    METADATA,
+    Column("collection", AnyText, primary_key=True),
+    Column("id", AnyText, primary_key=True),
+    Column("rollout", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What one control plane does for all of them. The fence grows with each change of hands.
+LEASE = Table(
+    "lease",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+)
+
 NODE = Table(
     "node",
     METADATA,

@@ -26,7 +26,17 @@ from control_plane.entities.errors import (
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, Schema, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store.contract import Change, Identities, Operation, Records, TagFilter, Transaction
+from control_plane.store import rollout_records
+from control_plane.store.contract import (
+    Change,
+    Identities,
+    Lease,
+    Operation,
+    Records,
+    RolloutRecord,
+    TagFilter,
+    Transaction,
+)
 from control_plane.store.identities import SqlIdentities
 from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY, AnyText
 
@@ -196,6 +206,50 @@ class SqlTransaction(Transaction):
     @override
     def identities(self) -> Identities:
         return SqlIdentities(self._connection, self._note_write)
+
+    @override
+    def next_rollout(self) -> int:
+        return rollout_records.next_number(self._connection)
+
+    @override
+    def save_rollout(self, record: RolloutRecord) -> None:
+        self.wrote = True
+        rollout_records.save(self._connection, record)
+
+    @override
+    def rollout(self, number: int) -> RolloutRecord | None:
+        return rollout_records.get(self._connection, number)
+
+    @override
+    def rollouts(self, *, size: int, before: int | None = None) -> Sequence[RolloutRecord]:
+        return rollout_records.newest(self._connection, size=size, before=before)
+
+    @override
+    def rollouts_in(self, states: Sequence[str]) -> Sequence[RolloutRecord]:
+        return rollout_records.in_states(self._connection, states)
+
+    @override
+    def hold(self, rollout: int, keys: Sequence[tuple[str, str]]) -> None:
+        self.wrote = True
+        rollout_records.hold(self._connection, rollout, keys)
+
+    @override
+    def release(self, rollout: int) -> None:
+        self.wrote = True
+        rollout_records.release(self._connection, rollout)
+
+    @override
+    def holders(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
+        return rollout_records.holders(self._connection, keys)
+
+    @override
+    def lease(self, name: str) -> Lease | None:
+        return rollout_records.lease(self._connection, name)
+
+    @override
+    def take_lease(self, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
+        self.wrote = True
+        return rollout_records.take_lease(self._connection, name, holder, now=now, expires_at=expires_at)
 
     @override
     def head(self) -> int:

@@ -6,6 +6,9 @@
 Nothing is active anywhere before every worker has prepared, and after the decision there is one goal only: a worker
 that ends in between comes back straight in the new config, because `bring_up` stages the goal of the moment. Only a
 config that kills workers while they activate it is taken back, from all of them.
+
+A rollout takes the same way in two halves: `prepare` stages and stops there, `activate` goes on with a common instant
+that every worker arms. In between anything else may be applied; what was staged is then staged again.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from data_plane.node.names import NameIndex, Names
 from data_plane.node.outcomes import FAULTS_MAX, Applied, ApplyOutcome, Fault, Refused, Stage
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.supervisor import KeepsDying, Slot, Supervisor
-from data_plane.node.workers import WorkerDied, WorkerProcess, WorkerRefused
+from data_plane.node.workers import Activation, WarmedEndpoint, WorkerDied, WorkerProcess, WorkerRefused
 from data_plane.resolve.answers import Answer
 
 T = TypeVar("T")
@@ -42,6 +45,14 @@ class ApplyLimits:
     activate_s: float = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """A rollout's snapshot is active in all workers. Nanoseconds of CLOCK_MONOTONIC; one lateness a worker."""
+
+    last_swap_ns: int
+    late_us: tuple[int, ...]
+
+
 class HealthFollower(Protocol):
     """Who tells the workers which endpoints are down; see `health.py`."""
 
@@ -56,6 +67,16 @@ class HealthFollower(Protocol):
     def whole(self) -> Sequence[bytes]:
         """What a new worker must be told first."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """A snapshot that workers hold beside what serves, and the names it will need."""
+
+    snapshot: NodeSnapshot
+    diff: Diff
+    processes: dict[int, WorkerProcess]
+    needed: frozenset[str]
 
 
 class _NotPrepared(Exception):
@@ -84,7 +105,9 @@ class Applier:
         self._lock = asyncio.Lock()
         self._index = NameIndex()
         self._goal: NodeSnapshot | None = None
+        self._goal_at_ns = 0
         self._running: NodeSnapshot | None = None
+        self._prepared: _Staged | None = None
 
     @property
     def running(self) -> NodeSnapshot | None:
@@ -98,26 +121,112 @@ class Applier:
         """
         async with self._lock:
             began = self._clock()
-            diff = Diff.between(self._goal, snapshot)
-            known = frozenset(self._index.needed)
-            self._index.apply(diff.upserts, diff.deletes)
-            try:
-                prepared = await self._stage(snapshot, diff, known)
-                answers = self._names.answers(self._index.needed - known)
-                refused = await _to_the_end(self._activate_everywhere(snapshot, diff, prepared, answers))
-            except _NotPrepared as not_prepared:
-                refused = not_prepared.refused
-            finally:
-                # Whatever happened, the names in use are those of what the node serves from now on.
-                if self._goal is not snapshot:
-                    self._index.undo(diff)
-                self._names.keep_only(self._index.needed)
+            self._prepared = None  # staging replaces what workers held for a rollout
+            refused, _ = await self._apply(snapshot, 0, None)
             if refused is not None:
                 _log.error("%s is refused: %s", snapshot.ref, "; ".join(fault.message for fault in refused.faults[:3]))
                 return refused
             took_s = self._clock() - began
             _log.info("%s is active in all workers after %.1f ms", snapshot.ref, took_s * 1000)
             return Applied(took_s)
+
+    async def prepare(self, snapshot: NodeSnapshot) -> Refused | None:
+        """Stage `snapshot` in all workers and resolve its names; what serves is untouched. None = it is ready.
+
+        It takes the place of what was prepared before, and goes when anything else is applied.
+        """
+        async with self._lock:
+            self._prepared = None
+            diff = Diff.between(self._goal, snapshot)
+            known = frozenset(self._index.needed)
+            self._index.apply(diff.upserts, diff.deletes)
+            needed = frozenset(self._index.needed)
+            try:
+                processes = await self._stage(snapshot, diff, known)
+                self._prepared = _Staged(snapshot, diff, processes, needed)
+            except _NotPrepared as not_prepared:
+                return not_prepared.refused
+            finally:
+                self._index.undo(diff)
+                self._keep_names()
+            answers = self._names.answers(needed - known)
+            for process in processes.values():
+                process.push_names(answers)  # so that connections can be opened
+            return None
+
+    async def warm(
+        self, snapshot: NodeSnapshot, upstreams: Sequence[str], *, connections: int, timeout_s: float
+    ) -> list[WarmedEndpoint]:
+        """Open connections to `upstreams` in all workers that have `snapshot` prepared."""
+        staged = self._prepared
+        if staged is None or staged.snapshot is not snapshot:
+            return []
+        told: list[WarmedEndpoint] = []
+        asked = [
+            process.warm(snapshot.version, upstreams, connections=connections, timeout_s=timeout_s)
+            for process in staged.processes.values()
+        ]
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(answer, tuple):
+                told.extend(answer)
+            elif not isinstance(answer, WorkerDied | TimeoutError):
+                raise answer
+        return told
+
+    def is_prepared(self, snapshot: NodeSnapshot) -> bool:
+        """Whether the workers still hold it."""
+        return self._prepared is not None and self._prepared.snapshot is snapshot
+
+    def drop_prepared(self, snapshot: NodeSnapshot) -> None:
+        """Let the workers forget what was prepared, if it still is."""
+        if self.is_prepared(snapshot):
+            self._prepared = None
+            for process in self._supervisor.processes:
+                process.discard(snapshot.version)
+            self._keep_names()
+
+    async def activate(self, snapshot: NodeSnapshot, at_ns: int) -> Activated | Refused:
+        """Make what was prepared active in every worker at `at_ns`, by CLOCK_MONOTONIC; never before it.
+
+        Cancelling only ends the wait for the outcome: the decision has fallen, and not on this node.
+        """
+        async with self._lock:
+            staged, self._prepared = self._prepared, None
+            if staged is None or staged.snapshot is not snapshot or staged.diff.before is not self._goal:
+                staged = None
+            refused, activations = await self._apply(snapshot, at_ns, staged)
+            if refused is not None:
+                return refused
+            late = tuple((activation.at_monotonic_ns - at_ns) // 1000 for activation in activations)
+            _log.info("%s is active in all workers, at most %d us late", snapshot.ref, max(late, default=0))
+            last = max((activation.at_monotonic_ns for activation in activations), default=time.monotonic_ns())
+            return Activated(last, late)
+
+    async def _apply(
+        self, snapshot: NodeSnapshot, at_ns: int, staged: _Staged | None
+    ) -> tuple[Refused | None, list[Activation]]:
+        """Stage unless that is done, then activate everywhere. The lock is held."""
+        diff = staged.diff if staged is not None else Diff.between(self._goal, snapshot)
+        known = frozenset(self._index.needed)
+        self._index.apply(diff.upserts, diff.deletes)
+        activations: list[Activation] = []
+        try:
+            prepared = staged.processes if staged is not None else await self._stage(snapshot, diff, known)
+            answers = self._names.answers(self._index.needed - known)
+            activating = self._activate_everywhere(
+                snapshot, diff, prepared, answers, at_ns=at_ns, activations=activations
+            )
+            return await _to_the_end(activating), activations
+        except _NotPrepared as not_prepared:
+            return not_prepared.refused, []
+        finally:
+            # Whatever happened, the names in use are those of what the node serves from now on.
+            if self._goal is not snapshot:
+                self._index.undo(diff)
+            self._keep_names()
+
+    def _keep_names(self) -> None:
+        self._names.keep_only(self._index.needed | (self._prepared.needed if self._prepared is not None else set()))
 
     async def bring_up(self, process: WorkerProcess) -> None:
         """Make a new worker serve what the node serves; nothing to do before the first config.
@@ -132,7 +241,8 @@ class Applier:
                     process.push(message)
             messages = stage_messages(Diff.between(process.snapshot, goal))
             await process.prepare(messages, goal.version, timeout_s=self._limits.prepare_s)
-            await process.activate(goal.version, 0, timeout_s=self._limits.activate_s)
+            # Between a rollout's decision and its instant a new worker waits for the instant, too.
+            await process.activate(goal.version, self._goal_at_ns, timeout_s=self._activate_within_s())
             process.snapshot = goal
 
     def push_names(self, answers: Sequence[Answer]) -> None:
@@ -169,6 +279,9 @@ class Applier:
         diff: Diff,
         prepared: dict[int, WorkerProcess],
         answers: Sequence[Answer],
+        *,
+        at_ns: int,
+        activations: list[Activation],
     ) -> Refused | None:
         for process in self._supervisor.processes:
             process.push_names(answers)
@@ -176,9 +289,15 @@ class Applier:
         if self._health is not None:
             self._health.deciding(diff)
         # The decision. From here on workers that start are brought up in the new config.
-        self._goal = snapshot
+        self._goal, self._goal_at_ns = snapshot, at_ns
+
+        async def activate(slot: Slot) -> None:
+            activation = await self._activate(slot, snapshot, prepared.get(slot.index), at_ns)
+            if activation is not None:
+                activations.append(activation)
+
         try:
-            await self._everywhere(lambda slot: self._activate(slot, snapshot, prepared.get(slot.index)))
+            await self._everywhere(activate)
         except KeepsDying as error:
             if self._health is not None:
                 self._health.deciding(Diff.between(snapshot, diff.before))
@@ -221,17 +340,22 @@ class Applier:
         text = f"worker {slot.index} ended {ENDS_MAX} times while it prepared this config"
         raise _NotPrepared(Refused(Stage.BUILD, (Fault("WORKER_DIED", message=text),)))
 
-    async def _activate(self, slot: Slot, snapshot: NodeSnapshot, prepared: WorkerProcess | None) -> None:
-        """One worker, over its ends. Raises KeepsDying."""
+    def _activate_within_s(self) -> float:
+        return self._limits.activate_s + max(0.0, (self._goal_at_ns - time.monotonic_ns()) / 1e9)
+
+    async def _activate(
+        self, slot: Slot, snapshot: NodeSnapshot, prepared: WorkerProcess | None, at_ns: int
+    ) -> Activation | None:
+        """One worker, over its ends; None when it came back in the new config by itself. Raises KeepsDying."""
         for _ in range(ENDS_MAX):
             process = await slot.serving(failures_max=ENDS_MAX)
             if process.snapshot is snapshot:
-                return  # it came back straight in the new config
+                return None  # it came back straight in the new config
             try:
                 if process is not prepared:
                     await self.bring_up(process)  # it came back between its predecessor's "prepared" and the decision
-                    return
-                activation = await process.activate(snapshot.version, 0, timeout_s=self._limits.activate_s)
+                    return None
+                activation = await process.activate(snapshot.version, at_ns, timeout_s=self._activate_within_s())
             except (WorkerDied, WorkerRefused):
                 process.kill()
             except TimeoutError:
@@ -240,7 +364,7 @@ class Applier:
             else:
                 process.snapshot = snapshot
                 _log.debug("worker %d activated %s, %d us late", slot.index, snapshot.ref, activation.late_us)
-                return
+                return activation
             # The slot notices the end by itself; until then it would hand out the same process.
             await slot.changed_from(process)
         raise KeepsDying(f"worker {slot.index} ended {ENDS_MAX} times")
@@ -248,7 +372,7 @@ class Applier:
     async def _take_back(self, before: NodeSnapshot | None, snapshot: NodeSnapshot) -> None:
         """Return every worker to `before` after a config that workers do not survive."""
         _log.error("%s is taken back: workers end when they activate it", snapshot.ref)
-        self._goal = before
+        self._goal, self._goal_at_ns = before, 0
         if before is None:
             for process in self._supervisor.processes:
                 process.kill()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -55,6 +55,17 @@ class Standing:
     since: int
     reason: str
     at: float  # `since` by the clock that only grows
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """An upstream as it will be: its addresses, the targets without one (id to host), and verdicts by address' key."""
+
+    name: str
+    addresses: Sequence[Address]
+    unresolved: Mapping[str, str]
+    states: Mapping[str, int]
+    reasons: Mapping[str, str]
 
 
 class NodeHealth:
@@ -268,6 +279,32 @@ class NodeHealth:
         pool = self._index.pools.get(upstream_id)
         address = pool.addresses.get(key) if pool is not None else None
         return address.target_id if address is not None else None
+
+    def outlook(self, upstream_id: str, diff: Diff) -> Outlook:
+        """What is known of the targets that an upstream will have when `diff` is active; nothing is changed by asking.
+
+        Raises KeyError when there will be no such upstream.
+        """
+        now = self._index.pools.get(upstream_id)
+        pool = Pool(upstream_id)
+        if now is not None:
+            pool.config, pool.settings = now.config, now.settings
+            pool.targets, pool.addresses = dict(now.targets), dict(now.addresses)
+        pool.follow(diff)
+        if pool.config is None:
+            raise KeyError(upstream_id)
+        pool.resolve(self._answers)
+        standings = self._standings.get(upstream_id, {})
+        addresses = [address for address in pool.addresses.values() if address.weight > 0]
+        resolved = {address.target_id for address in addresses}
+        unresolved = {
+            target.id: target.host
+            for target in pool.targets.values()
+            if target.weight > 0 and target.id not in resolved
+        }
+        states = {key: standing.state for key, standing in standings.items()}
+        reasons = {key: standing.reason for key, standing in standings.items()}
+        return Outlook(pool.config.name, addresses, unresolved, states, reasons)
 
     # --- within -----------------------------------------------------------------------------------------------------
 

@@ -22,11 +22,21 @@ import grpc.aio
 
 from data_plane.node import messages, session
 from data_plane.node.bases import Bases
+from data_plane.node.clock import PlaneClock
 from data_plane.node.crash_guard import STABLE_S, CrashGuard
 from data_plane.node.health_report import HealthSource
 from data_plane.node.keeping import Keeper, Ready
 from data_plane.node.last_good import Generation, LastGood
-from data_plane.node.messages import BadMessage, BeatAck, FleetHealth, Goodbye, HealthRequest, Introduction, Welcome
+from data_plane.node.messages import (
+    BadMessage,
+    BeatAck,
+    FleetHealth,
+    Goodbye,
+    HealthRequest,
+    Introduction,
+    RolloutWord,
+    Welcome,
+)
 from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stage
 from data_plane.node.pull import Pulls, SnapshotGone
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
@@ -49,6 +59,8 @@ TRACES_MAX = 8
 """Traces that may be under way at once."""
 INLINE_BYTES_MAX = 64 * 1024
 """Raw bytes of a delta that is made on the loop: in well under a millisecond."""
+UNANSWERED_MAX = 32
+"""Beats whose answers are waited for."""
 REPORTS_MAX = 64
 """Messages that may wait for a control plane that does not read."""
 _CONTROL = "/pointsman.wire.v1.FleetLink/Control"
@@ -64,6 +76,22 @@ _OPTIONS = (
     # A dial of ours must be a dial. Shared subchannels would make it wait for the backoff of the one before.
     ("grpc.use_local_subchannel_pool", 1),
 )
+
+
+class RolloutSink(Protocol):
+    """Who takes part in rollouts; see `rollouts.py`. All calls come from the loop and return at once."""
+
+    def connected(self, say: Callable[[fleet_pb2.NodeMessage], None], beat: Callable[[], None]) -> None:
+        """A conversation begins; `beat` makes one more exchange of clocks."""
+        ...
+
+    def disconnected(self) -> None:
+        """It is over. What is prepared or armed stays."""
+        ...
+
+    def told(self, word: RolloutWord) -> None:
+        """A word of the control plane about a rollout."""
+        ...
 
 
 class SnapshotSink(Protocol):
@@ -120,6 +148,8 @@ class _Conversation:
         self.wake = asyncio.Event()
         self.closing = False
         self.overflowed = False
+        self.beats = 0
+        self.beats_sent_ns: dict[int, int] = {}  # by sequence, of those not answered yet
 
     def say(self, message: fleet_pb2.NodeMessage) -> None:
         """Queues a message. A full queue ends the conversation: the next hello says everything that counts."""
@@ -151,10 +181,14 @@ class Link:
         in_flight: Callable[[], int] = lambda: 0,
         tracer: Tracer | None = None,
         health: HealthSource | None = None,
+        rollouts: RolloutSink | None = None,
+        plane_clock: PlaneClock | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._rollouts = rollouts
+        self._plane_clock = plane_clock or PlaneClock()
         self._introduction = introduction
         self._sink = sink
         self._last_good = last_good
@@ -301,6 +335,8 @@ class Link:
             self._conversation = None
             if self._health is not None:
                 self._health.disconnected()
+            if self._rollouts is not None:
+                self._rollouts.disconnected()
             if conversation.welcomed_at is not None:
                 actions = self._session.disconnected()
                 self._perform(actions)
@@ -367,6 +403,9 @@ class Link:
         self._session.connected()
         if self._health is not None:
             self._health.connected(conversation.wake.set, beat_interval_s=welcome.beat_interval_s)
+        self._plane_clock.reset()
+        if self._rollouts is not None:
+            self._rollouts.connected(conversation.say, lambda: self._say_beat(conversation))
 
     async def _read(self, call: _Call, beat_interval_s: float) -> NoReturn:
         lease_s = LEASE_BEATS * beat_interval_s
@@ -374,6 +413,7 @@ class Link:
             try:
                 async with asyncio.timeout(lease_s):
                     message = await _next(call)
+                received_ns = time.monotonic_ns()
             except TimeoutError:
                 raise _Over(f"the control plane was silent for {lease_s:g} s") from None
             match message:
@@ -382,8 +422,12 @@ class Link:
                     self._perform(self._session.offered(message))
                 case BeatAck():
                     self._head_version = message.head.version
+                    self._take_time(message, received_ns)
                 case fleet_pb2.TraceRequest():
                     self._trace(message)
+                case fleet_pb2.RolloutPrepare() | fleet_pb2.RolloutActivate() | fleet_pb2.RolloutAbort():
+                    if self._rollouts is not None:
+                        self._rollouts.told(message)
                 case HealthRequest():
                     if self._health is not None:
                         self._health.asked()
@@ -422,6 +466,8 @@ class Link:
             await conversation.wake.wait()
             conversation.wake.clear()
             while message := self._next_word(conversation):
+                if message.HasField("beat"):
+                    conversation.beats_sent_ns[message.beat.sequence] = time.monotonic_ns()
                 await call.write(message)
             if conversation.overflowed:
                 raise _Over("the control plane does not read")
@@ -441,20 +487,37 @@ class Link:
     async def _beat(self, conversation: _Conversation, interval_s: float) -> NoReturn:
         # The first beat comes at a random point of the interval: nodes that connected together must not beat together.
         await asyncio.sleep(self._rng.uniform(0.0, interval_s))
-        sequence = 0
         while True:
-            sequence += 1
-            health = self._health
-            conversation.say(
-                messages.beat(
-                    sequence,
-                    running=self._session.running,
-                    in_flight=self._in_flight(),
-                    health_digest=health.digest if health is not None else 0,
-                    loads=health.loads() if health is not None else (),
-                )
-            )
+            self._say_beat(conversation)
             await asyncio.sleep(interval_s)
+
+    def _say_beat(self, conversation: _Conversation) -> None:
+        if len(conversation.beats_sent_ns) >= UNANSWERED_MAX:
+            conversation.beats_sent_ns.clear()  # acknowledgements are of the latest beat only, so some never come
+        conversation.beats += 1
+        health = self._health
+        error_ns = self._plane_clock.error_ns(time.monotonic_ns())
+        conversation.say(
+            messages.beat(
+                conversation.beats,
+                running=self._session.running,
+                in_flight=self._in_flight(),
+                health_digest=health.digest if health is not None else 0,
+                loads=health.loads() if health is not None else (),
+                clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
+            )
+        )
+
+    def _take_time(self, ack: BeatAck, received_ns: int) -> None:
+        conversation = self._conversation
+        sent_ns = conversation.beats_sent_ns.pop(ack.sequence, None) if conversation is not None else None
+        if sent_ns is not None and ack.plane_sent_ns:
+            self._plane_clock.sample(
+                sent_ns=sent_ns,
+                plane_received_ns=ack.plane_received_ns,
+                plane_sent_ns=ack.plane_sent_ns,
+                received_ns=received_ns,
+            )
 
     def _after(self, conversation: _Conversation, over: _Over) -> float:
         if self._stopping.is_set():
@@ -472,6 +535,28 @@ class Link:
             return self._reconnect.after_goodbye(min_s=goodbye.reconnect_min_s, max_s=goodbye.reconnect_max_s)
         lasted_s = self._clock() - conversation.welcomed_at if conversation.welcomed_at is not None else 0.0
         return self._reconnect.after_loss(connected_s=lasted_s)
+
+    # --- what rollouts make active ----------------------------------------------------------------------------------
+
+    def refusal(self, snapshot: NodeSnapshot) -> Refused | None:
+        """Why this content must not become active on this node."""
+        return self._guard.refusal(snapshot.snapshot_hash)
+
+    def arming(self, snapshot: NodeSnapshot, *, restored: bool = False) -> None:
+        """This snapshot is about to become active."""
+        self._guard.activating(snapshot.snapshot_hash, restored=restored)
+        if self._stable is not None:
+            self._stable.cancel()
+        self._stable = asyncio.get_running_loop().call_later(STABLE_S, self._guard.stable)
+
+    async def activated(self, snapshot: NodeSnapshot, delta: Delta | None) -> None:
+        """It is active in all workers. Returns when a kill of this process can't undo that any more."""
+        self._bases.add(snapshot)
+        await self._keeper.keep(Ready(snapshot, delta=delta))
+
+    def told(self, snapshot: NodeSnapshot, took_s: float) -> None:
+        """A rollout's report of the activation is on its way."""
+        self._perform(self._session.rolled_out(snapshot.ref, took_s))
 
     # --- work -------------------------------------------------------------------------------------------------------
 
@@ -572,6 +657,9 @@ class Link:
         return self._session.pulled()
 
     async def _apply(self, ready: Ready) -> tuple[session.Action, ...]:
+        running = self._sink.running
+        if running is not None and running.epoch == ready.snapshot.epoch and running.version > ready.snapshot.version:
+            return self._session.overtaken()  # by a rollout, while this one was on its way
         outcome = await self._hand_over(ready.snapshot)
         match outcome:
             case Applied():
@@ -583,12 +671,9 @@ class Link:
                 return self._session.refused(outcome)
 
     async def _hand_over(self, snapshot: NodeSnapshot, *, restored: bool = False) -> ApplyOutcome:
-        if (refusal := self._guard.refusal(snapshot.snapshot_hash)) is not None:
+        if (refusal := self.refusal(snapshot)) is not None:
             return refusal
-        self._guard.activating(snapshot.snapshot_hash, restored=restored)
-        if self._stable is not None:
-            self._stable.cancel()
-        self._stable = asyncio.get_running_loop().call_later(STABLE_S, self._guard.stable)
+        self.arming(snapshot, restored=restored)
         try:
             return await self._sink.apply(snapshot)
         except Exception as error:  # a mistake of ours must show as a refusal, not as a node that never answers

@@ -65,6 +65,8 @@ class BeatAck:
 
     sequence: int
     head: SnapshotRef
+    plane_received_ns: int = 0  # 0 = a control plane that does not tell its clock
+    plane_sent_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,10 @@ class FleetHealth:
     said: fleet_pb2.FleetHealth
 
 
-PlaneMessage = Welcome | Offer | Delta | BeatAck | Goodbye | HealthRequest | FleetHealth | fleet_pb2.TraceRequest
+RolloutWord = fleet_pb2.RolloutPrepare | fleet_pb2.RolloutActivate | fleet_pb2.RolloutAbort
+PlaneMessage = (
+    Welcome | Offer | Delta | BeatAck | Goodbye | HealthRequest | FleetHealth | fleet_pb2.TraceRequest | RolloutWord
+)
 
 
 def decode(message: fleet_pb2.PlaneMessage) -> PlaneMessage | None:
@@ -110,7 +115,8 @@ def decode(message: fleet_pb2.PlaneMessage) -> PlaneMessage | None:
         case "delta":
             return delta_from_wire(message.delta)
         case "beat_ack":
-            return BeatAck(message.beat_ack.sequence, ref_from_wire(message.beat_ack.head))
+            ack = message.beat_ack
+            return BeatAck(ack.sequence, ref_from_wire(ack.head), ack.plane_received_ns, ack.plane_sent_ns)
         case "goodbye":
             bye = message.goodbye
             window = (_seconds(bye.reconnect_min), _seconds(bye.reconnect_max))
@@ -121,6 +127,12 @@ def decode(message: fleet_pb2.PlaneMessage) -> PlaneMessage | None:
             return FleetHealth(message.fleet_health)
         case "trace_request":
             return message.trace_request
+        case "rollout_prepare":
+            return message.rollout_prepare
+        case "rollout_activate":
+            return message.rollout_activate
+        case "rollout_abort":
+            return message.rollout_abort
         case _:
             return None
 
@@ -153,6 +165,7 @@ def beat(
     in_flight: int,
     health_digest: int = 0,
     loads: Iterable[fleet_pb2.UpstreamLoad] = (),
+    clock_error_us: int = 0,
 ) -> fleet_pb2.NodeMessage:
     """A sign of life."""
     return fleet_pb2.NodeMessage(
@@ -162,6 +175,7 @@ def beat(
             in_flight=in_flight,
             health_digest=health_digest,
             loads=loads,
+            clock_error_us=clock_error_us,
         )
     )
 

@@ -24,6 +24,7 @@ from data_plane.node.link import Link
 from data_plane.node.metrics import TargetState
 from data_plane.node.metrics_sum import MetricsSum, PlainSums, RouteKey, RouteSums
 from data_plane.node.names import Names
+from data_plane.node.rollouts import Rollouts
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.sockets import address_of
 from data_plane.node.status_api import StatusApi
@@ -61,6 +62,7 @@ class Node:
         applier: Applier,
         names: Names,
         link: Link,
+        rollouts: Rollouts,
         levels: Levels,
         health: HealthCare,
         sums: MetricsSum,
@@ -73,6 +75,7 @@ class Node:
         self._applier = applier
         self._names = names
         self._link = link
+        self._rollouts = rollouts
         self._levels = levels
         self._health = health
         self._sums = sums
@@ -194,6 +197,7 @@ class Node:
         if self._levels_task is not None:
             self._levels_task.cancel()
             await asyncio.gather(self._levels_task, return_exceptions=True)
+        await self._rollouts.stop()
         await self._link.stop(reason)
         if self._link_task is not None:
             await asyncio.gather(self._link_task, return_exceptions=True)

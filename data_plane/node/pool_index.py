@@ -34,6 +34,22 @@ class Pool:
         """Whether nothing of the configuration is left in it."""
         return self.config is None and self.settings is None and not self.targets
 
+    def follow(self, diff: Diff) -> None:
+        """Take in what a change says about this upstream; for a copy that shows how it will be."""
+        for collection, entity_id in diff.deletes:
+            if collection == "targets":
+                self.targets.pop(entity_id, None)
+            elif collection == "upstreams" and entity_id == self.id:
+                self.config = None
+        for (collection, entity_id), data in diff.upserts.items():
+            if collection == "upstreams" and entity_id == self.id:
+                self.config = upstream_config(wire.Entity.FromString(data).upstream)
+            elif collection == "targets":
+                told = wire.Entity.FromString(data).target
+                self.targets.pop(entity_id, None)
+                if told.upstream == self.id:
+                    self.targets[entity_id] = target_config(told)
+
     def resolve(self, answers: Callable[[str], Answer | None]) -> None:
         """Find the addresses anew; those of a name without an answer yet stay."""
         ordered = sorted(self.targets.values(), key=lambda target: (target.host, target.port, target.id))

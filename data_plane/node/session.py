@@ -195,6 +195,16 @@ class Session:
         assert isinstance(self._work, Applying)
         return self._refuse(self._work.ref, refused)
 
+    def overtaken(self) -> tuple[Action, ...]:
+        """A rollout made a later version active than the one in work: it is let go, which is no refusal."""
+        assert isinstance(self._work, Applying)
+        return self._next()
+
+    def rolled_out(self, ref: SnapshotRef, took_s: float) -> tuple[Action, ...]:
+        """A rollout made `ref` active in all workers, beside whatever is in work."""
+        self._running = ref
+        return self._tell(TellApplied(ref, took_s))
+
     def _begin(self, offer: Offer | Delta) -> tuple[Action, ...]:
         ref = offer.ref
         if ref == self._running:

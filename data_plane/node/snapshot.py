@@ -265,7 +265,7 @@ def _delta_body(raw: bytes) -> fleet_pb2.DeltaBody:
 def _by_key(bodies: Sequence[bytes]) -> dict[tuple[str, str], bytes]:
     entities: dict[tuple[str, str], bytes] = {}
     for body in bodies:
-        key = _key(body)
+        key = entity_key(body)
         if key in entities:
             collection, entity_id = key
             message = "the snapshot holds this entity twice"
@@ -274,7 +274,8 @@ def _by_key(bodies: Sequence[bytes]) -> dict[tuple[str, str], bytes]:
     return entities
 
 
-def _key(body: bytes) -> tuple[str, str]:
+def entity_key(body: bytes) -> tuple[str, str]:
+    """Which entity the bytes are. Raises SnapshotRefused."""
     try:
         entity = config_pb2.Entity.FromString(body)
     except DecodeError as error:

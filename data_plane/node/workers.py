@@ -35,6 +35,9 @@ NAMES_PER_MESSAGE = 1000
 EXIT_WITHIN_S = 15.0
 """A worker whose channel has ended has 10 s for its requests; one that is still there after this is killed."""
 
+WARM_GRACE_S = 0.5
+"""For the answer of a worker whose time to open connections is over."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +77,16 @@ class WorkerCounters:
     """Upstream, endpoint's key and how many requests are open towards it."""
 
 
+@dataclass(frozen=True, slots=True)
+class WarmedEndpoint:
+    """Connections of a worker to one endpoint that are ready; `error` is why one could not be opened."""
+
+    upstream: str
+    key: str
+    idle: int
+    error: str
+
+
 class WorkerProcess:
     """A running worker. `snapshot` is what it has active, as far as it has told."""
 
@@ -89,6 +102,7 @@ class WorkerProcess:
         self._gone: asyncio.Future[None] = loop.create_future()
         self._prepared: asyncio.Future[None] | None = None
         self._activated: asyncio.Future[Activation] | None = None
+        self._warmed: asyncio.Future[tuple[WarmedEndpoint, ...]] | None = None
         self._drained: asyncio.Future[int] = loop.create_future()
         self._counters: dict[int, asyncio.Future[WorkerCounters]] = {}
         self._traces: dict[int, asyncio.Future[fleet.TraceAnswer]] = {}
@@ -191,6 +205,23 @@ class WorkerProcess:
         finally:
             self._activated = None
             activated.cancel()
+
+    async def warm(
+        self, version: int, upstreams: Sequence[str], *, connections: int, timeout_s: float
+    ) -> tuple[WarmedEndpoint, ...]:
+        """Open connections to the endpoints of `upstreams` for the staged `version`; raises as `prepare` does."""
+        warmed: asyncio.Future[tuple[WarmedEndpoint, ...]] = asyncio.get_running_loop().create_future()
+        self._warmed = warmed
+        try:
+            asked = wire.Warm(
+                version=version, upstreams=upstreams, connections=connections, within_ms=round(timeout_s * 1000)
+            )
+            self._send(wire.ToWorker(warm=asked).SerializeToString())
+            async with asyncio.timeout(timeout_s + WARM_GRACE_S):
+                return await warmed
+        finally:
+            self._warmed = None
+            warmed.cancel()
 
     def discard(self, version: int) -> None:
         """Let the worker forget what it staged."""
@@ -315,6 +346,16 @@ class WorkerProcess:
                 if message.activated.version == self._expected_version:
                     activated = message.activated
                     _finish(self._activated, Activation(activated.at_monotonic_ns, activated.late_us))
+            case "warmed":
+                if message.warmed.version == self._expected_version:
+                    told = message.warmed.endpoints
+                    _finish(
+                        self._warmed,
+                        tuple(
+                            WarmedEndpoint(each.endpoint.upstream, each.endpoint.key, each.idle, each.error)
+                            for each in told
+                        ),
+                    )
             case "counters":
                 self._on_counters(message.counters)
             case "observations":
@@ -369,6 +410,7 @@ class WorkerProcess:
         _fail(self._started, died)
         _fail(self._prepared, died)
         _fail(self._activated, died)
+        _fail(self._warmed, died)
         _fail(self._drained, died)
         for counters in self._counters.values():
             _fail(counters, died)

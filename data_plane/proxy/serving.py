@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 from data_plane.balancer.endpoint import Endpoint
 from data_plane.observe.access_log import AccessLog
@@ -16,7 +17,8 @@ from data_plane.proxy.misdirected import MisdirectedConnection
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.shared import Shared
 from data_plane.proxy.sweep import Sweep
-from data_plane.proxy.tables import Active
+from data_plane.proxy.tables import Active, ServiceRuntime
+from data_plane.proxy.warming import Warmed, warm
 
 GREETING_COUNTS_S = 2.0
 """A drain waits for greetings up to this age; a client that takes longer would not be served by waiting."""
@@ -92,6 +94,12 @@ class ClientFactory:
             if connection.exchange is not None and endpoint.upstream:
                 loads[endpoint] = loads.get(endpoint, 0) + 1
         return loads
+
+    async def warm(
+        self, uses: Iterable[tuple[ServiceRuntime, Iterable[Endpoint]]], *, connections: int, within_s: float
+    ) -> list[Warmed]:
+        """Open connections before they are needed; see `warming.py`."""
+        return await warm(self._shared, uses, connections=connections, within_s=within_s)
 
     def start(self) -> None:
         """Begin the sweep of time limits; needs the running loop."""

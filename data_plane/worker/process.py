@@ -20,6 +20,7 @@ from typing import NoReturn, assert_never
 
 from google.protobuf.message import DecodeError
 
+from data_plane.balancer import Upstream
 from data_plane.channel import Channel
 from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
@@ -50,6 +51,7 @@ LOADS_MAX = 2000
 """Endpoints whose open requests are told with the counters, the busiest first."""
 ORPHAN_FINISH_S = 10.0
 """After the node process has died: time for requests in flight."""
+SERVICES_PER_LOOK = 1000
 LOOK_EVERY_S = 0.02
 HANDSHAKES_S = 0.2
 """When the port closes in good order: time for connections that have begun but are not yet established."""
@@ -167,6 +169,8 @@ class Worker:
                     self._slicer.submit(self._count_all(message.counters_request.sequence))
                 else:
                     self._count(message.counters_request.sequence)
+            case "warm":
+                self._own(self._warm(message.warm), "warming")
             case "trace_request":
                 self._slicer.submit(self._trace(message.trace_request))
             case "reopen_logs":
@@ -359,6 +363,30 @@ class Worker:
             self._defaults.replace([(pair.certificate, pair.key) for pair in told.pairs])
         except UnusablePem as error:
             _log.error("the new default certificates can't be used: %s", error)
+
+    async def _warm(self, asked: wire.Warm) -> None:
+        """Connections to the side that is to get traffic, as the staged services will use them."""
+        staging = self._staging
+        told = wire.FromWorker(warmed=wire.Warmed(version=asked.version))
+        if staging is not None and staging.version == asked.version and staging.tables is not None:
+            wanted = set(asked.upstreams)
+            uses = []
+            for number, service in enumerate(list(staging.tables.services.values()), 1):
+                if number % SERVICES_PER_LOOK == 0:
+                    await asyncio.sleep(0)  # requests first
+                balancer = service.balancer
+                if isinstance(balancer, Upstream) and balancer.id in wanted:
+                    uses.append((service, [each for each in balancer.endpoints.values() if each.weight > 0]))
+            for warmed in await self._factory.warm(
+                uses, connections=asked.connections, within_s=asked.within_ms / 1000
+            ):
+                endpoint = warmed.endpoint
+                told.warmed.endpoints.add(
+                    endpoint=wire.EndpointId(upstream=endpoint.upstream, key=endpoint.key),
+                    idle=warmed.idle,
+                    error=warmed.error,
+                )
+        self._send(told)
 
     def _trace(self, request: TraceRequest) -> Generator[None, None, None]:
         try:

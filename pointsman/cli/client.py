@@ -66,11 +66,28 @@ class AdminClient:
         """Reads something."""
         return self.request("GET", path, query=query)
 
-    def write_json(self, method: str, path: str, body: Json, *, wait_s: int | None = None, reason: str = "") -> Answer:
-        """Writes a JSON body; `wait_s` asks the control plane to answer when the nodes run the new version."""
-        content = json.dumps(body).encode()
+    def write_json(
+        self,
+        method: str,
+        path: str,
+        body: Json,
+        *,
+        wait_s: int | None = None,
+        reason: str = "",
+        preference: str = "",
+    ) -> Answer:
+        """Writes a JSON body; `wait_s` asks the control plane to answer when the nodes run the new version.
+
+        `preference` = a further one of the Prefer header, `rollout` for example.
+        """
         return self.request(
-            method, path, content=content, content_type="application/json", wait_s=wait_s, reason=reason
+            method,
+            path,
+            content=json.dumps(body).encode(),
+            content_type="application/json",
+            wait_s=wait_s,
+            reason=reason,
+            preference=preference,
         )
 
     def each(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[JsonObject]:
@@ -95,6 +112,7 @@ class AdminClient:
         content_type: str = "",
         wait_s: int | None = None,
         reason: str = "",
+        preference: str = "",
     ) -> Answer:
         """Sends one request. Raises `RefusedRequest` for 4xx and 5xx and `CliError` when there is no answer."""
         headers = {"Accept": "application/json, application/yaml", "User-Agent": "pointsman-cli"}
@@ -104,8 +122,11 @@ class AdminClient:
             headers["X-Pointsman-Author"] = _header_text(author)
         if content is not None:
             headers["Content-Type"] = content_type
-        if wait_s is not None:
-            headers["Prefer"] = f"wait={wait_s}"
+        preferences = [f"wait={wait_s}"] if wait_s is not None else []
+        if preference:
+            preferences.append(preference)
+        if preferences:
+            headers["Prefer"] = ", ".join(preferences)
         if reason:
             headers["X-Pointsman-Reason"] = _header_text(reason)
         target = self._base + path + (f"?{urlencode(query)}" if query else "")

@@ -93,6 +93,8 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
             targets.add_target_commands(group)
         app.add_typer(group, name=kind.name, help=f"List and change {kind.collection}.")
     command("switch", switching.switch, 'switch example-service --to green --reason "release 2.7.1"')
+    shown = completing or "rollout" in arguments
+    app.add_typer(_rollout_commands() if shown else typer.Typer(), name="rollout", help="Changes at one instant.")
     command("nodes", fleet.nodes, "nodes --watch")
     command("status", fleet.status, "status -o json")
     command("history", history.history, "history --size 20")
@@ -120,6 +122,16 @@ def _group(*commands: tuple[str, Callable[..., None], str]) -> typer.Typer:
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     for name, function, example in commands:
         group.command(name, epilog=f"Example: pointsman {example}")(function)
+    return group
+
+
+def _rollout_commands() -> typer.Typer:
+    from pointsman.cli import rollouts
+
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    group.command("list", epilog="Example: pointsman rollout list")(rollouts.rollout_list)
+    group.command("show", epilog="Example: pointsman rollout show 1")(rollouts.rollout_show)
+    group.command("abort", epilog='Example: pointsman rollout abort 1 --reason "not now"')(rollouts.rollout_abort)
     return group
 
 

@@ -11,7 +11,7 @@ from pointsman.cli.client import AdminClient, segment
 from pointsman.cli.errors import Ended, ExitCode, RefusedRequest, failure
 from pointsman.cli.files import Reason
 from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_text
-from pointsman.cli.output import Table
+from pointsman.cli.output import Output, Table
 from pointsman.cli.session import session_of
 from pointsman.cli.waiting import FleetOutcome, fleet_nodes, node_name, outcome_of, reason_of, report, seconds, short_id
 
@@ -26,9 +26,14 @@ def switch(
         int, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for the nodes.")
     ] = WAIT_S,
     reason: Reason = "",
+    *,
+    rollout: Annotated[
+        bool, typer.Option("--rollout", help="Every node prepares and votes first; then all switch at one instant.")
+    ] = False,
 ) -> None:
     """Send a service's traffic to another upstream on every node, and show that every node does.
 
+    With --rollout no node switches unless all that are live are ready; 4 says that one was not, and nothing changed.
     Exits 0 when every live node runs the change, 6 when the time ran out first, 7 when a node refused it or no node is
     there. The change is stored in all three cases.
     """
@@ -38,7 +43,14 @@ def switch(
     _require_upstream(client, to)
     came_from = as_text(before.get("host"))
     started = time.monotonic()
-    answer = client.write_json("PATCH", f"/services/{segment(service)}", {"host": to}, wait_s=wait, reason=reason)
+    answer = client.write_json(
+        "PATCH",
+        f"/services/{segment(service)}",
+        {"host": to},
+        wait_s=wait,
+        reason=reason,
+        preference="rollout" if rollout else "",
+    )
     took_s = time.monotonic() - started
     outcome = outcome_of(answer)
     nodes = _nodes(client, outcome)
@@ -66,11 +78,21 @@ def switch(
     ]
     names = [as_text(node["node_id"]) for node in nodes]
     session.output.data(value, table=Table(("NODE", "ID", "STATE", "VERSION", "TOOK", "REASON"), rows), names=names)
+    if number := answer.headers.get("x-pointsman-rollout"):
+        _show_rollout(session.output, client, number)
     exit_code = report(session.output, outcome, took_s)
     if exit_code is ExitCode.DONE and came_from and came_from != to:
         session.output.message(f"to go back: pointsman switch {service} --to {came_from}")
     if exit_code is not ExitCode.DONE:
         raise Ended(exit_code)
+
+
+def _show_rollout(output: Output, client: AdminClient, number: str) -> None:
+    """How it went, for eyes; `pointsman rollout show` has the table."""
+    from pointsman.cli.rollouts import headline
+
+    view = as_object(client.get(f"/fleet/rollouts/{segment(number)}").body)
+    output.message(f"{headline(view)}; more: pointsman rollout show {number}")
 
 
 def _service(client: AdminClient, service: str) -> JsonObject:

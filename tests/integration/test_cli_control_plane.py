@@ -15,6 +15,7 @@ from control_plane.admin.server import AdminServer
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import TargetVerdict
 from control_plane.fleet.nodes import NodeState, NodeView, SyncStatus
+from control_plane.fleet.rollouts import Rollouts
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
 from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
@@ -34,6 +35,7 @@ class TwoNodes:
     lags: bool = False
     waited: list[tuple[int, float]] = field(default_factory=list)
     version: int = 0
+    rollouts: Rollouts | None = None
 
     def nodes(self) -> Sequence[NodeView]:
         return [

@@ -24,3 +24,11 @@ async def test_two_workers_a_node_switch_together(tmp_path: Path) -> None:
     result = await ledger.run(tmp_path, nodes=1, workers=2, switches=4, rate=200, pause_s=0.3)
     assert result.failures == []
     assert result.answered_once == result.sent > 0
+
+
+async def test_switches_at_one_instant_lose_nothing_and_no_worker_is_early(tmp_path: Path) -> None:
+    result = await ledger.run(tmp_path, nodes=3, workers=2, switches=4, rate=200, pause_s=0.3, rollouts=True)
+    assert result.failures == []
+    assert result.answered_once == result.sent > 0
+    assert all(len(switch.late_ms) == 6 for switch in result.switches), "a worker did not say when it switched"
+    assert min(late for switch in result.switches for late in switch.late_ms) >= 0, "activated before the instant"

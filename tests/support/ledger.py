@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -44,6 +45,24 @@ class Switch:
     reported: dict[int, float] = field(default_factory=dict)  # node -> its report of the version was read
     first_new_ms: dict[int, float] = field(default_factory=dict)  # node -> PATCH to its first answer by the new side
     last_old_ms: dict[int, float] = field(default_factory=dict)  # node -> PATCH to its last answer by the old side
+    rollout: dict[str, Any] | None = None  # the Admin API's word, of a switch in two phases
+
+    @property
+    def skew_ms(self) -> float:
+        """From the first node's activation to the last one's, by the nodes' own words."""
+        return float(self.rollout["skew_us"] or 0) / 1000 if self.rollout is not None else float("nan")
+
+    @property
+    def late_ms(self) -> list[float]:
+        """How late each worker was, against the instant it was armed with."""
+        nodes = self.rollout["nodes"] if self.rollout is not None else []
+        return [late / 1000 for node in nodes for late in node["late_us"] or ()]
+
+    @property
+    def clock_error_ms(self) -> float:
+        """The largest doubt of a node about the control plane's clock."""
+        nodes = self.rollout["nodes"] if self.rollout is not None else []
+        return max((float(node["clock_error_us"] or 0) for node in nodes), default=0.0) / 1000
 
 
 @dataclass(slots=True)
@@ -122,13 +141,20 @@ async def _watch(fleet: Fleet, switch: Switch) -> None:
     await asyncio.gather(*(one(index) for index in range(len(fleet.nodes))))
 
 
-async def switch_to(fleet: Fleet, colour: str, *, wait_s: int = 10) -> Switch:
-    """One PATCH that waits for the fleet, then each node's own word."""
+async def switch_to(fleet: Fleet, colour: str, *, wait_s: int = 10, rollout: bool = False) -> Switch:
+    """One PATCH that waits for the fleet, then each node's own word; `rollout` = in two phases, at one instant."""
+    prefer = f"wait={wait_s}, rollout" if rollout else f"wait={wait_s}"
     asked = time.monotonic()
-    answer = await fleet.admin("PATCH", "/services/example-service", {"host": colour}, {"Prefer": f"wait={wait_s}"})
+    answer = await fleet.admin("PATCH", "/services/example-service", {"host": colour}, {"Prefer": prefer})
     answered = time.monotonic()
     assert answer.status == 200, f"switch to {colour} was answered {answer.status}: {answer.body}"
     switch = Switch(colour, int(answer.headers["X-Pointsman-Version"]), asked, answered)
+    if rollout:
+        number = answer.headers["X-Pointsman-Rollout"]
+        view = (await fleet.admin("GET", f"/fleet/rollouts/{number}")).body
+        assert isinstance(view, dict)
+        assert view["state"] == "confirmed", view
+        switch.rollout = view
     await _watch(fleet, switch)
     return switch
 
@@ -196,7 +222,9 @@ def _weight_errors(counts: Counter[str], revolutions: int) -> list[str]:
     return errors
 
 
-async def run(folder: Path, *, nodes: int, workers: int, switches: int, rate: float, pause_s: float) -> Ledger:
+async def run(
+    folder: Path, *, nodes: int, workers: int, switches: int, rate: float, pause_s: float, rollouts: bool = False
+) -> Ledger:
     """A whole run in `folder`: start, apply, load, switch, stop, settle."""
     async with Fleet(folder, nodes=nodes, workers=workers) as fleet:
         await fleet.start({colour: len(weights) for colour, weights in WEIGHTS.items()})
@@ -206,7 +234,7 @@ async def run(folder: Path, *, nodes: int, workers: int, switches: int, rate: fl
         await asyncio.sleep(1.0)
         done = []
         for number in range(switches):
-            done.append(await switch_to(fleet, "green" if number % 2 == 0 else "blue"))
+            done.append(await switch_to(fleet, "green" if number % 2 == 0 else "blue", rollout=rollouts))
             await asyncio.sleep(pause_s)
         await load.stop()
         return settle(load, done, revolutions=nodes * workers, duplicates=await count_duplicates(fleet))
@@ -256,7 +284,30 @@ def report(ledger: Ledger) -> str:
             f"switches     {len(answered)}: PATCH to all nodes switched p50 "
             f"{percentile(answered, 0.5):.1f} ms   p99 {percentile(answered, 0.99):.1f} ms   max {answered[-1]:.1f} ms"
         )
+    lines += _rollout_lines([switch for switch in ledger.switches if switch.rollout is not None])
     return "\n".join(lines)
+
+
+def _rollout_lines(switches: Sequence[Switch]) -> list[str]:
+    """What the two phases add: how far apart the nodes switched, how late workers were, how sure clocks were."""
+    if not switches:
+        return []
+    late = [value for switch in switches for value in switch.late_ms]
+    early = sum(value < 0 for value in late)
+    rows = (
+        ("skew", "first to last activation", [switch.skew_ms for switch in switches]),
+        ("lateness", "a worker against its instant", late),
+        ("clocks", "largest doubt of a node", [switch.clock_error_ms for switch in switches]),
+    )
+    lines = []
+    for name, what, unsorted in rows:
+        values = sorted(unsorted)
+        lines.append(
+            f"{name:<12} {what}: p50 {percentile(values, 0.5):.2f} ms   p99 {percentile(values, 0.99):.2f} ms   "
+            f"max {values[-1] if values else float('nan'):.2f} ms"
+        )
+    lines.append(f"rollouts     {len(switches)} confirmed by every node, {early} activations before the instant")
+    return lines
 
 
 def switch_table(ledger: Ledger, names: Sequence[str]) -> str:
@@ -284,6 +335,7 @@ def main() -> None:
     parser.add_argument("--switches", type=int, default=10)
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second over all nodes")
     parser.add_argument("--pause", type=float, default=0.5, help="seconds between switches")
+    parser.add_argument("--rollouts", action="store_true", help="switch in two phases, at one instant")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pointsman-ledger-") as folder:
         ledger = uvloop.run(
@@ -294,6 +346,7 @@ def main() -> None:
                 switches=options.switches,
                 rate=options.rate,
                 pause_s=options.pause,
+                rollouts=options.rollouts,
             )
         )
     names = [f"node-{number}" for number in range(1, options.nodes + 1)]

@@ -31,6 +31,13 @@ class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STAGE_DECODE: _ClassVar[Stage]
     STAGE_BUILD: _ClassVar[Stage]
     STAGE_ACTIVATE: _ClassVar[Stage]
+
+class VoteKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VOTE_KIND_UNSPECIFIED: _ClassVar[VoteKind]
+    VOTE_KIND_READY: _ClassVar[VoteKind]
+    VOTE_KIND_READY_WARN: _ClassVar[VoteKind]
+    VOTE_KIND_REFUSE: _ClassVar[VoteKind]
 HEALTH_STATE_UNSPECIFIED: HealthState
 HEALTH_STATE_HEALTHY: HealthState
 HEALTH_STATE_UNHEALTHY: HealthState
@@ -44,6 +51,10 @@ STAGE_VERIFY: Stage
 STAGE_DECODE: Stage
 STAGE_BUILD: Stage
 STAGE_ACTIVATE: Stage
+VOTE_KIND_UNSPECIFIED: VoteKind
+VOTE_KIND_READY: VoteKind
+VOTE_KIND_READY_WARN: VoteKind
+VOTE_KIND_REFUSE: VoteKind
 
 class SnapshotRef(_message.Message):
     __slots__ = ("epoch", "version", "snapshot_hash")
@@ -56,7 +67,7 @@ class SnapshotRef(_message.Message):
     def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., snapshot_hash: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace", "delta_unusable")
+    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace", "delta_unusable", "vote", "rollout_activated")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +76,8 @@ class NodeMessage(_message.Message):
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     DELTA_UNUSABLE_FIELD_NUMBER: _ClassVar[int]
+    VOTE_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_ACTIVATED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     beat: Beat
     applied: Applied
@@ -73,10 +86,12 @@ class NodeMessage(_message.Message):
     health: HealthReport
     trace: TraceAnswer
     delta_unusable: DeltaUnusable
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ..., delta_unusable: _Optional[_Union[DeltaUnusable, _Mapping]] = ...) -> None: ...
+    vote: RolloutVote
+    rollout_activated: RolloutActivated
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ..., delta_unusable: _Optional[_Union[DeltaUnusable, _Mapping]] = ..., vote: _Optional[_Union[RolloutVote, _Mapping]] = ..., rollout_activated: _Optional[_Union[RolloutActivated, _Mapping]] = ...) -> None: ...
 
 class PlaneMessage(_message.Message):
-    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request", "delta")
+    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request", "delta", "rollout_prepare", "rollout_activate", "rollout_abort")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +100,9 @@ class PlaneMessage(_message.Message):
     FLEET_HEALTH_FIELD_NUMBER: _ClassVar[int]
     TRACE_REQUEST_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_PREPARE_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_ACTIVATE_FIELD_NUMBER: _ClassVar[int]
+    ROLLOUT_ABORT_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     beat_ack: BeatAck
@@ -93,7 +111,10 @@ class PlaneMessage(_message.Message):
     fleet_health: FleetHealth
     trace_request: TraceRequest
     delta: Delta
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ..., trace_request: _Optional[_Union[TraceRequest, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ...) -> None: ...
+    rollout_prepare: RolloutPrepare
+    rollout_activate: RolloutActivate
+    rollout_abort: RolloutAbort
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ..., trace_request: _Optional[_Union[TraceRequest, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., rollout_prepare: _Optional[_Union[RolloutPrepare, _Mapping]] = ..., rollout_activate: _Optional[_Union[RolloutActivate, _Mapping]] = ..., rollout_abort: _Optional[_Union[RolloutAbort, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("node_id", "hostname", "software", "protocol_min", "protocol_max", "schema_level", "labels", "running", "boot_id", "snapshot_bytes_max", "workers", "proxy_addresses", "status_address")
@@ -147,18 +168,20 @@ class Welcome(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., schema_level: _Optional[int] = ..., plane_id: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ...) -> None: ...
 
 class Beat(_message.Message):
-    __slots__ = ("sequence", "running", "in_flight", "health_digest", "loads")
+    __slots__ = ("sequence", "running", "in_flight", "health_digest", "loads", "clock_error_us")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     HEALTH_DIGEST_FIELD_NUMBER: _ClassVar[int]
     LOADS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_ERROR_US_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     running: SnapshotRef
     in_flight: int
     health_digest: int
     loads: _containers.RepeatedCompositeFieldContainer[UpstreamLoad]
-    def __init__(self, sequence: _Optional[int] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., in_flight: _Optional[int] = ..., health_digest: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[UpstreamLoad, _Mapping]]] = ...) -> None: ...
+    clock_error_us: int
+    def __init__(self, sequence: _Optional[int] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., in_flight: _Optional[int] = ..., health_digest: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[UpstreamLoad, _Mapping]]] = ..., clock_error_us: _Optional[int] = ...) -> None: ...
 
 class UpstreamLoad(_message.Message):
     __slots__ = ("upstream", "target", "in_flight")
@@ -225,12 +248,16 @@ class FleetHealth(_message.Message):
     def __init__(self, targets: _Optional[_Iterable[_Union[TargetHealth, _Mapping]]] = ..., probers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BeatAck(_message.Message):
-    __slots__ = ("sequence", "head")
+    __slots__ = ("sequence", "head", "plane_received_ns", "plane_sent_ns")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    PLANE_RECEIVED_NS_FIELD_NUMBER: _ClassVar[int]
+    PLANE_SENT_NS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     head: SnapshotRef
-    def __init__(self, sequence: _Optional[int] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ...) -> None: ...
+    plane_received_ns: int
+    plane_sent_ns: int
+    def __init__(self, sequence: _Optional[int] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ..., plane_received_ns: _Optional[int] = ..., plane_sent_ns: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("snapshot", "raw_bytes", "packed_bytes", "packed_sha256", "pieces", "entities")
@@ -518,3 +545,103 @@ class TraceEndpoint(_message.Message):
     in_flight: int
     host_sent: str
     def __init__(self, ip: _Optional[str] = ..., port: _Optional[int] = ..., host: _Optional[str] = ..., weight: _Optional[int] = ..., available: _Optional[bool] = ..., in_flight: _Optional[int] = ..., host_sent: _Optional[str] = ...) -> None: ...
+
+class RolloutPrepare(_message.Message):
+    __slots__ = ("rollout", "round", "delta", "vote_within", "hold", "upstreams", "connections_per_target", "nodes", "warm")
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    VOTE_WITHIN_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_PER_TARGET_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    WARM_FIELD_NUMBER: _ClassVar[int]
+    rollout: int
+    round: int
+    delta: Delta
+    vote_within: _duration_pb2.Duration
+    hold: _duration_pb2.Duration
+    upstreams: _containers.RepeatedScalarFieldContainer[str]
+    connections_per_target: int
+    nodes: int
+    warm: bool
+    def __init__(self, rollout: _Optional[int] = ..., round: _Optional[int] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., vote_within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., hold: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., upstreams: _Optional[_Iterable[str]] = ..., connections_per_target: _Optional[int] = ..., nodes: _Optional[int] = ..., warm: _Optional[bool] = ...) -> None: ...
+
+class RolloutVote(_message.Message):
+    __slots__ = ("rollout", "round", "kind", "took", "faults", "upstreams", "clock_error_us", "workers")
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TOOK_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_ERROR_US_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    rollout: int
+    round: int
+    kind: VoteKind
+    took: _duration_pb2.Duration
+    faults: _containers.RepeatedCompositeFieldContainer[Fault]
+    upstreams: _containers.RepeatedCompositeFieldContainer[UpstreamCheck]
+    clock_error_us: int
+    workers: int
+    def __init__(self, rollout: _Optional[int] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[VoteKind, str]] = ..., took: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., faults: _Optional[_Iterable[_Union[Fault, _Mapping]]] = ..., upstreams: _Optional[_Iterable[_Union[UpstreamCheck, _Mapping]]] = ..., clock_error_us: _Optional[int] = ..., workers: _Optional[int] = ...) -> None: ...
+
+class UpstreamCheck(_message.Message):
+    __slots__ = ("upstream", "targets", "healthy", "connections", "failures")
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    upstream: str
+    targets: int
+    healthy: int
+    connections: int
+    failures: _containers.RepeatedCompositeFieldContainer[TargetCheck]
+    def __init__(self, upstream: _Optional[str] = ..., targets: _Optional[int] = ..., healthy: _Optional[int] = ..., connections: _Optional[int] = ..., failures: _Optional[_Iterable[_Union[TargetCheck, _Mapping]]] = ...) -> None: ...
+
+class TargetCheck(_message.Message):
+    __slots__ = ("target", "address", "error")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    address: str
+    error: str
+    def __init__(self, target: _Optional[str] = ..., address: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+
+class RolloutActivate(_message.Message):
+    __slots__ = ("rollout", "snapshot", "at_plane_ns")
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    AT_PLANE_NS_FIELD_NUMBER: _ClassVar[int]
+    rollout: int
+    snapshot: SnapshotRef
+    at_plane_ns: int
+    def __init__(self, rollout: _Optional[int] = ..., snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., at_plane_ns: _Optional[int] = ...) -> None: ...
+
+class RolloutAbort(_message.Message):
+    __slots__ = ("rollout", "reason")
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    rollout: int
+    reason: str
+    def __init__(self, rollout: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RolloutActivated(_message.Message):
+    __slots__ = ("rollout", "snapshot", "at_plane_ns", "late_us", "clock_error_us", "fault")
+    ROLLOUT_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    AT_PLANE_NS_FIELD_NUMBER: _ClassVar[int]
+    LATE_US_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_ERROR_US_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    rollout: int
+    snapshot: SnapshotRef
+    at_plane_ns: int
+    late_us: _containers.RepeatedScalarFieldContainer[int]
+    clock_error_us: int
+    fault: Fault
+    def __init__(self, rollout: _Optional[int] = ..., snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., at_plane_ns: _Optional[int] = ..., late_us: _Optional[_Iterable[int]] = ..., clock_error_us: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...

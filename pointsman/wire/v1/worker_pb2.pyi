@@ -20,7 +20,7 @@ OBSERVATION_TCP_FAILURE: ObservationKind
 OBSERVATION_TIMEOUT: ObservationKind
 
 class ToWorker(_message.Message):
-    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request", "availability", "trace_request", "reopen_logs", "default_pairs")
+    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request", "availability", "trace_request", "reopen_logs", "warm", "default_pairs")
     STAGE_BEGIN_FIELD_NUMBER: _ClassVar[int]
     STAGE_PART_FIELD_NUMBER: _ClassVar[int]
     STAGE_END_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class ToWorker(_message.Message):
     AVAILABILITY_FIELD_NUMBER: _ClassVar[int]
     TRACE_REQUEST_FIELD_NUMBER: _ClassVar[int]
     REOPEN_LOGS_FIELD_NUMBER: _ClassVar[int]
+    WARM_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_PAIRS_FIELD_NUMBER: _ClassVar[int]
     stage_begin: StageBegin
     stage_part: StagePart
@@ -44,8 +45,9 @@ class ToWorker(_message.Message):
     availability: Availability
     trace_request: _fleet_pb2.TraceRequest
     reopen_logs: ReopenLogs
+    warm: Warm
     default_pairs: DefaultPairs
-    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ..., availability: _Optional[_Union[Availability, _Mapping]] = ..., trace_request: _Optional[_Union[_fleet_pb2.TraceRequest, _Mapping]] = ..., reopen_logs: _Optional[_Union[ReopenLogs, _Mapping]] = ..., default_pairs: _Optional[_Union[DefaultPairs, _Mapping]] = ...) -> None: ...
+    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ..., availability: _Optional[_Union[Availability, _Mapping]] = ..., trace_request: _Optional[_Union[_fleet_pb2.TraceRequest, _Mapping]] = ..., reopen_logs: _Optional[_Union[ReopenLogs, _Mapping]] = ..., warm: _Optional[_Union[Warm, _Mapping]] = ..., default_pairs: _Optional[_Union[DefaultPairs, _Mapping]] = ...) -> None: ...
 
 class StageBegin(_message.Message):
     __slots__ = ("snapshot", "base_version")
@@ -146,7 +148,7 @@ class KeyPair(_message.Message):
     def __init__(self, certificate: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
 
 class FromWorker(_message.Message):
-    __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained", "observations", "trace", "traffic")
+    __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained", "observations", "trace", "traffic", "warmed")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +158,7 @@ class FromWorker(_message.Message):
     OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    WARMED_FIELD_NUMBER: _ClassVar[int]
     started: Started
     prepared: Prepared
     refused: Refused
@@ -165,7 +168,8 @@ class FromWorker(_message.Message):
     observations: Observations
     trace: _fleet_pb2.TraceAnswer
     traffic: Traffic
-    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., observations: _Optional[_Union[Observations, _Mapping]] = ..., trace: _Optional[_Union[_fleet_pb2.TraceAnswer, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ...) -> None: ...
+    warmed: Warmed
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., observations: _Optional[_Union[Observations, _Mapping]] = ..., trace: _Optional[_Union[_fleet_pb2.TraceAnswer, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., warmed: _Optional[_Union[Warmed, _Mapping]] = ...) -> None: ...
 
 class Availability(_message.Message):
     __slots__ = ("verdicts", "whole")
@@ -322,6 +326,36 @@ class EndpointLoad(_message.Message):
     endpoint: EndpointId
     in_flight: int
     def __init__(self, endpoint: _Optional[_Union[EndpointId, _Mapping]] = ..., in_flight: _Optional[int] = ...) -> None: ...
+
+class Warm(_message.Message):
+    __slots__ = ("version", "upstreams", "connections", "within_ms")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_MS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    upstreams: _containers.RepeatedScalarFieldContainer[str]
+    connections: int
+    within_ms: int
+    def __init__(self, version: _Optional[int] = ..., upstreams: _Optional[_Iterable[str]] = ..., connections: _Optional[int] = ..., within_ms: _Optional[int] = ...) -> None: ...
+
+class Warmed(_message.Message):
+    __slots__ = ("version", "endpoints")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    endpoints: _containers.RepeatedCompositeFieldContainer[WarmedEndpoint]
+    def __init__(self, version: _Optional[int] = ..., endpoints: _Optional[_Iterable[_Union[WarmedEndpoint, _Mapping]]] = ...) -> None: ...
+
+class WarmedEndpoint(_message.Message):
+    __slots__ = ("endpoint", "idle", "error")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    endpoint: EndpointId
+    idle: int
+    error: str
+    def __init__(self, endpoint: _Optional[_Union[EndpointId, _Mapping]] = ..., idle: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class Drained(_message.Message):
     __slots__ = ("cut",)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import HealthBook, TargetVerdict
 from control_plane.fleet.nodes import NodeView
+from control_plane.fleet.rollouts import Rollouts
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
 from control_plane.fleet.waiting import NodeProgress, WaitReport
@@ -17,6 +18,8 @@ from control_plane.fleet.waiting import NodeProgress, WaitReport
 @dataclass(slots=True)
 class FakeFleet:
     """Answers waits with `progress`; with `hang` only after the time asked for, which never passes here."""
+
+    rollouts: Rollouts | None = None
 
     views: tuple[NodeView, ...] = ()
     kong: tuple[EntityBody, ...] = ()

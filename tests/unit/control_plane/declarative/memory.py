@@ -12,10 +12,44 @@ from control_plane.entities.errors import ForeignKeyViolation, PrimaryKeyViolati
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store.contract import Identities, Records, TagFilter
+from control_plane.store.contract import Identities, Lease, Records, RolloutRecord, TagFilter
 
 
-class MemoryTransaction:
+class _NoRollouts:
+    """Files know nothing of rollouts; whoever asks here has lost the way."""
+
+    def next_rollout(self) -> int:
+        raise NotImplementedError
+
+    def save_rollout(self, record: RolloutRecord) -> None:
+        raise NotImplementedError
+
+    def rollout(self, number: int) -> RolloutRecord | None:
+        raise NotImplementedError
+
+    def rollouts(self, *, size: int, before: int | None = None) -> Sequence[RolloutRecord]:
+        raise NotImplementedError
+
+    def rollouts_in(self, states: Sequence[str]) -> Sequence[RolloutRecord]:
+        raise NotImplementedError
+
+    def hold(self, rollout: int, keys: Sequence[tuple[str, str]]) -> None:
+        raise NotImplementedError
+
+    def release(self, rollout: int) -> None:
+        raise NotImplementedError
+
+    def holders(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
+        raise NotImplementedError
+
+    def lease(self, name: str) -> Lease | None:
+        raise NotImplementedError
+
+    def take_lease(self, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
+        raise NotImplementedError
+
+
+class MemoryTransaction(_NoRollouts):
     """Implements `control_plane.store.contract.Transaction`."""
 
     def __init__(self) -> None:

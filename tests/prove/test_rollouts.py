@@ -1,0 +1,57 @@
+"""The long proofs of rollouts: hundreds of switches at one instant, and a control plane killed again and again.
+
+`python -m tests.support.ledger --nodes 3 --workers 2 --switches 500 --rate 2000 --rollouts` is the first by hand;
+docs/benchmarks.md keeps the figures of one run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support import ledger
+from tests.support.load import Destination, OpenLoop
+from tests.support.processes import Fleet
+from tests.support.rollouts import all_live, delays, host_of, kill_during
+
+TRIALS = 20
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+async def test_five_hundred_switches_at_one_instant_lose_nothing(tmp_path: Path) -> None:
+    result = await ledger.run(tmp_path, nodes=3, workers=2, switches=500, rate=2000, pause_s=0.2, rollouts=True)
+    print("\n" + ledger.report(result))
+    assert result.failures == []
+    assert len(result.switches) == 500
+    assert result.answered_once == result.sent
+    assert min(late for switch in result.switches for late in switch.late_ms) >= 0, "activated before the instant"
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("state", "most_s"), [("queued", 0.03), ("decided", 0.1)])
+async def test_a_control_plane_killed_in_any_state_leaves_one_truth(tmp_path: Path, state: str, most_s: float) -> None:
+    rng = random.Random(4711)
+    seen: Counter[tuple[str, str]] = Counter()
+    async with Fleet(tmp_path, nodes=3, workers=1) as fleet:
+        await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
+        await ledger.apply_example(fleet)
+        await all_live(fleet)
+        load = OpenLoop([Destination(*node.proxy_address) for node in fleet.nodes], rate=300, host=ledger.HOST)
+        load.start()
+        for delay_s in delays(rng, TRIALS, most_s):
+            colour = "green" if await host_of(fleet) == "blue" else "blue"
+            killed = await kill_during(fleet, colour, state=state, delay_s=delay_s)
+            seen[killed.stored, killed.ended] += 1
+        await load.stop()
+        duplicates = await ledger.count_duplicates(fleet)
+    result = ledger.settle(load, (), revolutions=0, duplicates=duplicates, check_weights=False)
+    ends = ", ".join(f"{count} x {stored} -> {ended}" for (stored, ended), count in sorted(seen.items()))
+    books = f"{result.sent} requests, {len(result.lost)} lost, {result.doubled} doubled"
+    print(f"\nkilled from {state} on: {ends}; {books}")
+    assert result.failures == []
+    assert seen.total() == TRIALS
