@@ -66,6 +66,22 @@ _OPTIONS = (
 )
 
 
+class Touch(Protocol):
+    """Who wants to know whether there is a control plane; see `fence.py`."""
+
+    def heard(self) -> None:
+        """Any word of it."""
+        ...
+
+    def caught_up(self) -> None:
+        """The node runs what it wants, or has said why not."""
+        ...
+
+    def lost(self) -> None:
+        """The conversation is over."""
+        ...
+
+
 class SnapshotSink(Protocol):
     """Who makes snapshots active; see `applying.py`."""
 
@@ -151,6 +167,7 @@ class Link:
         in_flight: Callable[[], int] = lambda: 0,
         tracer: Tracer | None = None,
         health: HealthSource | None = None,
+        touch: Touch | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -162,6 +179,7 @@ class Link:
         self._tracer = tracer or _nobody_traces
         self._traces: set[asyncio.Task[None]] = set()
         self._health = health
+        self._touch = touch
         self._rng = rng or random.SystemRandom()
         self._clock = clock
         self._session = Session()
@@ -301,6 +319,8 @@ class Link:
             self._conversation = None
             if self._health is not None:
                 self._health.disconnected()
+            if self._touch is not None and conversation.welcomed_at is not None:
+                self._touch.lost()
             if conversation.welcomed_at is not None:
                 actions = self._session.disconnected()
                 self._perform(actions)
@@ -365,6 +385,7 @@ class Link:
         self._head_version = welcome.head.version
         log.info("connected to control plane %s at %s", welcome.plane_id, conversation.address)
         self._session.connected()
+        self._heard(caught_up=welcome.head == self._session.running)
         if self._health is not None:
             self._health.connected(conversation.wake.set, beat_interval_s=welcome.beat_interval_s)
 
@@ -376,6 +397,8 @@ class Link:
                     message = await _next(call)
             except TimeoutError:
                 raise _Over(f"the control plane was silent for {lease_s:g} s") from None
+            # An acknowledged beat with nothing in work: it has had its say, and this node has done what it said.
+            self._heard(caught_up=isinstance(message, BeatAck) and self._session.work is None)
             match message:
                 case Offer() | Delta():
                     self._head_version = message.ref.version
@@ -398,6 +421,14 @@ class Link:
                     log.debug("the control plane sent a message of a later protocol")
                 case _:
                     assert_never(message)
+
+    def _heard(self, *, caught_up: bool) -> None:
+        if self._touch is None:
+            return
+        if caught_up:
+            self._touch.caught_up()
+        else:
+            self._touch.heard()
 
     def _trace(self, request: fleet_pb2.TraceRequest) -> None:
         """Have a worker say what would become of a request; too many at once are refused, not queued."""
@@ -497,6 +528,7 @@ class Link:
                     adopted = running.adopt(action.ref)
                     self._start(self._apply(Ready(adopted, delta=make_delta(running, adopted))))
                 case session.TellApplied():
+                    self._heard(caught_up=self._session.work is None)
                     self._say(messages.applied(action.ref, took_s=action.took_s))
                 case session.TellUnusable():
                     log.warning("%s is wanted whole: %s", action.ref, action.fault.message)

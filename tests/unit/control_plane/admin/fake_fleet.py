@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import HealthBook, TargetVerdict
 from control_plane.fleet.nodes import NodeView
+from control_plane.fleet.own_settings import Fence
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
 from control_plane.fleet.waiting import NodeProgress, WaitReport
@@ -20,6 +21,7 @@ class FakeFleet:
 
     views: tuple[NodeView, ...] = ()
     kong: tuple[EntityBody, ...] = ()
+    fenced: tuple[Fence, ...] = ()
     progress: tuple[NodeProgress, ...] = ()
     hang: bool = False
     traced: EntityBody | None = None
@@ -30,6 +32,9 @@ class FakeFleet:
 
     def nodes(self) -> Sequence[NodeView]:
         return self.views
+
+    def fences(self) -> Sequence[Fence]:
+        return self.fenced
 
     def data_planes(self) -> Sequence[EntityBody]:
         return self.kong
