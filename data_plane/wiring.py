@@ -16,6 +16,7 @@ from typing import Any
 from data_plane.handover import Handover
 from data_plane.node.applying import Applier, ApplyLimits
 from data_plane.node.fence import Contact, FenceKeeper
+from data_plane.node.following import Followers
 from data_plane.node.health_care import HealthCare
 from data_plane.node.identity import Identity
 from data_plane.node.last_good import LastGood
@@ -158,7 +159,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
     applier = Applier(
         supervisor,
         names,
-        followers=(health.verdicts, fences),
+        health=Followers(health.verdicts, fences),
         limits=ApplyLimits(
             names_s=settings.names_wait_s,
             prepare_s=settings.prepare_timeout_s,

@@ -42,8 +42,8 @@ class ApplyLimits:
     activate_s: float = 10.0
 
 
-class Follower(Protocol):
-    """Who tells the workers what is no part of a version: endpoints that are down, services that are fenced."""
+class HealthFollower(Protocol):
+    """Who tells the workers which endpoints are down; see `health.py`."""
 
     def deciding(self, diff: Diff) -> None:
         """`diff` is about to become active."""
@@ -73,13 +73,13 @@ class Applier:
         names: Names,
         *,
         limits: ApplyLimits | None = None,
-        followers: Sequence[Follower] = (),
+        health: HealthFollower | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._supervisor = supervisor
         self._names = names
         self._limits = limits or ApplyLimits()
-        self._followers = tuple(followers)
+        self._health = health
         self._clock = clock
         self._lock = asyncio.Lock()
         self._index = NameIndex()
@@ -127,8 +127,8 @@ class Applier:
         while (goal := self._goal) is not process.snapshot:
             assert goal is not None, "a worker can't have what the node does not serve"
             process.push_names(self._names.answers(self._index.needed))
-            for follower in self._followers:
-                for message in follower.whole():
+            if self._health is not None:
+                for message in self._health.whole():
                     process.push(message)
             messages = stage_messages(Diff.between(process.snapshot, goal))
             await process.prepare(messages, goal.version, timeout_s=self._limits.prepare_s)
@@ -173,27 +173,23 @@ class Applier:
         for process in self._supervisor.processes:
             process.push_names(answers)
         # Verdicts first: no worker may serve an endpoint of the new config that is known to be down.
-        self._deciding(diff)
+        if self._health is not None:
+            self._health.deciding(diff)
         # The decision. From here on workers that start are brought up in the new config.
         self._goal = snapshot
         try:
             await self._everywhere(lambda slot: self._activate(slot, snapshot, prepared.get(slot.index)))
         except KeepsDying as error:
-            self._deciding(Diff.between(snapshot, diff.before))
+            if self._health is not None:
+                self._health.deciding(Diff.between(snapshot, diff.before))
             await self._take_back(diff.before, snapshot)
-            self._settled()
+            if self._health is not None:
+                self._health.active()
             return Refused(Stage.ACTIVATE, (Fault("WORKER_DIED", message=f"{error} with this config"),))
         self._running = snapshot
-        self._settled()
+        if self._health is not None:
+            self._health.active()
         return None
-
-    def _deciding(self, diff: Diff) -> None:
-        for follower in self._followers:
-            follower.deciding(diff)
-
-    def _settled(self) -> None:
-        for follower in self._followers:
-            follower.active()
 
     async def _prepare(
         self, slot: Slot, snapshot: NodeSnapshot, diff: Diff, messages: Iterable[bytes]
