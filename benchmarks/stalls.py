@@ -2,10 +2,10 @@
 
     python -m benchmarks.stalls --entities 100000 --changes 40
 
-The control plane's end of the link runs here, the node and its worker are real processes. A heartbeat of 1 ms inside each
-of them tells the longest time between two beats, as CPU time of that thread, which other work on the machine does not
-lengthen, and by the clock. Each change is a switch: a service's host between two upstreams. In the end the node is killed
-and started without a control plane; the time until it serves from its last good file is the last figure.
+The control plane's end of the link runs here, the node and its worker are real processes. A heartbeat of 1 ms inside
+each of them tells the longest time between two beats, as CPU time of that thread, which other work on the machine does
+not lengthen, and by the clock. Each change is a switch: a service's host between two upstreams. In the end the node is
+killed and started without a control plane; the time until it serves from its last good file is the last figure.
 """
 
 from __future__ import annotations
