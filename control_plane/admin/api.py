@@ -27,6 +27,7 @@ from control_plane.admin import (
     planned,
     plugins,
     rollouts,
+    service_settings,
     tags,
     targets,
     tracing,
@@ -83,6 +84,8 @@ class AdminApi:
             upstream_health.mount(table, below_upstreams, fleet, node_id=identity.node_id)
             upstream_settings.mount(table, self.writes)
             manual_health.mount(table, self.writes, fleet)
+        if "services" in schemas:
+            service_settings.mount(table, self.writes)
         planned.mount(table)
         plugins.mount(table, PLUGINS)
         tags.mount(table, self.writes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from control_plane.admin.messages import Answer, Call, entity_page, json_answer, not_found
@@ -13,6 +13,10 @@ from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Fleet
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.fleet.nodes import NodeView
+from control_plane.fleet.own_settings import Fence
+
+NOTICED_WITHIN_S = 15.0
+"""By then a node that lost its control plane knows it, even by a connection that died without a word."""
 
 
 def mount(table: PathTable, fleet: Fleet, *, clock: Callable[[], float] = time.time) -> None:
@@ -36,14 +40,14 @@ class _Nodes:
 
     async def list_nodes(self, _call: Call, _path: tuple[str, ...]) -> Answer:
         """All nodes at once: the fleet is bounded, and half of it would be no answer to "is everyone there?"."""
-        now = self.clock()
-        return json_answer(200, entity_page([_node(view, now) for view in self.fleet.nodes()]))
+        now, fences = self.clock(), self.fleet.fences()
+        return json_answer(200, entity_page([_node(view, now, fences) for view in self.fleet.nodes()]))
 
     async def get(self, _call: Call, path: tuple[str, ...]) -> Answer:
         now = self.clock()
         for view in self.fleet.nodes():
             if view.id == path[0]:
-                return json_answer(200, _node(view, now))
+                return json_answer(200, _node(view, now, self.fleet.fences()))
         raise not_found()
 
     async def data_planes(self, call: Call, _path: tuple[str, ...]) -> Answer:
@@ -62,7 +66,8 @@ class _Nodes:
         return json_answer(200, body, {"Deprecation": "true"})
 
 
-def _node(view: NodeView, now: float) -> EntityBody:
+def _node(view: NodeView, now: float, fences: Sequence[Fence]) -> EntityBody:
+    age_s = view.beat_age_s if view.beat_age_s is not None else max(0.0, now - view.last_seen)
     return {
         "node_id": view.id,
         "hostname": view.hostname,
@@ -83,9 +88,16 @@ def _node(view: NodeView, now: float) -> EntityBody:
         "reason": view.reason,
         "first_seen": view.first_seen,
         "last_seen": view.last_seen,
-        "last_seen_s_ago": round(view.beat_age_s if view.beat_age_s is not None else max(0.0, now - view.last_seen), 3),
+        "last_seen_s_ago": round(age_s, 3),
+        "fencing": [] if view.connected else [_fencing(fence, age_s, now) for fence in fences],
         "workers": view.workers,
         "proxy_addresses": list(view.proxy_addresses),
         "status_address": view.status_address,
         "sync_status": view.sync_status.value,
     }
+
+
+def _fencing(fence: Fence, age_s: float, now: float) -> EntityBody:
+    """What follows from a service's settings for a node that was last heard `age_s` ago; not the node's own word."""
+    left_s = fence.after_s + NOTICED_WITHIN_S - age_s
+    return {"service": fence.service, "fenced": left_s <= 0, "by": round(now + left_s, 3)}

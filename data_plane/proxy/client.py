@@ -24,7 +24,7 @@ from typing_extensions import override
 from data_plane.proxy import answers
 from data_plane.proxy.chunks import REQUEST_SIZE_MAX, BadChunk, ChunkDecoder, last_chunk
 from data_plane.proxy.exchange import CLOSE, KEEP_ALIVE, Exchange
-from data_plane.proxy.forwarding import PeerLines, debug_lines, make_plan, redirect_location, trusted_value
+from data_plane.proxy.forwarding import PeerLines, debug_lines, fenced_plan, make_plan, redirect_location, trusted_value
 from data_plane.proxy.head import BadRequest, RequestHead
 from data_plane.proxy.settings import STREAM_BYTES
 from data_plane.proxy.tls import ServerSide
@@ -311,7 +311,11 @@ class ClientConnection(asyncio.Protocol):
         counters.requests += 1
         limit = shared.settings.keepalive_requests_max
         self.keep = head.keep_alive and not (limit and self.requests >= limit) and not self._half_closed
-        plan = exchange.plan = self._match(tables, head)
+        plan = self._match(tables, head)
+        fenced = shared.active.fenced
+        if fenced and plan.service is not None and plan.service.config.id in fenced:
+            plan = fenced_plan(plan)
+        exchange.plan = plan
         counters.in_flight += 1
         if head.chunked or head.length > 0:
             self._begin_body(plan, head)

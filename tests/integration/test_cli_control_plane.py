@@ -15,6 +15,7 @@ from control_plane.admin.server import AdminServer
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import TargetVerdict
 from control_plane.fleet.nodes import NodeState, NodeView, SyncStatus
+from control_plane.fleet.own_settings import Fence
 from control_plane.fleet.rollouts import Rollouts
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
@@ -89,6 +90,9 @@ class TwoNodes:
 
     async def trace(self, question: Question, *, node: str | None, timeout_s: float) -> tuple[str, str, EntityBody]:
         raise NoNode("no node is live")
+
+    def fences(self) -> Sequence[Fence]:
+        return ()
 
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
         self.waited.append((version, timeout_s))
