@@ -28,6 +28,7 @@ from control_plane.admin import (
     plugins,
     rollouts,
     service_settings,
+    switches,
     tags,
     targets,
     tracing,
@@ -46,6 +47,7 @@ from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import Schema
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store, StoreError
+from control_plane.switching.switches import Switches
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ class AdminApi:
         nodes.mount(table, fleet)
         if fleet.rollouts is not None:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
+            switches.mount(table, Switches(store, fleet.rollouts, fleet), self.writes.now)
         tracing.mount(table, fleet)
         self.lag = metrics.LoopLag()
         metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag)
