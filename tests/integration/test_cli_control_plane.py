@@ -149,11 +149,11 @@ async def test_the_examples_and_the_switch(plane: Plane) -> None:
     assert "version 2 runs on every live node after" in told
     assert plane.fleet.waited == [(2, 3.0)]
 
-    switched = await plane.json("switch", "example-service", "--to", "blue", "--reason", "back – 100 %")
+    switched = await plane.json("switch", "example-service", "--to", "blue", "--quick", "--reason", "back – 100 %")
     assert (switched["from"], switched["to"], switched["version"]) == ("green", "blue", 3)
     assert switched["complete"] is True
     plane.fleet.lags = True
-    _, told = await plane.run("switch", "example-service", "--to", "green", "--wait", "1", exits=6)
+    _, told = await plane.run("switch", "example-service", "--to", "green", "--quick", "--wait", "1", exits=6)
     assert "dp-1 00000000 (slow), dp-2 00000000 (slow)" in told
 
     history = await plane.json("history")
