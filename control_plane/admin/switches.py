@@ -109,7 +109,7 @@ class _Handlers:
         """Go back to the side before."""
         _alone(call)
         number = _of(path)
-        body = await entity_body(call, _typed)
+        body = await entity_body(call, _typed) if await call.body() else {}
         _known(body, ("reason", "policy"))
         origin = origin_of(call, "switch", reason=_reason(body, call.limits.reason_chars_max))
         policy = _undo_policy(body.get("policy"))
