@@ -58,11 +58,14 @@ class SickLedger:
 
     def report(self) -> str:
         """The figures."""
-        return (
-            f"{ledger.report(self.ledger)}\n{VICTIM} was ended and started again {self.kills} times   GET "
-            f"lost {len(self.lost_gets)}   POST failed {len(self.failed_posts)} ({len(self.read_posts)} of them read by the "
-            f"killed process, {len(self.unexplained_posts)} not in its hands)   POST served twice "
-            f"{self.ledger.doubled}\nwell targets thought ill: {dict(self.wrongly_ill) or 'never'}"
+        return "\n".join(
+            [
+                ledger.report(self.ledger),
+                f"{VICTIM} was ended and started again {self.kills} times   GET lost {len(self.lost_gets)}",
+                f"POST failed {len(self.failed_posts)} ({len(self.read_posts)} of them read by the killed process, "
+                f"{len(self.unexplained_posts)} not in its hands)   served twice {self.ledger.doubled}",
+                f"well targets thought ill: {dict(self.wrongly_ill) or 'never'}",
+            ]
         )
 
 
