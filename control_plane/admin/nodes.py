@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from control_plane.admin.messages import Answer, Call, entity_page, json_answer, not_found
-from control_plane.admin.operations import OFFSET, SIZE, Operation, page_of
+from control_plane.admin.operations import OFFSET, SIZE, Operation, answer_of, page_of
 from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Fleet
@@ -18,16 +18,50 @@ from control_plane.fleet.own_settings import Fence
 NOTICED_WITHIN_S = 15.0
 """By then a node that lost its control plane knows it, even by a connection that died without a word."""
 
+_TEXT: EntityBody = {"type": "string"}
+_WHOLE: EntityBody = {"type": "integer"}
+_NODE: EntityBody = answer_of(
+    {
+        "node_id": _TEXT,
+        "hostname": _TEXT,
+        "ip": _TEXT,
+        "software": _TEXT,
+        "labels": {"type": "object", "additionalProperties": _TEXT},
+        "state": _TEXT,
+        "connected": {"type": "boolean"},
+        "version": _WHOLE,
+        "snapshot_hash": _TEXT,
+        "offered_version": _WHOLE,
+        "in_flight": _WHOLE,
+        "apply_took_s": {"type": ["number", "null"]},
+        "rejected_version": {"type": ["integer", "null"]},
+        "rejected_stage": {"type": ["string", "null"]},
+        "faults": {"type": "array", "items": {"type": "object"}},
+        "held_version": {"type": ["integer", "null"]},
+        "reason": _TEXT,
+        "first_seen": {"type": "number"},
+        "last_seen": {"type": "number"},
+        "last_seen_s_ago": {"type": "number"},
+        "workers": _WHOLE,
+        "proxy_addresses": {"type": "array", "items": _TEXT},
+        "status_address": _TEXT,
+        "sync_status": _TEXT,
+    }
+) | {"additionalProperties": True}
+
 
 def mount(table: PathTable, fleet: Fleet, *, clock: Callable[[], float] = time.time) -> None:
     """Adds `/fleet/nodes` and `/clustering/...`."""
     nodes = _Nodes(fleet, clock)
-    every: dict[int, EntityBody | None] = {200: page_of({"type": "object"})}
-    listed = Operation(summary="List the nodes and what each runs", answers=every)
+    listed = Operation(summary="List the nodes and what each runs", answers={200: page_of(_NODE)})
     table.add("/fleet/nodes", {"GET": nodes.list_nodes}, about={"GET": listed})
-    shown = Operation(summary="Show one node", answers={200: {"type": "object", "required": ["node_id", "state"]}})
+    shown = Operation(summary="Show one node", answers={200: _NODE})
     table.add("/fleet/nodes/{node_id}", {"GET": nodes.get}, about={"GET": shown})
-    kongs = Operation(summary="List the nodes as Kong shows them", parameters=(SIZE, OFFSET), answers=every)
+    kongs = Operation(
+        summary="List the nodes as Kong shows them",
+        parameters=(SIZE, OFFSET),
+        answers={200: page_of({"type": "object"})},
+    )
     table.add("/clustering/data-planes", {"GET": nodes.data_planes}, about={"GET": kongs})
     status = Operation(summary="Show the nodes by id, as Kong once did", answers={200: {"type": "object"}})
     table.add("/clustering/status", {"GET": nodes.clustering_status}, about={"GET": status})
