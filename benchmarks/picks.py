@@ -4,7 +4,7 @@
 
 Each figure is the best of several rounds. A pick goes with its take and release, in microseconds on one core. Then
 what following a change of 10,000 targets takes, in milliseconds: all of it for one changed weight, and the longest
-step, which a request may have to wait for, with one changed weight and with half of the targets replaced. As in a
+step, which a request may wait for, with one changed weight and with half of the targets replaced. As in a
 worker, the garbage collector is off.
 """
 

@@ -22,18 +22,20 @@ from control_plane.store.contract import Transaction
 def mount(table: PathTable, writes: Writes) -> None:
     """Adds the path."""
     settings = ServiceSettings(writes)
-    shown: dict[int, EntityBody | None] = {200: {"type": "object", "required": ["partition", "fence_after_s"]}}
+    shown: dict[int, EntityBody | None] = {200: SERVICE_SETTINGS.answer_schema()}
     body: dict[str, EntityBody] = {JSON: {"type": "object"}, FORM: {"type": "object"}}
     table.add(
         "/fleet/services/{services}/settings",
         {"GET": settings.get, "PUT": settings.put, "PATCH": settings.patch, "DELETE": settings.delete},
         about={
             "GET": Operation(summary="Show our own settings of the service", answers=shown),
-            "PUT": Operation(summary="Replace the service's own settings", body=body, answers=shown, writes=True),
-            "PATCH": Operation(
-                summary="Change some of the service's own settings", body=body, answers=shown, writes=True
+            "PUT": Operation(
+                summary="Replace the service's own settings", body=body, answers=shown, writes=True, guarded=True
             ),
-            "DELETE": Operation(summary="Go back to the defaults", answers={204: None}, writes=True),
+            "PATCH": Operation(
+                summary="Change some of the service's own settings", body=body, answers=shown, writes=True, guarded=True
+            ),
+            "DELETE": Operation(summary="Go back to the defaults", answers={204: None}, writes=True, guarded=True),
         },
     )
 

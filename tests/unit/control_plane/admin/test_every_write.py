@@ -91,6 +91,7 @@ BODIES: Mapping[str, JsonValue] = {
     "/config/apply": FILE,
     "/versions/{version}/rollback": {"reason": "because"},
     "/fleet/upstreams/{upstreams}/settings": {"slow_start": 5},
+    "/fleet/services/{services}/settings": {"partition": "fence"},
 }
 """Bodies of paths that lead to no entity of Kong's."""
 BELOW = {
