@@ -60,6 +60,7 @@ async def _run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with ControlPlane(settings):
         heap.settle()
+        heap.collect_rarely()
         await stop.wait()
         _log.info("stopping")
     _log.info("stopped")

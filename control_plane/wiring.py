@@ -85,9 +85,9 @@ class ControlPlane:
                 listen=str(settings.fleet_listen),
                 beat_interval_s=settings.beat_interval_s,
                 canary_wait_s=settings.canary_wait_s,
+                sole_plane=not is_postgres(settings.database),
                 accept_rollback=settings.accept_rollback,
                 accept_empty=settings.accept_empty,
-                sole_plane=not is_postgres(settings.database),
             ),
         )
         try:

@@ -17,6 +17,7 @@ COLLECTIONS = MappingProxyType(
         "upstream": "upstreams",
         "target": "targets",
         "upstream_settings": "upstream_settings",
+        "service_settings": "service_settings",
         "certificate": "certificates",
         "sni": "snis",
         "ca_certificate": "ca_certificates",

@@ -193,6 +193,17 @@ class UpstreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """Our own settings of a service, beyond Kong's entity; `id` is the service's.
+
+    `fence_after_s` is how long a node serves it without a control plane; None = as long as it likes.
+    """
+
+    id: str
+    fence_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateConfig:
     """What is shown in a handshake, as PEM; the second pair has a key of another type. Empty = none.
 

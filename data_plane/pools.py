@@ -1,4 +1,4 @@
-"""Upstreams, their targets and settings off the wire: what the node process and its workers both read.
+"""Upstreams, their targets, and our own settings off the wire: what the node process and its workers both read.
 
 Both must make the same endpoints of the same entities, or a verdict would name one that no worker has; and neither may
 import the other's rooms, so this stands beside both.
@@ -15,6 +15,7 @@ from data_plane.model import (
     ManualHealth,
     PassiveCheck,
     ProbeSampling,
+    ServiceSettings,
     TargetConfig,
     Thresholds,
     UpstreamConfig,
@@ -86,6 +87,11 @@ def upstream_settings(settings: wire.UpstreamSettings) -> UpstreamSettings:
             ManualHealth(word.target, word.ip, word.port, word.healthy, word.until) for word in settings.manual_health
         ),
     )
+
+
+def service_settings(settings: wire.ServiceSettings) -> ServiceSettings:
+    """The settings of a service."""
+    return ServiceSettings(settings.id, seconds(settings.fence_after) if settings.HasField("fence_after") else None)
 
 
 def _healthchecks(checks: wire.Healthchecks) -> Healthchecks:

@@ -16,6 +16,8 @@ from typing import Any
 from data_plane.handover import Handover
 from data_plane.node.applying import Applier, ApplyLimits
 from data_plane.node.clock import PlaneClock
+from data_plane.node.fence import Contact, FenceKeeper
+from data_plane.node.following import Followers
 from data_plane.node.health_care import HealthCare
 from data_plane.node.identity import Identity
 from data_plane.node.last_good import LastGood
@@ -149,16 +151,17 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
             process.push_names(answers)
         health.verdicts.names_changed(answer.name for answer in answers)
 
-    def tell_health(message: bytes) -> None:
+    def tell_all(message: bytes) -> None:
         for process in supervisor.processes:
             process.push(message)
 
     names = Names(resolver.resolve, Cache(cache_rules), on_change=tell_workers)
-    health = HealthCare(node_id, answers=lambda name: next(iter(names.answers((name,))), None), broadcast=tell_health)
+    health = HealthCare(node_id, answers=lambda name: next(iter(names.answers((name,))), None), broadcast=tell_all)
+    fences = FenceKeeper(tell_all, Contact(settings.state_dir / "last-contact"))
     applier = Applier(
         supervisor,
         names,
-        health=health.verdicts,
+        health=Followers(health.verdicts, fences),
         limits=ApplyLimits(
             names_s=settings.names_wait_s,
             prepare_s=settings.prepare_timeout_s,
@@ -198,6 +201,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         health=health.reports,
         rollouts=rollouts,
         plane_clock=plane_clock,
+        touch=fences,
     )
     return Node(
         node_id=node_id,
@@ -208,6 +212,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         rollouts=rollouts,
         levels=levels,
         health=health,
+        fences=fences,
         sums=sums,
         default_pairs=default_pairs,
         proxy_addresses=addresses,

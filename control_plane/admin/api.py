@@ -27,6 +27,8 @@ from control_plane.admin import (
     planned,
     plugins,
     rollouts,
+    service_settings,
+    switches,
     tags,
     targets,
     tracing,
@@ -45,6 +47,7 @@ from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import Schema
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store, StoreError
+from control_plane.switching.switches import Switches
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +86,8 @@ class AdminApi:
             upstream_health.mount(table, below_upstreams, fleet, node_id=identity.node_id)
             upstream_settings.mount(table, self.writes)
             manual_health.mount(table, self.writes, fleet)
+        if "services" in schemas:
+            service_settings.mount(table, self.writes)
         planned.mount(table)
         plugins.mount(table, PLUGINS)
         tags.mount(table, self.writes)
@@ -92,6 +97,7 @@ class AdminApi:
         nodes.mount(table, fleet)
         if fleet.rollouts is not None:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
+            switches.mount(table, Switches(store, fleet.rollouts, fleet), self.writes.now)
         tracing.mount(table, fleet)
         self.lag = metrics.LoopLag()
         metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
+from control_plane.admin.operations import OFFSET, SIZE, Operation, Parameter, answer_of, page_of
 from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import origin_of
@@ -29,6 +30,37 @@ RECORDED_STATUSES = frozenset({401, 403, 409, 412, 421})
 REFUSALS_PER_S_MAX = 10
 PORTION = 1_000
 PROBLEMS_MAX = 100
+
+_HASH: EntityBody = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_COUNT: EntityBody = {"type": "integer", "minimum": 0}
+_RECORD = answer_of(
+    {
+        "number": {"type": "integer", "minimum": 1},
+        "at": {"type": "number"},
+        "author": {"type": "string"},
+        "source": {"type": "string"},
+        "address": {"type": "string"},
+        "action": {"type": "string", "description": "Method and path, without names and keys."},
+        "outcome": {"type": "string"},
+        "version": {"type": ["integer", "null"]},
+        "details": {},
+        "hash": {**_HASH, "description": "Over this record and the hash of the one before."},
+    }
+)
+_EXPECT = Parameter(
+    name="expect",
+    schema={"type": "string", "pattern": "^[0-9]{1,18}:[0-9A-Fa-f]{64}$"},
+    description="NUMBER:HASH, as an earlier verification told it under `newest`.",
+)
+_VERIFIED = answer_of(
+    {
+        "valid": {"type": "boolean"},
+        "records": _COUNT,
+        "newest": {"type": "string"},
+        "problems": {"type": "array", "items": answer_of({"number": _COUNT, "message": {"type": "string"}})},
+        "omitted": _COUNT,
+    }
+)
 
 
 class Refusals:
@@ -76,8 +108,14 @@ class Refusals:
 def mount(table: PathTable, store: Store) -> None:
     """Adds `/audit` and `/audit/verify`."""
     trail = _Trail(store)
-    table.add("/audit", {"GET": trail.list_page})
-    table.add("/audit/verify", {"GET": trail.verify})
+    listed = Operation(
+        summary="List who did what, newest first", parameters=(SIZE, OFFSET), answers={200: page_of(_RECORD)}
+    )
+    table.add("/audit", {"GET": trail.list_page}, about={"GET": listed})
+    verified = Operation(
+        summary="Say whether the audit trail is whole", parameters=(_EXPECT,), answers={200: _VERIFIED}
+    )
+    table.add("/audit/verify", {"GET": trail.verify}, about={"GET": verified})
 
 
 @dataclass(frozen=True, slots=True)

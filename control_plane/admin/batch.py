@@ -23,6 +23,7 @@ from control_plane.admin.bodies import entity_body
 from control_plane.admin.errors import STATUS_BY_CODE
 from control_plane.admin.guard import WRITING
 from control_plane.admin.messages import Answer, Call, Refused, Step, encode_json
+from control_plane.admin.operations import JSON, Operation, answer_of
 from control_plane.admin.preconditions import check, is_guarded
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
@@ -36,11 +37,51 @@ _PLACES = frozenset({*(schema.path for schema in STORED.values()), "fleet"})
 """First segments of the paths that may be part of a batch: the others do more than change entities."""
 
 _KNOWN = frozenset({"method", "path", "body", "if_match", "if_none_match"})
+_OPERATIONS: EntityBody = {
+    "type": "object",
+    "properties": {
+        "operations": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "method": {"enum": [*sorted(WRITING)]},
+                    "path": {"type": "string", "pattern": "^/", "description": "Of an entity, or of its collection."},
+                    "body": {"type": ["object", "null"], "description": "What the path takes."},
+                    "if_match": {"type": ["string", "null"], "description": "As the header."},
+                    "if_none_match": {"type": ["string", "null"], "description": "As the header."},
+                },
+                "required": ["method", "path"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["operations"],
+    "additionalProperties": False,
+}
+_RESULTS: EntityBody = {
+    "type": "object",
+    "properties": {
+        "results": {
+            "type": "array",
+            "items": answer_of({"status": {"type": "integer"}, "entity": {"type": ["object", "null"]}}),
+        }
+    },
+    "required": ["results"],
+    "additionalProperties": False,
+}
 
 
 def mount(table: PathTable, writes: Writes) -> None:
     """Adds the path."""
-    table.add("/batch", {"POST": _Batch(table, writes).post})
+    about = Operation(
+        summary="Make many changes as one version, or none of them",
+        body={JSON: _OPERATIONS},
+        answers={200: _RESULTS},
+        writes=True,
+    )
+    table.add("/batch", {"POST": _Batch(table, writes).post}, about={"POST": about})
 
 
 @dataclass(frozen=True, slots=True)

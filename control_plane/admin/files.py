@@ -14,7 +14,7 @@ from control_plane import declarative
 from control_plane.admin.access import demand
 from control_plane.admin.bodies import content_type_of
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
-from control_plane.admin.operations import JSON, YAML, Operation, Parameter
+from control_plane.admin.operations import CHANGE_COUNTS, JSON, YAML, Operation, Parameter, answer_of
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.types import EntityBody
@@ -46,12 +46,7 @@ _DUMP = Operation(
 
 def _taking(summary: str, *more: Parameter, writes: bool = True) -> Operation:
     file: EntityBody = {"type": "object", "properties": {"_format_version": {"const": "3.0"}}}
-    counts: EntityBody = {name: {"type": "integer"} for name in ("created", "updated", "deleted", "unchanged")}
-    answer: EntityBody = {
-        "type": "object",
-        "properties": {**counts, "changes": {"type": "array"}},
-        "required": [*counts],
-    }
+    answer = answer_of({**CHANGE_COUNTS, "unchanged": {"type": "integer", "minimum": 0}})
     return Operation(
         summary=summary,
         body={JSON: file, YAML: file},

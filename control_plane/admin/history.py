@@ -12,7 +12,17 @@ from typing import TypeVar
 
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import Answer, Call, Refused, json_answer, not_found
-from control_plane.admin.operations import OFFSET, SIZE, Operation, page_of
+from control_plane.admin.operations import (
+    FORM,
+    JSON,
+    OFFSET,
+    SIZE,
+    VERSION_CHANGES,
+    Operation,
+    Parameter,
+    answer_of,
+    page_of,
+)
 from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
@@ -40,6 +50,20 @@ _VERSION: EntityBody = {
     "required": ["version", "committed_at", "author", "source", "address", "reason", "change_count"],
 }
 _PAGE: dict[int, EntityBody | None] = {200: page_of(_VERSION)}
+_FACTS = _VERSION["properties"]
+assert isinstance(_FACTS, dict)
+_WITH_CHANGES = answer_of({**_FACTS, **VERSION_CHANGES})
+_NUMBER: EntityBody = {"type": "integer", "minimum": 0}
+_AGAINST = Parameter(
+    name="against",
+    schema={"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    description="The other version; the one before unless it is said.",
+)
+_REASON: EntityBody = {
+    "type": "object",
+    "properties": {"reason": {"type": ["string", "null"], "maxLength": 1000, "description": "For the history."}},
+    "additionalProperties": False,
+}
 
 
 def mount(table: PathTable, writes: Writes) -> None:
@@ -47,10 +71,22 @@ def mount(table: PathTable, writes: Writes) -> None:
     history = _History(writes)
     listed = Operation(summary="List what was written, newest first", parameters=(SIZE, OFFSET), answers=_PAGE)
     table.add("/versions", {"GET": history.list_page}, about={"GET": listed})
-    shown = Operation(summary="Show one version with its changes", answers={200: _VERSION})
+    shown = Operation(summary="Show one version with its changes", answers={200: _WITH_CHANGES})
     table.add("/versions/{version}", {"GET": history.get}, about={"GET": shown})
-    table.add("/versions/{version}/diff", {"GET": history.diff})
-    table.add("/versions/{version}/rollback", {"POST": history.rollback})
+    compared = Operation(
+        summary="Show what leads from another version to this one",
+        parameters=(_AGAINST,),
+        answers={200: answer_of({"version": _NUMBER, "against": _NUMBER, **VERSION_CHANGES})},
+    )
+    table.add("/versions/{version}/diff", {"GET": history.diff}, about={"GET": compared})
+    back = Operation(
+        summary="Make the configuration what it was at this version, as a new version",
+        body={JSON: _REASON, FORM: _REASON},
+        answers={200: answer_of({"rolled_back_to": _NUMBER, **VERSION_CHANGES})},
+        body_required=False,
+        writes=True,
+    )
+    table.add("/versions/{version}/rollback", {"POST": history.rollback}, about={"POST": back})
 
 
 @dataclass(frozen=True, slots=True)

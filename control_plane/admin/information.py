@@ -75,8 +75,13 @@ def mount(
         answers={200: {"type": "object", "required": ["message"]}},
     )
     table.add("/schemas/{schemas}/validate", {"POST": documents.validate}, about={"POST": validating})
-    table.add("/schemas/plugins/validate", {"GET": documents.no_plugin, "POST": documents.validate_plugin})
-    table.add("/schemas/vaults/{name}", {"GET": documents.no_vault})
+    nothing = Operation(summary="Always 404: there is no such thing", answers={})
+    table.add(
+        "/schemas/plugins/validate",
+        {"GET": documents.no_plugin, "POST": documents.validate_plugin},
+        about={"GET": nothing, "POST": validating},
+    )
+    table.add("/schemas/vaults/{name}", {"GET": documents.no_vault}, about={"GET": nothing})
 
 
 def _about(summary: str, *required: str) -> dict[str, Operation]:

@@ -14,6 +14,7 @@ import hashlib
 from control_plane import declarative
 from control_plane.admin.bodies import content_type_of, entity_body
 from control_plane.admin.messages import Answer, Call, encode_json, json_answer, message_answer
+from control_plane.admin.operations import FORM, JSON, YAML, Operation, Parameter
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.declarative.flattened import kong_errors
@@ -23,12 +24,33 @@ from control_plane.store.contract import Transaction
 
 _TRUE = ("1", "true", "yes", "on")
 _YAML_TYPES = ("text/yaml", "application/yaml")
+_FILE: EntityBody = {
+    "type": "object",
+    "properties": {
+        "_format_version": {"enum": ["1.1", "2.1", "3.0"]},
+        "config": {"type": "string", "description": "The file as a text, YAML or JSON."},
+    },
+}
+_LOAD = Operation(
+    summary="Replace the whole configuration by a file, as Kong does without a database",
+    body={JSON: _FILE, FORM: _FILE, YAML: {"type": "object"}},
+    answers={
+        201: {"type": "object", "additionalProperties": {"type": "object"}, "description": "By collection and id."},
+        304: None,
+    },
+    parameters=(
+        Parameter(name="check_hash", schema={"enum": [0, 1]}, description="1 = answer 304 to the text that runs."),
+        Parameter(name="flatten_errors", schema={"enum": [0, 1]}, description="1 = a list of the entities at fault."),
+    ),
+    writes=True,
+)
 
 
 def mount(table: PathTable, writes: Writes) -> None:
     """Adds the path."""
     loading = _Loading(writes)
-    table.add("/config", {"GET": _only_without_database, "POST": loading.post})
+    refused = Operation(summary="Always refused: there is a database; see `/config/dump`", answers={})
+    table.add("/config", {"GET": _only_without_database, "POST": loading.post}, about={"GET": refused, "POST": _LOAD})
 
 
 async def _only_without_database(_call: Call, _path: tuple[str, ...]) -> Answer:

@@ -4,6 +4,8 @@
     PUT, POST  /upstreams/{u}/targets/{t}/{ip[:port]}/healthy | unhealthy   one address
     DELETE     /upstreams/{u}/targets/{t}[/{ip[:port]}]/health              lifts it (ours; Kong has none)
 
+`If-Match` is about the upstream's own settings, where the words are kept: `GET /fleet/upstreams/{u}/settings`.
+
 Kong's requests, with more behind them. In Kong a verdict set by hand lives in the memory of the nodes and the next
 check may change it. Here it is part of the configuration and stands above all checks while it lasts. `unhealthy` lasts
 until it is lifted; `healthy` lasts a minute, after which the checks go on from there, because a script that says
@@ -26,7 +28,7 @@ from control_plane.admin.messages import Answer, Call, Handler, Refused
 from control_plane.admin.operations import Operation, Parameter
 from control_plane.admin.table import PathTable
 from control_plane.admin.upstream_health import checking
-from control_plane.admin.upstream_settings import change, find_target, find_upstream
+from control_plane.admin.upstream_settings import change, current_settings, find_target, find_upstream
 from control_plane.admin.writes import Fleet, Writes
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.entities.upstream_settings import (
@@ -68,7 +70,7 @@ def mount(table: PathTable, writes: Writes, fleet: Fleet) -> None:
 
 
 def _about(summary: str, parameters: tuple[Parameter, ...] = (_TTL,)) -> Operation:
-    return Operation(summary=summary, parameters=parameters, answers={204: None}, writes=True)
+    return Operation(summary=summary, parameters=parameters, answers={204: None}, writes=True, guarded=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class _Manual:
                     words += [ManualHealth(target_id, place, healthy, until).to_json() for place in places]
                 change(tx, upstream_id, {"manual_health": words}, now=now)
 
-            return await self.writes.entity(call, work, status=204)
+            return await self.writes.entity(call, work, status=204, current=current_settings(path))
 
         return say
 
@@ -134,7 +136,7 @@ class _Manual:
             if settings is not None and words != settings["manual_health"]:
                 change(tx, upstream_id, {"manual_health": words}, now=now)
 
-        return await self.writes.entity(call, work, status=204)
+        return await self.writes.entity(call, work, status=204, current=current_settings(path))
 
 
 def _address(target: EntityBody, path: tuple[str, ...]) -> str:

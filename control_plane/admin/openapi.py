@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from control_plane.admin.messages import Answer, Call, json_answer
-from control_plane.admin.operations import ANYTHING, JSON, Operation, Parameter, component, reference
+from control_plane.admin.operations import (
+    ANYTHING,
+    CHANGE_COUNTS,
+    ENTITY_CHANGE,
+    JSON,
+    VERSION_CHANGE,
+    Operation,
+    Parameter,
+    component,
+    reference,
+)
 from control_plane.admin.table import PathTable
 from control_plane.entities.schema import Schema
 from control_plane.entities.types import EntityBody, JsonValue
@@ -37,6 +47,26 @@ _WAITING = (
         description="Why, for the history; percent-encoded.",
         where="header",
     ),
+    Parameter(
+        name="Idempotency-Key",
+        schema={"type": "string", "pattern": "^[!-~]{1,255}$"},
+        description="A request that is sent again with the same key gets the first one's answer and does nothing more.",
+        where="header",
+    ),
+    Parameter(
+        name="dry_run",
+        schema={"type": "integer", "enum": [0, 1]},
+        description="1 = do everything but the write, and answer 200 with what it would have changed.",
+    ),
+)
+
+_GUARDING = (
+    Parameter(
+        name="If-Match",
+        schema={"type": "string", "pattern": '^([*]|"[!#-~]*")$'},
+        description="The `ETag` of what the write is meant for; 412 with what others did, if it is no longer that.",
+        where="header",
+    ),
 )
 
 _ERROR: EntityBody = {
@@ -50,6 +80,22 @@ _ERROR: EntityBody = {
         "options": {"type": "object"},
     },
     "required": ["message"],
+}
+
+_REHEARSED: EntityBody = {
+    "type": "object",
+    "description": "What a write would answer and change; nothing was written. Beside it stands what it would return.",
+    "properties": {
+        "dry_run": {"const": True},
+        "status": {"type": "integer"},
+        **CHANGE_COUNTS,
+        "changes": {
+            "type": "array",
+            "items": {"anyOf": [reference("EntityChange"), reference("VersionChange")]},
+            "description": "Of a rollback in the form of the history.",
+        },
+    },
+    "required": ["dry_run", "status", *CHANGE_COUNTS],
 }
 
 _NOT_YET_EVERYWHERE: EntityBody = {
@@ -101,11 +147,12 @@ def document(table: PathTable, schemas: Mapping[str, Schema], *, version: str) -
         assert isinstance(item, dict)
         item[method.lower()] = _operation(path, method, operation)
     components: dict[str, JsonValue] = {"Error": _ERROR, "NotYetEverywhere": _NOT_YET_EVERYWHERE}
+    components |= {"Rehearsed": _REHEARSED, "EntityChange": ENTITY_CHANGE, "VersionChange": VERSION_CHANGE}
     for schema in schemas.values():
         name = component(schema)
         components[name] = schema.answer_schema()
         components[f"{name}Write"] = schema.json_schema()
-        components[f"{name}Patch"] = {"type": "object", "properties": schema.json_schema()["properties"]}
+        components[f"{name}Patch"] = schema.patch_schema()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -148,7 +195,11 @@ def _operation(path: str, method: str, operation: Operation) -> EntityBody:
         "summary": operation.summary or f"{method} {path}",
         "tags": [segments[0] if segments else "information"],
     }
-    parameters = [*operation.parameters, *(_WAITING if operation.writes else ())]
+    parameters = [
+        *operation.parameters,
+        *(_WAITING if operation.writes else ()),
+        *(_GUARDING if operation.guarded else ()),
+    ]
     if parameters:
         described["parameters"] = [
             {"name": one.name, "in": one.where, "schema": one.schema, "description": one.description}
@@ -156,14 +207,19 @@ def _operation(path: str, method: str, operation: Operation) -> EntityBody:
         ]
     if operation.body:
         described["requestBody"] = {
-            "required": True,
+            "required": operation.body_required,
             "content": {content_type: {"schema": schema} for content_type, schema in operation.body.items()},
         }
     if not operation.described:
         described["responses"] = {"default": {"description": "See the reference"}}
         return described
     answers: EntityBody = {}
-    for status, schema in operation.answers.items():
+    expected = dict(operation.answers)
+    if operation.writes:
+        done = expected.get(200)
+        rehearsed = reference("Rehearsed")
+        expected[200] = rehearsed if done is None else {"anyOf": [done, rehearsed]}
+    for status, schema in sorted(expected.items()):
         answer: EntityBody = {"description": _MEANINGS.get(status, "Done")}
         if schema is not None:
             answer["content"] = {operation.answer_type: {"schema": schema}}

@@ -44,9 +44,16 @@ class Operation:
     answers: Mapping[int, EntityBody | None] = field(default_factory=lambda: {200: ANYTHING})
     """Status -> schema of the JSON body, None = no body. Errors have one shape everywhere and are not listed."""
     parameters: tuple[Parameter, ...] = ()
+    body_required: bool = True
     answer_type: str = JSON
     described: bool = True  # False = nobody said what it answers, so it may answer anything
-    writes: bool = False  # a version comes of it, so it may wait for the nodes
+    writes: bool = False  # a version comes of it, so it may wait for the nodes, be rehearsed and be sent again
+    guarded: bool = False  # it leads to something with an entity tag, so it may be sent with If-Match
+
+
+def reference(name: str) -> EntityBody:
+    """A schema among the document's components."""
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 SIZE = Parameter(
@@ -63,15 +70,69 @@ CUSTOM_ID = Parameter(
 )
 
 
+FIELD_CHANGE: EntityBody = {
+    "type": "object",
+    "properties": {"field": {"type": "string"}, "before": {}, "after": {}},
+    "required": ["field", "before", "after"],
+    "additionalProperties": False,
+}
+_VERBS: EntityBody = {"enum": ["create", "update", "delete"]}
+ENTITY_CHANGE: EntityBody = {
+    "type": "object",
+    "properties": {
+        "operation": _VERBS,
+        "entity_type": {"type": "string"},
+        "id": {"type": "string"},
+        "name": {"type": "string", "description": "A target's address; empty = it has none."},
+        "parent": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
+        "fields": {"type": "array", "items": FIELD_CHANGE, "description": "What an update changes."},
+    },
+    "required": ["operation", "entity_type", "id", "name", "parent", "fields"],
+    "additionalProperties": False,
+}
+_COUNT: EntityBody = {"type": "integer", "minimum": 0}
+CHANGE_COUNTS: EntityBody = {
+    "created": _COUNT,
+    "updated": _COUNT,
+    "deleted": _COUNT,
+    "changes": {"type": "array", "items": reference("EntityChange")},
+    "omitted": {**_COUNT, "description": "Changes that are not listed."},
+}
+VERSION_CHANGE: EntityBody = {
+    "type": "object",
+    "properties": {
+        "operation": _VERBS,
+        "collection": {"type": "string"},
+        "id": {"type": "string"},
+        "name": {"type": "string"},
+        "fields": {"type": "array", "items": FIELD_CHANGE},
+        "before": {"type": ["object", "null"]},
+        "after": {"type": ["object", "null"]},
+    },
+    "required": ["operation", "collection", "id", "name", "fields", "before", "after"],
+    "additionalProperties": False,
+}
+VERSION_CHANGES: EntityBody = {
+    "change_count": _COUNT,
+    "changes": {"type": "array", "items": reference("VersionChange")},
+    "changes_omitted": _COUNT,
+}
+
+
+def answer_of(properties: EntityBody) -> EntityBody:
+    """The schema of an answer that has these properties, all of them, and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+
+
 def operation_of(handler: Handler) -> Operation:
     """What is known of a handler that nobody described."""
     first = (inspect.getdoc(handler) or "").split("\n\n")[0]
     return Operation(summary=" ".join(first.split()).rstrip("."), described=False)
-
-
-def reference(name: str) -> EntityBody:
-    """A schema among the document's components."""
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def component(schema: Schema) -> str:
@@ -118,7 +179,7 @@ def about_entity(schema: Schema, *, below: Schema | None = None) -> dict[str, Op
     """One entity, flat or below its parent."""
     of = f" of one {_words(below)}" if below is not None else ""
     return _entity(schema, f"the {_words(schema)}{of}") | {
-        "DELETE": Operation(summary=f"Delete the {_words(schema)}{of}", answers={204: None}, writes=True)
+        "DELETE": Operation(summary=f"Delete the {_words(schema)}{of}", answers={204: None}, writes=True, guarded=True)
     }
 
 
@@ -134,13 +195,18 @@ def _entity(schema: Schema, what: str) -> dict[str, Operation]:
     return {
         "GET": Operation(summary=f"Show {what}", answers={200: entity}),
         "PUT": Operation(
-            summary=f"Replace {what}, or create it", body=entity_bodies(schema), answers={200: entity}, writes=True
+            summary=f"Replace {what}, or create it",
+            body=entity_bodies(schema),
+            answers={200: entity},
+            writes=True,
+            guarded=True,
         ),
         "PATCH": Operation(
             summary=f"Change fields of {what}",
             body=entity_bodies(schema, patch=True),
             answers={200: entity},
             writes=True,
+            guarded=True,
         ),
     }
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.collections import found
 from control_plane.admin.messages import Addressed, Answer, Call, Current, not_found
-from control_plane.admin.operations import FORM, JSON, Operation
+from control_plane.admin.operations import FORM, JSON, Operation, reference
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.errors import SchemaViolation
@@ -38,25 +38,31 @@ def mount(table: PathTable, writes: Writes) -> None:
     """Adds the paths."""
     settings = UpstreamSettings(writes)
     above = "/fleet/upstreams/{upstreams}"
-    shown: dict[int, EntityBody | None] = {200: {"type": "object", "required": ["slow_start", "manual_health"]}}
-    body: dict[str, EntityBody] = {JSON: {"type": "object"}, FORM: {"type": "object"}}
+    shown: dict[int, EntityBody | None] = {200: UPSTREAM_SETTINGS.answer_schema()}
+    body: dict[str, EntityBody] = {JSON: _body_schema(), FORM: _body_schema()}
     table.add(
         f"{above}/settings",
         {"GET": settings.get, "PUT": settings.put, "PATCH": settings.patch, "DELETE": settings.delete},
         about={
             "GET": Operation(summary="Show our own settings of the upstream", answers=shown),
-            "PUT": Operation(summary="Replace the upstream's own settings", body=body, answers=shown, writes=True),
-            "PATCH": Operation(
-                summary="Change some of the upstream's own settings", body=body, answers=shown, writes=True
+            "PUT": Operation(
+                summary="Replace the upstream's own settings", body=body, answers=shown, writes=True, guarded=True
             ),
-            "DELETE": Operation(summary="Go back to the defaults", answers={204: None}, writes=True),
+            "PATCH": Operation(
+                summary="Change some of the upstream's own settings",
+                body=body,
+                answers=shown,
+                writes=True,
+                guarded=True,
+            ),
+            "DELETE": Operation(summary="Go back to the defaults", answers={204: None}, writes=True, guarded=True),
         },
     )
     for verb, handler, summary in (
         ("drain", settings.drain, "Take a target's weight away and remember it"),
         ("ready", settings.ready, "Give a drained target its weight back"),
     ):
-        about = Operation(summary=summary, writes=True)
+        about = Operation(summary=summary, answers={200: reference("Target")}, writes=True, guarded=True)
         table.add(
             f"{above}/targets/{{targets}}/{verb}",
             {"PUT": handler, "POST": handler},
@@ -72,7 +78,7 @@ class UpstreamSettings:
 
     async def get(self, _call: Call, path: tuple[str, ...]) -> Answer:
         """The settings in force."""
-        return found(await self.writes.store.read(_current(path)))
+        return found(await self.writes.store.read(current_settings(path)))
 
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Changes what is given."""
@@ -83,7 +89,7 @@ class UpstreamSettings:
             upstream_id = str(find_upstream(tx, path[0])["id"])
             return change(tx, upstream_id, _by_id(tx, upstream_id, body), now=now)
 
-        return await self.writes.entity(call, work, current=_current(path))
+        return await self.writes.entity(call, work, current=current_settings(path))
 
     async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Replaces all of them; what is not given goes back to its default."""
@@ -95,7 +101,7 @@ class UpstreamSettings:
             given: EntityBody = {**_by_id(tx, upstream_id, body), "upstream": {"id": upstream_id}}
             return editor.upsert(tx, COLLECTION, upstream_id, given, now=now)
 
-        return await self.writes.entity(call, work, current=_current(path))
+        return await self.writes.entity(call, work, current=current_settings(path))
 
     async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Goes back to the defaults."""
@@ -103,7 +109,7 @@ class UpstreamSettings:
         def work(tx: Transaction) -> None:
             tx.delete(COLLECTION, str(find_upstream(tx, path[0])["id"]))
 
-        return await self.writes.entity(call, work, status=204, current=_current(path))
+        return await self.writes.entity(call, work, status=204, current=current_settings(path))
 
     async def drain(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Weight 0: no new requests; what is open goes on. A target that is drained already stays as it is."""
@@ -145,6 +151,22 @@ class UpstreamSettings:
         return await self.writes.entity(call, work, current=_current_target(path))
 
 
+def _body_schema() -> EntityBody:
+    """What PUT and PATCH take: in a body targets may be named by address too."""
+    schema = UPSTREAM_SETTINGS.patch_schema()
+    properties = schema["properties"]
+    assert isinstance(properties, dict)
+    for field in _NAMING_TARGETS:
+        rows = UPSTREAM_SETTINGS.fields[field].json_schema()
+        items = rows["items"]
+        assert isinstance(items, dict)
+        inner = items["properties"]
+        assert isinstance(inner, dict)
+        inner["target"] = {"type": "string", "minLength": 1, "description": "The target's id or its address."}
+        properties[field] = rows
+    return schema
+
+
 def change(tx: Transaction, upstream_id: str, patch: EntityBody, *, now: float) -> EntityBody:
     """Merges into an upstream's settings, which begin as the defaults."""
     bound: EntityBody = {**patch, "upstream": {"id": upstream_id}}
@@ -170,7 +192,9 @@ def find_target(tx: Transaction, upstream_key: str, key: str) -> tuple[EntityBod
     return target, upstream_id
 
 
-def _current(path: tuple[str, ...]) -> Current:
+def current_settings(path: tuple[str, ...]) -> Current:
+    """The settings of the upstream that the first variable segment names, as GET shows them."""
+
     def current(tx: Transaction) -> Addressed | None:
         upstream_id = str(find_upstream(tx, path[0])["id"])
         return Addressed(COLLECTION, tx.get(COLLECTION, upstream_id) or _defaults(upstream_id))

@@ -35,6 +35,7 @@ from control_plane.declarative.changes import Summary, entity_change
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.fleet.health import TargetVerdict
 from control_plane.fleet.nodes import NodeView
+from control_plane.fleet.own_settings import Fence
 from control_plane.fleet.rollout import Policy, State
 from control_plane.fleet.rollouts import Rollouts, Unchanged
 from control_plane.fleet.timing import Times
@@ -66,6 +67,9 @@ class Fleet(Protocol):
 
     def nodes(self) -> Sequence[NodeView]:
         """Every node known, by hostname and id."""
+
+    def fences(self) -> Sequence[Fence]:
+        """Services that a node without a control plane stops serving."""
 
     def data_planes(self) -> Sequence[EntityBody]:
         """Every node known, by id, as Kong shows them."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from control_plane.declarative import text as text_reader
-from control_plane.declarative.own_settings import SECTION, FileSettings, read_section
+from control_plane.declarative.own_settings import SECTION, FileSection, read_section
 from control_plane.declarative.problems import Problem, Problems, flatten, remedy_for
 from control_plane.declarative.state import name_of, shown_name
 from control_plane.entities.errors import EntityError
@@ -102,7 +102,7 @@ class Document:
     select_tags: tuple[str, ...] | None = None  # None = the file does not say
     defaults: dict[str, EntityBody] = field(default_factory=dict)  # by collection
     transform: bool = True  # False = what is kept as a hash is written as that hash
-    settings: list[FileSettings] | None = None  # our own settings of upstreams; None = the file does not say
+    own: FileSection = field(default_factory=FileSection)  # our own settings of upstreams and services
     problems: Problems = field(default_factory=Problems)  # of the file's shape; a plan adds to them
 
     @property
@@ -201,11 +201,11 @@ class _Reader:
         self._problem(message, remedy, "_format_version", line)
 
     def _read_settings(self, value: JsonValue, line: int | None) -> None:
-        settings, problems = read_section(value, line)
+        own, problems = read_section(value, line)
         for problem in problems:
             self.problems.add(problem)
-        if settings is not None:
-            self.document.settings = [*(self.document.settings or ()), *settings]
+        self.document.own.settings += own.settings
+        self.document.own.collections |= own.collections
 
     def _read_info(self, info: JsonValue, line: int | None) -> None:
         if info is None:

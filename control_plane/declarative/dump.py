@@ -69,7 +69,10 @@ class _Dump:
             document["_transform"] = False  # read back, their hashes are not hashed again
         if self._tags:
             document["_info"] = {"defaults": {}, "select_tags": list(self._tags)}
-        dumped = {key: body for key, body in self._all["upstreams"].items() if ("upstreams", key) in forms}
+        dumped = {
+            owners: {key: body for key, body in self._all[owners].items() if (owners, key) in forms}
+            for owners in ("upstreams", "services")
+        }
         settings = dump_section(self._tx, dumped, self._all["targets"])
         if settings is not None:
             document[SECTION] = settings

@@ -1,4 +1,4 @@
-"""The part of a file that is ours: `_pointsman`, with the settings of upstreams beyond Kong's entity.
+"""The part of a file that is ours: `_pointsman`, with the settings of upstreams and services beyond Kong's entities.
 
     _pointsman:
       upstream_settings:
@@ -6,84 +6,111 @@
           slow_start: 10
           manual_health:
             - {target: "10.0.0.1:80", healthy: false}
+      service_settings:
+        - service: example-service
+          partition: fence
 
 It stands apart from Kong's entities so that those stay what decK knows. A file without it touches no settings; in a
-`sync`, a file with it says all of them: upstreams that it does not name go back to the defaults, within the tags.
-Upstreams and targets are named as in the rest of the file; inside, and in the store, they are ids.
+`sync`, a file that has one of the lists says all of it: entities that it does not name go back to the defaults, within
+the tags. Upstreams, services and targets are named as in the rest of the file; inside, and in the store, they are ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from control_plane.declarative.changes import EntityChange, same_entity
 from control_plane.declarative.problems import Problem, flatten
 from control_plane.entities.errors import EntityError
+from control_plane.entities.registry import OWN_SETTINGS
+from control_plane.entities.schema import Schema
 from control_plane.entities.types import EntityBody, JsonValue
-from control_plane.entities.upstream_settings import COLLECTION, UPSTREAM_SETTINGS
 from control_plane.store.contract import Operation, Transaction
 
 SECTION = "_pointsman"
 _NAMING_TARGETS = ("manual_health", "former_weights")
-_REMEDY = f"see {SECTION}.{COLLECTION} in docs/cli.md"
+
+
+def owner_of(schema: Schema) -> tuple[str, str]:
+    """Return the field that says whose settings these are, and the collection that it refers to."""
+    ((name, foreign),) = schema.foreign_fields.items()
+    return name, foreign.collection
 
 
 @dataclass(slots=True)
 class FileSettings:
-    """One upstream's settings as the file has them; `upstream` is its name or id."""
+    """One entity's settings as the file has them; `owner` is that entity's name or id."""
 
-    upstream: str
+    collection: str
+    owner: str
     body: EntityBody
     path: str
     line: int | None
 
-    def problem(self, message: str, remedy: str = _REMEDY, *, field_name: str = "") -> Problem:
+    @property
+    def kind(self) -> str:
+        """Of the entity, in the singular."""
+        return owner_of(OWN_SETTINGS[self.collection])[0]
+
+    def problem(self, message: str, remedy: str = "", *, field_name: str = "") -> Problem:
         """A problem of these settings."""
         return Problem(
             message=message,
-            remedy=remedy,
+            remedy=remedy or f"see {SECTION}.{self.collection} in docs/cli.md",
             path=self.path,
             field=field_name,
-            entity_type=COLLECTION,
-            entity_name=self.upstream,
+            entity_type=self.collection,
+            entity_name=self.owner,
             line=self.line,
         )
 
 
-def read_section(section: JsonValue, line: int | None) -> tuple[list[FileSettings] | None, list[Problem]]:
-    """Return the settings that a file's `_pointsman` gives, None where it does not say, and what is wrong with it."""
+@dataclass(slots=True)
+class FileSection:
+    """What a file's `_pointsman` says: all settings, and the collections it speaks of, be it by an empty list."""
+
+    settings: list[FileSettings] = field(default_factory=list)
+    collections: set[str] = field(default_factory=set)
+
+
+def read_section(section: JsonValue, line: int | None) -> tuple[FileSection, list[Problem]]:
+    """Return the settings that a file's `_pointsman` gives, and what is wrong with it."""
     problems: list[Problem] = []
+    found = FileSection()
 
     def problem(message: str, remedy: str, path: str) -> None:
         problems.append(Problem(message=message, remedy=remedy, path=path, line=line))
 
     if section is None:
-        return None, problems
+        return found, problems
+    known = ", ".join(OWN_SETTINGS)
     if not isinstance(section, dict):
-        problem("expected a mapping", f"write {COLLECTION}: [...]", SECTION)
-        return None, problems
+        problem("expected a mapping", f"write one of {known}, each with its list", SECTION)
+        return found, problems
     for key in section:
-        if key != COLLECTION:
-            problem("unknown field", f"remove it; known are: {COLLECTION}", f"{SECTION}.{key}")
-    rows = section.get(COLLECTION)
-    if rows is None:
-        return None, problems
-    path = f"{SECTION}.{COLLECTION}"
-    if not isinstance(rows, list):
-        problem("expected a list", "write each as an item: '- upstream: ...'", path)
-        return None, problems
-    found: list[FileSettings] = []
-    for position, row in enumerate(rows):
-        place = f"{path}[{position}]"
-        upstream = row.get("upstream") if isinstance(row, dict) else None
-        if isinstance(upstream, dict):
-            upstream = upstream.get("name") or upstream.get("id")
-        if not isinstance(row, dict) or not isinstance(upstream, str):
-            problem("names no upstream", "write upstream: NAME", place)
+        if key not in OWN_SETTINGS:
+            problem("unknown field", f"remove it; known are: {known}", f"{SECTION}.{key}")
+    for collection, schema in OWN_SETTINGS.items():
+        rows = section.get(collection)
+        if rows is None:
             continue
-        body = {name: value for name, value in row.items() if name != "upstream"}
-        found.append(FileSettings(upstream, body, place, getattr(row, "line", line)))
+        kind, _ = owner_of(schema)
+        path = f"{SECTION}.{collection}"
+        if not isinstance(rows, list):
+            problem("expected a list", f"write each as an item: '- {kind}: ...'", path)
+            continue
+        found.collections.add(collection)
+        for position, row in enumerate(rows):
+            place = f"{path}[{position}]"
+            owner = row.get(kind) if isinstance(row, dict) else None
+            if isinstance(owner, dict):
+                owner = owner.get("name") or owner.get("id")
+            if not isinstance(row, dict) or not isinstance(owner, str):
+                problem(f"names no {kind}", f"write {kind}: NAME", place)
+                continue
+            body = {name: value for name, value in row.items() if name != kind}
+            found.settings.append(FileSettings(collection, owner, body, place, getattr(row, "line", line)))
     return found, problems
 
 
@@ -100,37 +127,40 @@ class SettingsPlan:
 class Planned:
     """What the plan of the rest of the file knows."""
 
-    upstream: Callable[[str], EntityBody | None]
-    """By name or id, as it will be; None = there is no such one."""
+    entity: Callable[[str, str], EntityBody | None]
+    """(collection, name or id) -> the entity as it will be; None = there is no such one."""
     target: Callable[[str, str], str | None]
     """(upstream id, address or id) -> the target's id, as it will be."""
-    removable: Iterable[str]
-    """Ids of the upstreams, within the tags, that stay."""
+    removable: Callable[[str], Iterable[str]]
+    """Collection -> ids of its entities, within the tags, that stay."""
 
 
-def plan_settings(
-    tx: Transaction, wanted: Sequence[FileSettings], planned: Planned, *, merging: bool, now: float
-) -> SettingsPlan:
+def plan_settings(tx: Transaction, wanted: FileSection, planned: Planned, *, merging: bool, now: float) -> SettingsPlan:
     """Compare the file's settings with the store's. `merging` = `apply`: what is not named stays."""
     plan = SettingsPlan()
-    named: set[str] = set()
-    for settings in wanted:
-        upstream = planned.upstream(settings.upstream)
-        if upstream is None:
-            plan.problems.append(settings.problem(f"no upstream '{settings.upstream}'", "correct the name"))
+    named: set[tuple[str, str]] = set()
+    for settings in wanted.settings:
+        kind, owners = owner_of(OWN_SETTINGS[settings.collection])
+        owner = planned.entity(owners, settings.owner)
+        if owner is None:
+            plan.problems.append(settings.problem(f"no {kind} '{settings.owner}'", "correct the name"))
             continue
-        upstream_id = str(upstream["id"])
-        if upstream_id in named:
-            plan.problems.append(settings.problem(f"upstream '{settings.upstream}' has settings already"))
+        key = settings.collection, str(owner["id"])
+        if key in named:
+            plan.problems.append(settings.problem(f"{kind} '{settings.owner}' has settings already"))
             continue
-        named.add(upstream_id)
-        _plan_one(plan, tx.get(COLLECTION, upstream_id), settings, upstream, planned, merging=merging, now=now)
+        named.add(key)
+        _plan_one(plan, tx.get(*key), settings, owner, planned, merging=merging, now=now)
     if not merging:
-        for upstream_id in planned.removable:
-            before = tx.get(COLLECTION, upstream_id) if upstream_id not in named else None
-            upstream = planned.upstream(upstream_id)
-            if before is not None and upstream is not None:
-                plan.changes.append(_change(Operation.DELETE, upstream, before, None))
+        for collection in OWN_SETTINGS:
+            if collection not in wanted.collections:
+                continue
+            _, owners = owner_of(OWN_SETTINGS[collection])
+            for owner_id in planned.removable(owners):
+                before = tx.get(collection, owner_id) if (collection, owner_id) not in named else None
+                owner = planned.entity(owners, owner_id)
+                if before is not None and owner is not None:
+                    plan.changes.append(_change(Operation.DELETE, collection, owner, before, None))
     return plan
 
 
@@ -138,22 +168,22 @@ def _plan_one(
     plan: SettingsPlan,
     before: EntityBody | None,
     settings: FileSettings,
-    upstream: EntityBody,
+    owner: EntityBody,
     planned: Planned,
     *,
     merging: bool,
     now: float,
 ) -> None:
-    upstream_id = str(upstream["id"])
-    body: EntityBody = {**_by_id(plan, settings, upstream_id, planned), "upstream": {"id": upstream_id}}
+    schema, owner_id = OWN_SETTINGS[settings.collection], str(owner["id"])
+    body: EntityBody = {**_by_id(plan, settings, owner_id, planned), settings.kind: {"id": owner_id}}
     body.pop("id", None)
     try:
         if before is not None and merging:
-            after = UPSTREAM_SETTINGS.on_update(before, body, now=now, resolve=_no_names)
+            after = schema.on_update(before, body, now=now, resolve=_no_names)
         else:
             if before is not None:
                 body.setdefault("created_at", before["created_at"])
-            after = UPSTREAM_SETTINGS.on_insert(body, now=now, resolve=_no_names, entity_id=upstream_id)
+            after = schema.on_insert(body, now=now, resolve=_no_names, entity_id=owner_id)
     except EntityError as error:
         leaves = list(flatten(error.fields or {})) or [("", error.message or error.name)]
         plan.problems += [settings.problem(str(message), field_name=name) for name, message in leaves]
@@ -162,7 +192,7 @@ def _plan_one(
         plan.unchanged += 1
     else:
         operation = Operation.CREATE if before is None else Operation.UPDATE
-        plan.changes.append(_change(operation, upstream, before, after))
+        plan.changes.append(_change(operation, settings.collection, owner, before, after))
 
 
 def _by_id(plan: SettingsPlan, settings: FileSettings, upstream_id: str, planned: Planned) -> EntityBody:
@@ -180,7 +210,7 @@ def _by_id(plan: SettingsPlan, settings: FileSettings, upstream_id: str, planned
                 continue
             target_id = planned.target(upstream_id, key)
             if target_id is None:
-                message = f"'{key}' is no target of upstream '{settings.upstream}'"
+                message = f"'{key}' is no target of upstream '{settings.owner}'"
                 plan.problems.append(settings.problem(message, "correct the target", field_name=name))
             else:
                 found.append({**row, "target": target_id})
@@ -189,16 +219,16 @@ def _by_id(plan: SettingsPlan, settings: FileSettings, upstream_id: str, planned
 
 
 def _change(
-    operation: Operation, upstream: EntityBody, before: EntityBody | None, after: EntityBody | None
+    operation: Operation, collection: str, owner: EntityBody, before: EntityBody | None, after: EntityBody | None
 ) -> EntityChange:
-    name = str(upstream["name"])
+    name = _name(owner)
     return EntityChange(
         operation=operation,
-        entity_type=COLLECTION,
-        collection=COLLECTION,
-        id=str(upstream["id"]),
+        entity_type=collection,
+        collection=collection,
+        id=str(owner["id"]),
         name=name,
-        parent=("upstream", name),
+        parent=(owner_of(OWN_SETTINGS[collection])[0], name),
         before=before,
         after=after,
     )
@@ -209,33 +239,38 @@ def _no_names(_collection: str, _field: str, _value: str) -> None:
 
 
 def dump_section(
-    tx: Transaction, upstreams: Mapping[str, EntityBody], targets: Mapping[str, EntityBody]
+    tx: Transaction, dumped: Mapping[str, Mapping[str, EntityBody]], targets: Mapping[str, EntityBody]
 ) -> EntityBody | None:
-    """Return `_pointsman` for these upstreams (by id), None when none of them has settings.
+    """Return `_pointsman` for the entities of the dump, by collection and id; None when none of them has settings.
 
     Rows of targets that are gone are left out: nothing follows from them, and no file could name them.
     """
-    rows: list[JsonValue] = []
-    for settings in sorted(tx.each(COLLECTION), key=lambda body: _name(upstreams, body)):
-        if str(settings["id"]) not in upstreams:
-            continue
-        row: EntityBody = {"upstream": _name(upstreams, settings)}
-        for name, definition in UPSTREAM_SETTINGS.fields.items():
-            value = settings[name]
-            if name in ("id", "upstream", "created_at", "updated_at") or value == definition.missing():
-                continue
-            if name in _NAMING_TARGETS and isinstance(value, list):
-                value = _by_address(value, targets)
-                if not value:
+    section: EntityBody = {}
+    for collection, schema in OWN_SETTINGS.items():
+        kind, owners = owner_of(schema)
+        here = dumped[owners]
+        held = [settings for settings in tx.each(collection) if str(settings["id"]) in here]
+        rows: list[JsonValue] = []
+        for settings in sorted(held, key=lambda settings: _name(here[str(settings["id"])])):
+            row: EntityBody = {kind: _name(here[str(settings["id"])])}
+            for name, definition in schema.fields.items():
+                value = settings[name]
+                if name in ("id", kind, "created_at", "updated_at") or value == definition.missing():
                     continue
-            row[name] = value
-        rows.append(dict(sorted(row.items())))
-    return {COLLECTION: rows} if rows else None
+                if name in _NAMING_TARGETS and isinstance(value, list):
+                    value = _by_address(value, targets)
+                    if not value:
+                        continue
+                row[name] = value
+            rows.append(dict(sorted(row.items())))
+        if rows:
+            section[collection] = rows
+    return section or None
 
 
-def _name(upstreams: Mapping[str, EntityBody], settings: EntityBody) -> str:
-    upstream = upstreams.get(str(settings["id"]))
-    return str(upstream["name"]) if upstream is not None else ""
+def _name(owner: EntityBody) -> str:
+    """What a file calls the entity: its name, the id of a service that has none."""
+    return str(owner.get("name") or owner["id"])
 
 
 def _by_address(rows: list[JsonValue], targets: Mapping[str, EntityBody]) -> list[JsonValue]:

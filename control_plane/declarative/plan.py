@@ -374,20 +374,20 @@ class _Planner:
     # --- our own settings ---
 
     def _settings(self) -> SettingsPlan:
-        if self._document.settings is None:
-            return SettingsPlan()
-        wanted = self._wanted["upstreams"]
-        stay = [*wanted] if self._mode is Mode.SYNC else []
-        planned = Planned(upstream=self._planned_upstream, target=self._planned_target, removable=stay)
-        merging = self._mode is Mode.APPLY
-        plan = plan_settings(self._tx, self._document.settings, planned, merging=merging, now=self._now)
+        stays = self._wanted if self._mode is Mode.SYNC else {}
+        planned = Planned(
+            entity=self._planned_owner,
+            target=self._planned_target,
+            removable=lambda collection: [*stays.get(collection, ())],
+        )
+        plan = plan_settings(self._tx, self._document.own, planned, merging=self._mode is Mode.APPLY, now=self._now)
         for problem in plan.problems:
             self._problems.add(problem)
         return plan
 
-    def _planned_upstream(self, key: str) -> EntityBody | None:
-        entity_id = key.lower() if _UUID.fullmatch(key) else self._resolve("upstreams", "name", key)
-        return self._planned("upstreams", entity_id)
+    def _planned_owner(self, collection: str, key: str) -> EntityBody | None:
+        entity_id = key.lower() if _UUID.fullmatch(key) else self._resolve(collection, "name", key)
+        return self._planned(collection, entity_id)
 
     def _planned_target(self, upstream_id: str, key: str) -> str | None:
         if _UUID.fullmatch(key):

@@ -41,7 +41,11 @@ CA_CERTIFICATE = Schema(
         "id": typedefs.uuid(),
         "created_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),
         "updated_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),
-        "cert": String(required=True, rules=(text_rule(pem.certificate_problem),), description="PEM; one certificate."),
+        "cert": String(
+            required=True,
+            rules=(text_rule(pem.certificate_problem, form="pem-certificate"),),
+            description="PEM; one certificate.",
+        ),
         "cert_digest": String(unique=True, description="SHA-256 of the certificate in hex; always made anew."),
         "tags": typedefs.tags(),
     },

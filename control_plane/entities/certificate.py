@@ -27,8 +27,8 @@ def _optional(rule: Rule) -> Rule:
     return Rule(rule.problem, {**rule.facts, "required": False}, rule.schema)
 
 
-_CERTIFICATE = text_rule(pem.certificate_problem)
-_KEY = text_rule(pem.key_problem)
+_CERTIFICATE = text_rule(pem.certificate_problem, form="pem-certificate")
+_KEY = text_rule(pem.key_problem, form="pem-private-key")
 
 
 def _both(entity: EntityBody, problems: Problems, one: str, other: str) -> tuple[str, str] | None:

@@ -154,7 +154,9 @@ JWT_SECRET = Schema(
     fields=_fields(
         key=String(unique=True, auto=True, random=True, description="What a token names its issuer with."),
         secret=String(auto=True, random=True, private_to="key", description="What HS* tokens are signed with."),
-        rsa_public_key=String(rules=(text_rule(_public_key_problem),), description="PEM, for the other algorithms."),
+        rsa_public_key=String(
+            rules=(text_rule(_public_key_problem, form="pem-public-key"),), description="PEM, for the other algorithms."
+        ),
         algorithm=String(default="HS256", has_default=True, rules=(one_of(*_ALGORITHMS),), description="Of tokens."),
     ),
 )
@@ -181,7 +183,8 @@ OAUTH2 = Schema(
         client_secret=String(auto=True, random=True, private_to="client_id", description="Its password."),
         hash_secret=Boolean(default=False, has_default=True, required=True, description="Keep the secret as a hash."),
         redirect_uris=Array(
-            elements=String(rules=(text_rule(_uri_problem),)), description="Where users may be sent back to."
+            elements=String(rules=(text_rule(_uri_problem, form="uri"),)),
+            description="Where users may be sent back to.",
         ),
         client_type=String(
             default="confidential",

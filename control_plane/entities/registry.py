@@ -12,6 +12,7 @@ from control_plane.entities.plugin import PLUGIN
 from control_plane.entities.route import ROUTE
 from control_plane.entities.schema import Schema
 from control_plane.entities.service import SERVICE
+from control_plane.entities.service_settings import SERVICE_SETTINGS
 from control_plane.entities.sni import SNI
 from control_plane.entities.target import TARGET
 from control_plane.entities.upstream import UPSTREAM
@@ -34,5 +35,8 @@ SCHEMAS: Mapping[str, Schema] = {
 }
 """Kong's collections: those with paths of their own, with `/schemas/...` and with a place in decK's files."""
 
-STORED: Mapping[str, Schema] = {**SCHEMAS, UPSTREAM_SETTINGS.collection: UPSTREAM_SETTINGS}
+OWN_SETTINGS: Mapping[str, Schema] = {schema.collection: schema for schema in (UPSTREAM_SETTINGS, SERVICE_SETTINGS)}
+"""What we let an operator say of Kong's entities; each goes with its entity and carries that one's id."""
+
+STORED: Mapping[str, Schema] = {**SCHEMAS, **OWN_SETTINGS}
 """All collections that the store keeps: Kong's and our own settings, which live under our own paths."""

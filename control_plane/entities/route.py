@@ -176,7 +176,7 @@ def _peers(description: str) -> Set:
         elements=Record(
             filled_when_missing=False,
             fields={
-                "ip": String(rules=(text_rule(typedefs.check_ip_or_cidr),)),
+                "ip": String(rules=(text_rule(typedefs.check_ip_or_cidr, form="ip-or-cidr"),)),
                 "port": typedefs.port(),
             },
             at_least_one_of=("ip", "port"),
@@ -200,23 +200,28 @@ _FIELDS: Mapping[str, Field] = {
         has_default=True,
         required=True,
         rules=(
-            Rule(_one_family, {"len_min": 1, "mutually_exclusive_subsets": [list(family) for family in _FAMILIES]}),
+            Rule(
+                _one_family,
+                {"len_min": 1, "mutually_exclusive_subsets": [list(family) for family in _FAMILIES]},
+                {"minItems": 1, "anyOf": [{"items": {"enum": list(family)}} for family in _FAMILIES]},
+            ),
         ),
         description="Protocols the route accepts, of one family.",
     ),
     "methods": Set(elements=typedefs.http_method(), description="Methods that match."),
     "hosts": Array(
-        elements=String(rules=(text_rule(_check_host),)),
+        elements=String(rules=(text_rule(_check_host, form="route-host"),)),
         description="Hosts that match; one `*` may stand for the first or the last label.",
     ),
     "paths": Array(
-        elements=String(rules=(text_rule(_check_path),)),
+        elements=String(rules=(text_rule(_check_path, form="route-path"),)),
         description="Prefixes (`/...`) and regexes (`~/...`) that match.",
     ),
     "headers": Map(
-        keys=String(rules=(text_rule(_check_header_name),)),
+        keys=String(rules=(text_rule(_check_header_name, pattern="^[A-Za-z0-9_-]+$"),)),
         values=Array(
-            elements=String(rules=(text_rule(_check_header_value),)), rules=(Rule(_not_empty, {"len_min": 1}),)
+            elements=String(rules=(text_rule(_check_header_value),)),
+            rules=(Rule(_not_empty, {"len_min": 1}, {"minItems": 1}),),
         ),
         description="Headers that must be there, each with one of its values.",
     ),
@@ -243,9 +248,7 @@ _FIELDS: Mapping[str, Field] = {
     "preserve_host": _flag(default=False, description="Send the client's Host upstream."),
     "request_buffering": _flag(default=True, description="Gather the request's body before sending it."),
     "response_buffering": _flag(default=True, description="Let answers run ahead of a slow client."),
-    "snis": Set(
-        elements=String(rules=(text_rule(typedefs.check_wildcard_sni),)), description="TLS server names that match."
-    ),
+    "snis": Set(elements=String(rules=(typedefs.sni_rule(),)), description="TLS server names that match."),
     "sources": _peers("Client addresses that match; stream routes only."),
     "destinations": _peers("Local addresses that match; stream routes only."),
     "tags": typedefs.tags(),

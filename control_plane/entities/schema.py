@@ -248,12 +248,17 @@ class Schema:
             if definition.required and not definition.has_default and not isinstance(definition, Record)
         ]
         properties: EntityBody = {name: definition.json_schema() for name, definition in self.fields.items()}
-        described: EntityBody = {"type": "object", "properties": properties, "required": list(required)}
+        described: EntityBody = {"type": "object", "properties": properties, "additionalProperties": False}
         if not self._shorthands:
-            return described
+            return {**described, "required": list(required)}
         either: list[JsonValue] = [{"required": [*required]}]
         either += [{"required": [name]} for name in self._shorthands]
-        return {"type": "object", "properties": {**properties, **self._shorthands}, "anyOf": either}
+        return {**described, "properties": {**properties, **self._shorthands}, "anyOf": either}
+
+    def patch_schema(self) -> EntityBody:
+        """Return what a PATCH of the entity may hold as JSON Schema: any of its fields, none of them needed."""
+        whole = self.json_schema()
+        return {"type": "object", "properties": whole["properties"], "additionalProperties": False}
 
     def answer_schema(self) -> EntityBody:
         """Return the JSON Schema of an entity in an answer: every field stands in it."""

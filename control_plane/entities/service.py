@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from control_plane.entities import typedefs
 from control_plane.entities.checks import must_be_null
 from control_plane.entities.errors import SchemaViolation
-from control_plane.entities.fields import Array, Boolean, Foreign, Integer, String, between, text_rule
+from control_plane.entities.fields import Array, Boolean, Foreign, Integer, String, between
 from control_plane.entities.schema import Schema
 from control_plane.entities.types import EntityBody
 
@@ -60,7 +60,7 @@ SERVICE = Schema(
         "protocol": typedefs.protocol(default="http", required=True),
         "host": String(
             required=True,
-            rules=(text_rule(typedefs.check_host),),
+            rules=(typedefs.host_rule(),),
             description="The name of an upstream, else a DNS name or an address.",
         ),
         "port": typedefs.port(default=80, required=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from control_plane.entities import typedefs
-from control_plane.entities.fields import Foreign, Integer, String, text_rule
+from control_plane.entities.fields import Foreign, Integer, String
 from control_plane.entities.schema import Schema
 
 SNI = Schema(
@@ -15,7 +15,7 @@ SNI = Schema(
         "name": String(
             required=True,
             unique=True,
-            rules=(text_rule(typedefs.check_wildcard_sni),),
+            rules=(typedefs.sni_rule(),),
             description="A host name; `*` may stand for its first or last label, or for all of it.",
         ),
         "created_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),

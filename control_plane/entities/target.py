@@ -43,7 +43,7 @@ TARGET = Schema(
         "upstream": Foreign(collection="upstreams", required=True, cascade=True, description="Whose target it is."),
         "target": String(
             required=True,
-            rules=(text_rule(_check_target),),
+            rules=(text_rule(_check_target, form="host-and-port"),),
             description="host:port; the port is 8000 if none is given.",
         ),
         "weight": Integer(

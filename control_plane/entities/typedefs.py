@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from control_plane.entities.fields import Array, Integer, Map, Set, String, between, is_utf8, one_of, text_rule
+from control_plane.entities.fields import Array, Integer, Map, Rule, Set, String, between, is_utf8, one_of, text_rule
 from control_plane.entities.types import JsonValue
 from pointsman.rules.addresses import AddressKind, BadAddress, parse_host_port, parse_ip_or_cidr
 
@@ -18,6 +18,13 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _COOKIE_NAME = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+\Z")
 _METHOD = re.compile(r"[A-Z]+\Z")
 _TAG = re.compile(r"[^\x00-\x1f\x7f,/]*\Z")
+
+# The same as regexes of ECMA 262, for JSON Schema.
+_NAME_PATTERN = r"^[^\x00-,/:-@\[-\^`{-}\x7f]+$"
+_PATH_PATTERN = r"^(/([A-Za-z0-9._~:@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)*/?$"
+_COOKIE_NAME_PATTERN = r"^[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+$"
+_HEADER_NAME_PATTERN = r"^[A-Za-z0-9_-]+$"
+_TAG_PATTERN = r"^[^\x00-\x1f\x7f,/]+$"
 
 
 def check_name(value: str) -> str | None:
@@ -114,6 +121,26 @@ def check_tag(value: str) -> str | None:
     return f"invalid tag '{value}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
 
 
+def header_name_rule() -> Rule:
+    """Return the rule of a header's name."""
+    return text_rule(check_header_name, pattern=_HEADER_NAME_PATTERN)
+
+
+def cookie_name_rule() -> Rule:
+    """Return the rule of a cookie's name."""
+    return text_rule(check_cookie_name, pattern=_COOKIE_NAME_PATTERN)
+
+
+def host_rule() -> Rule:
+    """Return the rule of a host without a port."""
+    return text_rule(check_host, form="host")
+
+
+def sni_rule() -> Rule:
+    """Return the rule of a server name in which `*` may stand for the first or the last label."""
+    return text_rule(check_wildcard_sni, form="sni")
+
+
 def uuid(description: str = "A UUID.") -> String:
     """Return an automatic UUID field."""
     return String(is_uuid=True, auto=True, description=description)
@@ -121,7 +148,9 @@ def uuid(description: str = "A UUID.") -> String:
 
 def name() -> String:
     """Return the unique, optional name that many entities have."""
-    return String(unique=True, rules=(text_rule(check_name),), description="A unique name; UTF-8.")
+    return String(
+        unique=True, rules=(text_rule(check_name, pattern=_NAME_PATTERN),), description="A unique name; UTF-8."
+    )
 
 
 def port(*, default: int | None = None, required: bool = False) -> Integer:
@@ -149,20 +178,22 @@ def path(*, default: str | None = None) -> String:
     return String(
         default=default,
         has_default=default is not None,
-        rules=(text_rule(check_path, facts=facts),),
+        rules=(text_rule(check_path, facts=facts, pattern=_PATH_PATTERN),),
         description="A path.",
     )
 
 
 def tags() -> Set:
     """Return the tags that all entities have."""
-    return Set(elements=String(rules=(text_rule(check_tag),)), description="Texts to find entities by.")
+    return Set(
+        elements=String(rules=(text_rule(check_tag, pattern=_TAG_PATTERN),)), description="Texts to find entities by."
+    )
 
 
 def headers() -> Map:
     """Return a map from header names to the values any of which fits."""
     return Map(
-        keys=String(rules=(text_rule(check_header_name),)),
+        keys=String(rules=(header_name_rule(),)),
         values=Array(elements=String()),
         description="Header names with the values any of which fits.",
     )
@@ -179,7 +210,7 @@ def http_method() -> String:
     def check(value: str) -> str | None:
         return None if _METHOD.match(value) else f"invalid value: {value}"
 
-    return String(rules=(text_rule(check, facts={"match": "^%u+$"}),))
+    return String(rules=(text_rule(check, facts={"match": "^%u+$"}, pattern="^[A-Z]+$"),))
 
 
 def statuses(default: list[JsonValue]) -> Array:

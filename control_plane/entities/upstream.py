@@ -107,7 +107,7 @@ HEALTHCHECKS = Record(
                 "timeout": _seconds(1),
                 "concurrency": Integer(default=10, has_default=True, rules=(between(1, 2147483648),)),
                 "http_path": typedefs.path(default="/"),
-                "https_sni": String(rules=(text_rule(typedefs.check_sni),)),
+                "https_sni": String(rules=(text_rule(typedefs.check_sni, form="host-name"),)),
                 "https_verify_certificate": Boolean(default=True, has_default=True, required=True),
                 "headers": typedefs.headers(),
                 "healthy": Record(
@@ -145,7 +145,10 @@ _FIELDS: dict[str, Field] = {
     "id": typedefs.uuid(),
     "created_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),
     "name": String(
-        required=True, unique=True, rules=(text_rule(_check_name),), description="What a service's host names it by."
+        required=True,
+        unique=True,
+        rules=(text_rule(_check_name, form="upstream-name"),),
+        description="What a service's host names it by.",
     ),
     "updated_at": Integer(auto=True, is_timestamp=True, description="Seconds since the epoch."),
     "algorithm": String(
@@ -156,9 +159,9 @@ _FIELDS: dict[str, Field] = {
     ),
     "hash_on": _hash("What consistent-hashing hashes."),
     "hash_fallback": _hash("What it hashes where that is missing."),
-    "hash_on_header": String(rules=(text_rule(typedefs.check_header_name),)),
-    "hash_fallback_header": String(rules=(text_rule(typedefs.check_header_name),)),
-    "hash_on_cookie": String(rules=(text_rule(typedefs.check_cookie_name),)),
+    "hash_on_header": String(rules=(typedefs.header_name_rule(),)),
+    "hash_fallback_header": String(rules=(typedefs.header_name_rule(),)),
+    "hash_on_cookie": String(rules=(typedefs.cookie_name_rule(),)),
     "hash_on_cookie_path": typedefs.path(default="/"),
     "hash_on_query_arg": String(),
     "hash_fallback_query_arg": String(),
@@ -170,13 +173,14 @@ _FIELDS: dict[str, Field] = {
     "healthchecks": HEALTHCHECKS,
     "tags": typedefs.tags(),
     "host_header": String(
-        rules=(text_rule(typedefs.check_host_with_optional_port),), description="Host sent to the targets."
+        rules=(text_rule(typedefs.check_host_with_optional_port, form="host-and-port"),),
+        description="Host sent to the targets.",
     ),
     "client_certificate": Foreign(collection="certificates", nested=False, description="Shown to the targets."),
     "use_srv_name": Boolean(default=False, has_default=True, description="Send the SRV record's name as Host."),
     "sticky_sessions_cookie": String(
         only_when_set=True,
-        rules=(text_rule(typedefs.check_cookie_name),),
+        rules=(typedefs.cookie_name_rule(),),
         description="Name of the cookie that binds a client to a target; with sticky-sessions only.",
     ),
     # Without a default, other than in Kong Enterprise: decK would find "/" on the server and nothing in its file, and

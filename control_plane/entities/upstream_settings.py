@@ -108,7 +108,8 @@ UPSTREAM_SETTINGS = Schema(
                 fields={
                     "target": String(is_uuid=True, required=True, description="The target's id."),
                     "address": String(
-                        rules=(text_rule(_check_address),), description="ip:port; none = all addresses of the target."
+                        rules=(text_rule(_check_address, form="ip-and-port"),),
+                        description="ip:port; none = all addresses of the target.",
                     ),
                     "healthy": Boolean(required=True),
                     "until": Integer(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import HealthBook, TargetVerdict
 from control_plane.fleet.nodes import Nodes, NodeView
-from control_plane.fleet.own_settings import OwnSettings
+from control_plane.fleet.own_settings import Fence, OwnSettings
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.rollouts import Rollouts
@@ -150,6 +150,10 @@ class Fleet:
         """How old the oldest live node's count of open requests is; None without nodes, or when one gave none yet."""
         at = self._health.counted_at([node.id for node in self._nodes.live()])
         return None if at is None else self._clock() - at
+
+    def fences(self) -> Sequence[Fence]:
+        """Services that a node without a control plane stops serving."""
+        return self._own_settings.fences
 
     async def trace(self, question: Question, *, node: str | None, timeout_s: float) -> tuple[str, str, EntityBody]:
         """Ask a live node what would become of a request: its id, its hostname and the answer.

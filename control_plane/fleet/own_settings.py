@@ -1,15 +1,18 @@
-"""Follows the settings of upstreams for what the control plane itself does by them.
+"""Follows our own settings for what the control plane itself does by them.
 
-Two things: which upstreams sample their probes, and removing operators' words once their time is over (nodes ignore
-expired words by themselves; the removal is what makes them vanish from the settings, as a version like any other).
+Three things: which upstreams sample their probes, which services nodes fence, and removing operators' words once their
+time is over (nodes ignore expired words by themselves; the removal is what makes them vanish from the settings, as a
+version like any other).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from control_plane.entities.service_settings import COLLECTION as SERVICE_SETTINGS
+from control_plane.entities.service_settings import fence_after_s
 from control_plane.entities.types import EntityBody
 from control_plane.entities.upstream_settings import COLLECTION, manual_health, tidied
 from control_plane.fleet.sampling import Sampling
@@ -22,10 +25,19 @@ PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """A service that a node without a control plane serves for `after_s` and no longer."""
+
+    service: str  # its name, its id when it has none
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Seen:
     modes: Mapping[str, Sampling] = field(default_factory=dict)
     untidy: tuple[str, ...] = ()
     next_end: float | None = None
+    fences: tuple[Fence, ...] = ()
 
 
 class OwnSettings:
@@ -41,6 +53,11 @@ class OwnSettings:
     def modes(self) -> Mapping[str, Sampling]:
         """Upstreams by id whose `probe_sampling` is not `auto`."""
         return self._seen.modes
+
+    @property
+    def fences(self) -> tuple[Fence, ...]:
+        """Services whose partition policy is `fence`."""
+        return self._seen.fences
 
     async def follow(self, version: int) -> None:
         """Looks again if the store moved on to `version` or a word has ended, and removes what is over."""
@@ -71,7 +88,15 @@ def _look(tx: Transaction, now: float) -> _Seen:
         if _tidied(tx, settings, now) is not None:
             untidy.append(upstream)
         ends += [word.until for word in manual_health(settings) if word.until > now]
-    return _Seen(modes, tuple(untidy), min(ends, default=None))
+    return _Seen(modes, tuple(untidy), min(ends, default=None), tuple(_fences(tx)))
+
+
+def _fences(tx: Transaction) -> Iterator[Fence]:
+    for settings in tx.each(SERVICE_SETTINGS):
+        after_s = fence_after_s(settings)
+        if after_s is not None:
+            service = tx.get("services", str(settings["id"])) or settings
+            yield Fence(str(service.get("name") or settings["id"]), after_s)
 
 
 def _tidy(tx: Transaction, upstreams: tuple[str, ...], now: float) -> None:

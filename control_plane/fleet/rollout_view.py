@@ -20,6 +20,8 @@ class Drained:
     in_flight: int | None = None
     waiting_for: tuple[str, ...] = ()
     still_used_by: tuple[str, ...] = ()
+    by_node: dict[str, int] = field(default_factory=dict)
+    """Of each node that counted since, by id."""
 
     @property
     def safe(self) -> bool:
@@ -45,6 +47,7 @@ class Facts:
     lead_s: float | None = None
     resumed: bool = False
     drained: list[Drained] = field(default_factory=list)
+    act: EntityBody | None = None  # what an operator's verb, a switch for example, wants to find again; kept as it is
     kept: EntityBody | None = None  # of a rollout that was read back: what was known when it was decided
 
 
@@ -71,6 +74,7 @@ def _to_json(facts: Facts, machine: Rollout) -> EntityBody:
             "in_flight": each.in_flight,
             "waiting_for": list(each.waiting_for),
             "still_used_by": list(each.still_used_by),
+            "by_node": dict(each.by_node),
             "safe_to_tear_down": each.safe,
         }
         for each in facts.drained
@@ -98,6 +102,7 @@ def _to_json(facts: Facts, machine: Rollout) -> EntityBody:
         "skew_us": skew_us(machine.members.values()),
         "resumed": facts.resumed,
         "policy": policy_json(machine.policy),
+        "act": facts.act,
         "changes": _changes(facts.changes),
         "gain": list(facts.gain),
         "lose": list(facts.lose),
@@ -138,6 +143,7 @@ def from_record(record: RolloutRecord) -> tuple[Facts, Rollout]:
     origin = Origin(str(body.get("author")), str(body.get("source")), "", str(body.get("why")))
     created_at, base = body.get("created_at"), body.get("base_version")
     gain, lose = body.get("gain"), body.get("lose")
+    act = body.get("act")
     return (
         Facts(
             record.number,
@@ -147,6 +153,7 @@ def from_record(record: RolloutRecord) -> tuple[Facts, Rollout]:
             created_at=created_at if isinstance(created_at, float) else 0.0,
             base_version=base if isinstance(base, int) else 0,
             resumed=True,
+            act=act if isinstance(act, dict) else None,
             kept=body,
         ),
         machine,

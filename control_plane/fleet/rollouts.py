@@ -164,6 +164,7 @@ class Rollouts:
         self._epoch = b""
         self._running: dict[str, int] = {}
         self._stop_listening: Callable[[], None] = _nothing
+        self._listeners: list[Callable[[Entry], None]] = []
         self.counts: dict[str, int] = {state.value: 0 for state in State if state.final}
         """How many ended so, since the start."""
 
@@ -201,9 +202,17 @@ class Rollouts:
             except TimeoutError:
                 return
 
-    async def create(self, work: Callable[[Transaction], T], origin: Origin, policy: Policy) -> Entry:
+    def listen(self, listener: Callable[[Entry], None]) -> Callable[[], None]:
+        """Calls `listener` after each step of a rollout; returns how to stop that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def create(
+        self, work: Callable[[Transaction], T], origin: Origin, policy: Policy, *, act: EntityBody | None = None
+    ) -> Entry:
         """Plans a rollout of what `work` changes, gives it a number and lets it begin.
 
+        `act` is kept with it and shown, as it is: what the operator's verb that asked for it wants to find again.
         Raises what `work` and the checks raise (HeldByRollout among it), Unchanged, Elsewhere, TooMany, TooLarge and
         StoreError; nothing has happened then.
         """
@@ -212,7 +221,7 @@ class Rollouts:
         planned = await plan(self._store, work)
         if not planned.changes:
             raise Unchanged(planned.result, planned.head)
-        entry = await self._register(planned, origin, policy)
+        entry = await self._register(planned, origin, policy, act)
         self._open[entry.facts.number] = entry
         self._own(self._coordinate(entry), f"rollout {entry.facts.number}")
         return entry
@@ -245,9 +254,9 @@ class Rollouts:
 
     # --- one rollout ------------------------------------------------------------------------------------------------
 
-    async def _register(self, planned: Plan[T], origin: Origin, policy: Policy) -> Entry:
+    async def _register(self, planned: Plan[T], origin: Origin, policy: Policy, act: EntityBody | None) -> Entry:
         holder, now = self._server.plane_id, self._wall()
-        facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=now)
+        facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=now, act=act)
         entry = Entry(facts, Rollout(policy, {}), planned.result)
 
         def register(tx: Transaction) -> None:
@@ -358,6 +367,11 @@ class Rollouts:
                     self._own(self._finish(entry), f"end of rollout {number}")
         if actions:
             entry.wake.set()
+            self._tell(entry)
+
+    def _tell(self, entry: Entry) -> None:
+        for listener in tuple(self._listeners):
+            listener(entry)
 
     def _prepare(self, entry: Entry, action: Prepare) -> None:
         assert entry.base is not None
@@ -468,6 +482,7 @@ class Rollouts:
             entry.ended.set()
             await self._save(entry, release=False)
         entry.wake.set()
+        self._tell(entry)
         if facts.drained:
             self._own(self._drain(entry), f"drain of rollout {facts.number}")
 
@@ -544,17 +559,20 @@ class Rollouts:
             nodes = {node.id: node.hostname for node in self._nodes.live()}
             for each in facts.drained:
                 total, waiting = 0, []
+                each.by_node = {}
                 for node, hostname in nodes.items():
                     counted = self._health.open_requests(node, each.upstream)
                     if counted is None or counted[0] < since:
                         waiting.append(hostname)
                     else:
                         total += counted[1]
+                        each.by_node[node] = counted[1]
                 lagging = [m.hostname for m in entry.machine.members.values() if m.standing is Standing.LAGGING]
                 each.in_flight, each.waiting_for = total, tuple(sorted({*waiting, *lagging}))
             if all(each.in_flight == 0 and not each.waiting_for for each in facts.drained):
                 break
             await asyncio.sleep(DRAIN_EVERY_S)
+        self._tell(entry)
         await self._save(entry, release=False)
 
     async def _users(self, upstream: str) -> tuple[str, ...]:

@@ -48,12 +48,12 @@ class FleetSettings:
     """Nodes that probe in each zone then."""
     canary_wait_s: float = 1.0
     """A change goes to one node first and to the others when it runs there, or after this long; 0 = to all at once."""
-    sole_plane: bool = True
-    """Whether no other process uses the store: what a dead one left behind is then taken over at once."""
     accept_rollback: bool = False
     """Nodes go back from versions that a restored store does not hold."""
     accept_empty: bool = False
     """Nodes of a history that this store knows nothing of are taken over."""
+    sole_plane: bool = True
+    """Whether no other process uses the store: what a dead one left behind is then taken over at once."""
     gather: GatherSettings = field(default_factory=GatherSettings)
     """How writes are gathered into snapshots."""
 

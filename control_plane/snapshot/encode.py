@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
 
+from control_plane.entities.service_settings import COLLECTION as SERVICE_SETTINGS
+from control_plane.entities.service_settings import fence_after_s
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.entities.upstream_settings import COLLECTION as UPSTREAM_SETTINGS
 from control_plane.entities.upstream_settings import ManualHealth, manual_health, split_address
@@ -159,6 +161,15 @@ def _manual(word: ManualHealth) -> wire.ManualHealth:
     return wire.ManualHealth(target=word.target, ip=ip, port=port, healthy=word.healthy, until=word.until)
 
 
+def _service_settings(body: EntityBody) -> wire.Entity:
+    after_s = fence_after_s(body)
+    return wire.Entity(
+        service_settings=wire.ServiceSettings(
+            id=_text(body, "id"), fence_after=None if after_s is None else _duration(after_s)
+        )
+    )
+
+
 def _certificate(body: EntityBody) -> wire.Entity:
     return wire.Entity(
         certificate=wire.Certificate(
@@ -191,6 +202,7 @@ ENCODERS: Mapping[str, Callable[[EntityBody], wire.Entity]] = MappingProxyType(
         "upstreams": _upstream,
         "targets": _target,
         UPSTREAM_SETTINGS: _upstream_settings,
+        SERVICE_SETTINGS: _service_settings,
     }
 )
 """The collections that nodes are sent."""
@@ -272,7 +284,11 @@ def _milliseconds(body: EntityBody, field: str, default: int) -> Duration:
 
 
 def _seconds(body: EntityBody, field: str, default: float) -> Duration:
-    nanos = round(_number(body, field, default) * 1_000_000_000)
+    return _duration(_number(body, field, default))
+
+
+def _duration(seconds: float) -> Duration:
+    nanos = round(seconds * 1_000_000_000)
     return Duration(seconds=nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
 
 

@@ -188,8 +188,8 @@ ROLLOUT = Table(
     "rollout",
     METADATA,
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("state", AnyText, nullable=False),
-    Column("body", AnyText, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("body", Text, nullable=False),
     Index("rollout_by_state", "state", "number"),
 )
 
@@ -207,8 +207,8 @@ ROLLOUT_HOLD = Table(
 LEASE = Table(
     "lease",
     METADATA,
-    Column("name", AnyText, primary_key=True),
-    Column("holder", AnyText, nullable=False),
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
     Column("fence", BigInteger, nullable=False),
     Column("expires_at", Float(53), nullable=False),
 )

@@ -213,7 +213,7 @@ class SqlTransaction(Transaction):
 
     @override
     def save_rollout(self, record: RolloutRecord) -> None:
-        self._note_write()
+        self.wrote = True
         rollout_records.save(self._connection, record)
 
     @override
@@ -230,12 +230,12 @@ class SqlTransaction(Transaction):
 
     @override
     def hold(self, rollout: int, keys: Sequence[tuple[str, str]]) -> None:
-        self._note_write()
+        self.wrote = True
         rollout_records.hold(self._connection, rollout, keys)
 
     @override
     def release(self, rollout: int) -> None:
-        self._note_write()
+        self.wrote = True
         rollout_records.release(self._connection, rollout)
 
     @override
@@ -248,7 +248,7 @@ class SqlTransaction(Transaction):
 
     @override
     def take_lease(self, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
-        self._note_write()
+        self.wrote = True
         return rollout_records.take_lease(self._connection, name, holder, now=now, expires_at=expires_at)
 
     @override

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Collection, Sequence
 
 from data_plane.balancer.endpoint import Endpoint
-from data_plane.balancer.policy import STEP, Steps, at_once
+from data_plane.balancer.policy import STEP, Steps, at_once, let_go
 
 WINDOW_S = 10.0
 FAILURE_S = 1.0
@@ -40,6 +40,7 @@ class Latency:
         self._rng = rng if rng is not None else random.Random(0)  # noqa: S311 - drawing lots is not cryptography
         self._averages: dict[Endpoint, _Average] = {}
         self._live: list[Endpoint] = []
+        self._flips = 0
 
     def reconcile(self, endpoints: Sequence[Endpoint]) -> None:
         at_once(self.reconcile_steps(endpoints))
@@ -49,28 +50,42 @@ class Latency:
         before = self._averages
         averages: dict[Endpoint, _Average] = {}
         new: list[Endpoint] = []
+        total, known = 0.0, 0
         for number, endpoint in enumerate(endpoints):
             if endpoint in before:
-                averages[endpoint] = before[endpoint]
+                averages[endpoint] = average = before[endpoint]
+                if endpoint.available:
+                    total += average.now(now)
+                    known += 1
             else:
                 new.append(endpoint)
             if number % STEP == STEP - 1:
                 yield
-        mean = self._mean(now, len(new)) if new else 0.0
+        mean = total / (known + len(new)) if new else 0.0
         for number, endpoint in enumerate(new):
             averages[endpoint] = _Average(mean, now)
             if number % STEP == STEP - 1:
                 yield
-        self._averages = averages
-        self._live = [endpoint for endpoint in endpoints if endpoint.available]
+        live: list[Endpoint] = []
+        flips = self._flips
+        for number, endpoint in enumerate(endpoints):
+            if endpoint.available:
+                live.append(endpoint)
+            if number % STEP == STEP - 1:
+                yield
+        if flips != self._flips:
+            live = [endpoint for endpoint in endpoints if endpoint.available]
+        self._averages, self._live = averages, live
+        yield from let_go(before)
 
     def availability_changed(self, endpoint: Endpoint) -> None:
+        self._flips += 1
         if endpoint not in self._averages:
             return
         if endpoint.available:
             # Whoever comes back begins in the middle: at nothing it would get everything at once.
             now = self._clock()
-            self._averages[endpoint] = _Average(self._mean(now, 1), now)
+            self._averages[endpoint] = _Average(self._mean(now), now)
             self._live.append(endpoint)
         else:
             self._live.remove(endpoint)
@@ -111,7 +126,7 @@ class Latency:
     def _score(self, endpoint: Endpoint, now: float) -> float:
         return self._averages[endpoint].now(now) / endpoint.weight
 
-    def _mean(self, now: float, newcomers: int) -> float:
-        """The mean of all that are available, newcomers counting as nothing."""
+    def _mean(self, now: float) -> float:
+        """The mean of all that are available, one newcomer counting as nothing."""
         known = [self._averages[endpoint].now(now) for endpoint in self._live if endpoint in self._averages]
-        return sum(known) / (len(known) + newcomers)
+        return sum(known) / (len(known) + 1)

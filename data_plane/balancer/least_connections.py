@@ -14,7 +14,7 @@ import random
 from collections.abc import Collection, Sequence
 
 from data_plane.balancer.endpoint import Endpoint
-from data_plane.balancer.policy import STEP, Steps, at_once
+from data_plane.balancer.policy import STEP, Steps, at_once, let_go
 
 _Entry = tuple[float, int, Endpoint]
 
@@ -47,8 +47,13 @@ class LeastConnections:
                 new.append(endpoint)
             if number % STEP == STEP - 1:
                 yield
-        if self._rng is not None:
-            self._rng.shuffle(new)
+        rng = self._rng
+        for last in range(len(new) - 1, 0, -1) if rng is not None else ():
+            assert rng is not None
+            drawn = int(rng.random() * (last + 1))
+            new[last], new[drawn] = new[drawn], new[last]
+            if last % STEP == 0:
+                yield
         for number, endpoint in enumerate(new):
             self._stamp += 1
             stamps[endpoint] = self._stamp
@@ -56,11 +61,15 @@ class LeastConnections:
                 heap.append((_score(endpoint), self._stamp, endpoint))
             if number % STEP == STEP - 1:
                 yield
+        yield
         heapq.heapify(heap)
+        yield
+        old_heap = self._heap
         self._stamps, self._heap = stamps, heap
         self._touched = None
         for endpoint in touched:
             self.load_changed(endpoint)
+        yield from let_go(old_heap, before)
 
     def availability_changed(self, endpoint: Endpoint) -> None:
         if endpoint in self._stamps:

@@ -6,7 +6,7 @@ A policy holds only what its choice needs (positions, a ring); availability, wei
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from data_plane.balancer.endpoint import Endpoint
 
@@ -21,6 +21,20 @@ def at_once(steps: Steps) -> None:
     """Do all of it now."""
     for _ in steps:
         pass
+
+
+def let_go(*collections: list[Any] | dict[Any, Any]) -> Steps:
+    """Empty them in steps: to free ten thousand entries at once takes milliseconds."""
+    for collection in collections:
+        if isinstance(collection, list):
+            while collection:
+                del collection[-STEP:]
+                yield
+        else:
+            while collection:
+                for _ in range(min(STEP, len(collection))):
+                    collection.popitem()
+                yield
 
 
 class Policy(Protocol):

@@ -16,7 +16,7 @@ from collections.abc import Collection, Generator, Sequence
 from xxhash import xxh32_intdigest
 
 from data_plane.balancer.endpoint import Endpoint
-from data_plane.balancer.policy import STEP, Steps, at_once
+from data_plane.balancer.policy import STEP, Steps, at_once, let_go
 
 # Points of the heaviest endpoint: between this and twice as many. The share of an endpoint with n points varies by
 # about 1 / sqrt(n) of itself: 3 percent and less. A larger ring gives each endpoint fewer, so that
@@ -75,10 +75,12 @@ class ConsistentHashing:
             piece.sort()
             points += piece
             yield
-        old, self._points, self._counts, self._owners = self._points, points, counts, owners
+        old, old_owners = self._points, self._owners
+        self._points, self._counts, self._owners = points, counts, owners
         while old:  # letting go of a large ring at once takes as long as sorting it
             yield
             del old[-_POINTS_A_STEP:]
+        yield from let_go(before, old_owners)
 
     def availability_changed(self, endpoint: Endpoint) -> None:
         """Nothing to do: the ring stays as it is, and the walk asks."""

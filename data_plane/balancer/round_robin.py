@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Collection, Sequence
 
 from data_plane.balancer.endpoint import Endpoint
-from data_plane.balancer.policy import STEP, Steps, at_once
+from data_plane.balancer.policy import STEP, Steps, at_once, let_go
 
 
 class _Turns:
@@ -88,13 +88,17 @@ class RoundRobin:
                     due.append((turns.due(), turns.order, turns))
             if index % STEP == STEP - 1:
                 yield
+        yield
+        heapq.heapify(due)
+        yield
+        old_live, old_due = self._live, self._due
         self._turns = made
         if flips != self._flips:
             self._queue_live()
-            return
-        heapq.heapify(due)
-        self._live_changed = False
-        self._live, self._due = live, due
+        else:
+            self._live_changed = False
+            self._live, self._due = live, due
+        yield from let_go(old_due, old_live, before)
 
     def availability_changed(self, endpoint: Endpoint) -> None:
         self._flips += 1

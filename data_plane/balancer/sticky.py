@@ -14,7 +14,7 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 
 from data_plane.balancer.endpoint import Endpoint
-from data_plane.balancer.policy import STEP, Steps
+from data_plane.balancer.policy import STEP, Steps, let_go
 from data_plane.balancer.round_robin import RoundRobin
 
 _VALUE_BYTES = 18
@@ -31,15 +31,19 @@ class StickySessions:
 
     def know(self, endpoints: Iterable[Endpoint], secret: bytes) -> Steps:
         """Take over all endpoints that a cookie may name, those of weight 0 too; `secret` is common to all nodes."""
-        before = self._values if secret == self._secret else {}
+        old = self._values
+        before = old if secret == self._secret else {}
         values: dict[Endpoint, bytes] = {}
+        holders: dict[bytes, Endpoint] = {}
         for number, endpoint in enumerate(endpoints):
-            values[endpoint] = before.get(endpoint) or _value(secret, endpoint.key)
+            values[endpoint] = value = before.get(endpoint) or _value(secret, endpoint.key)
+            holders[value] = endpoint
             if number % STEP == STEP - 1:
                 yield
         self._secret = secret
-        self._values = values
-        self._holders = {value: endpoint for endpoint, value in values.items()}
+        old_holders = self._holders
+        self._values, self._holders = values, holders
+        yield from let_go(old, old_holders)
 
     def value_of(self, endpoint: Endpoint) -> bytes:
         """The cookie's value for an endpoint."""

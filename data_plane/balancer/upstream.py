@@ -19,7 +19,7 @@ from data_plane.balancer.endpoint import Endpoint, NoEndpoint, Reason
 from data_plane.balancer.failover import Group
 from data_plane.balancer.latency import Latency
 from data_plane.balancer.least_connections import LeastConnections
-from data_plane.balancer.policy import STEP, Policy, Steps, at_once
+from data_plane.balancer.policy import STEP, Policy, Steps, at_once, let_go
 from data_plane.balancer.ring import ConsistentHashing
 from data_plane.balancer.round_robin import RoundRobin
 from data_plane.balancer.slow_start import SlowStart
@@ -101,6 +101,7 @@ class Upstream:
         self._report = report
         self._down: set[str] = down if down is not None else set()
         self._secret = secret
+        self._told: set[str] = set()  # verdicts on these came since the last walk began
         self._threshold = 0.0
         self._endpoints: dict[str, Endpoint] = {}
         self._usable = False
@@ -147,6 +148,7 @@ class Upstream:
 
         But for weights, which may be followed on the way. One such walk at a time.
         """
+        self._told.clear()
         wanted = yield from addresses_steps(targets, answers, use_srv_name=config.use_srv_name)
         before = self._endpoints
         kept: dict[str, Endpoint] = {}
@@ -168,10 +170,7 @@ class Upstream:
                 kept.update(self._resolved_from(address.target))
             if number % STEP == STEP - 1:
                 yield
-        while wanted:  # letting go of ten thousand addresses at once takes milliseconds too
-            for _ in range(min(STEP, len(wanted))):
-                wanted.popitem()
-            yield
+        yield from let_go(wanted)
         # In an order that depends on nothing but the endpoints themselves, so that all workers agree on it.
         endpoints = yield from _in_order(kept)
         yield
@@ -183,34 +182,54 @@ class Upstream:
                 yield
         yield
         leaving = {endpoint for endpoint, _ in emptied}
-        candidates = [each for each in endpoints.values() if each.weight > 0 and each not in leaving]
         # A hashed or sticky request belongs to one endpoint: nothing can stand in for it.
         stand_in = config.algorithm not in (CONSISTENT_HASHING, STICKY_SESSIONS)
-        spares = [each for each in candidates if each.failover] if stand_in else []
+        regulars: list[Endpoint] = []
+        spares: list[Endpoint] = []
+        holdable: list[Endpoint] = []
+        for number, endpoint in enumerate(endpoints.values()):
+            if not endpoint.failover:
+                holdable.append(endpoint)
+            if endpoint.weight > 0 and endpoint not in leaving:
+                if not endpoint.failover:
+                    regulars.append(endpoint)
+                elif stand_in:
+                    spares.append(endpoint)
+            if number % STEP == STEP - 1:
+                yield
+        yield
         policies = self._policies if config.algorithm == self._algorithm else self._policies_of(config.algorithm)
         if policies.sessions is not None:
-            holdable = [each for each in endpoints.values() if not each.failover]
             yield from policies.sessions.know(holdable, self._secret)
         yield from self._failover.reconcile_steps(spares, policies.failover)
         yield
-        yield from self._regular.reconcile_steps([each for each in candidates if not each.failover], policies.regular)
+        yield from self._regular.reconcile_steps(regulars, policies.regular)
         self._policies = policies
         self._follow_config(config)
         for endpoint, address in emptied:
             endpoint.weight = address.weight
         self._endpoints = endpoints
-        for endpoint in gone:
-            self._retire(endpoint)
-        for endpoint in fresh:
-            if endpoint.available == (endpoint.key in self._down):  # a verdict came meanwhile
-                endpoint.available = not endpoint.available
-                self._regular.policy.availability_changed(endpoint)
-                self._failover.policy.availability_changed(endpoint)
-            if before:
-                self._slow_start.begin(endpoint)
-        self._regular.weigh()
-        self._failover.weigh()
+        for key in self._told:  # verdicts that came meanwhile
+            told = endpoints.get(key)
+            if told is not None and told.available == (key in self._down):
+                told.available = not told.available
+                self._regular.availability_changed(told)
+                self._failover.availability_changed(told)
+        self._told.clear()
         self._judge()
+        # From here on all is as it should be; what follows are farewells and greetings.
+        for number, endpoint in enumerate(fresh if before else ()):
+            if not endpoint.retired and self._endpoints.get(endpoint.key) is endpoint:
+                self._slow_start.begin(endpoint)
+            if number % STEP == STEP - 1:
+                yield
+        before = {}
+        while gone:
+            for endpoint in gone[-STEP:]:
+                self._retire(endpoint)
+            del gone[-STEP:]
+            yield
+        yield from let_go(kept, fresh, regulars, spares, holdable)
 
     def pick(self, tried: Sequence[Endpoint] = (), key: bytes = b"") -> Endpoint:
         """Choose the endpoint of the next attempt; raises NoEndpoint.
@@ -261,6 +280,7 @@ class Upstream:
             self._down.discard(key)
         else:
             self._down.add(key)
+        self._told.add(key)
         endpoint = self._endpoints.get(key)
         if endpoint is None:
             return False

@@ -94,6 +94,22 @@ class RolloutSink(Protocol):
         ...
 
 
+class Touch(Protocol):
+    """Who wants to know whether there is a control plane; see `fence.py`."""
+
+    def heard(self) -> None:
+        """Any word of it."""
+        ...
+
+    def caught_up(self) -> None:
+        """The node runs what it wants, or has said why not."""
+        ...
+
+    def lost(self) -> None:
+        """The conversation is over."""
+        ...
+
+
 class SnapshotSink(Protocol):
     """Who makes snapshots active; see `applying.py`."""
 
@@ -183,6 +199,7 @@ class Link:
         health: HealthSource | None = None,
         rollouts: RolloutSink | None = None,
         plane_clock: PlaneClock | None = None,
+        touch: Touch | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -196,6 +213,7 @@ class Link:
         self._tracer = tracer or _nobody_traces
         self._traces: set[asyncio.Task[None]] = set()
         self._health = health
+        self._touch = touch
         self._rng = rng or random.SystemRandom()
         self._clock = clock
         self._session = Session()
@@ -337,6 +355,8 @@ class Link:
                 self._health.disconnected()
             if self._rollouts is not None:
                 self._rollouts.disconnected()
+            if self._touch is not None and conversation.welcomed_at is not None:
+                self._touch.lost()
             if conversation.welcomed_at is not None:
                 actions = self._session.disconnected()
                 self._perform(actions)
@@ -401,6 +421,7 @@ class Link:
         self._head_version = welcome.head.version
         log.info("connected to control plane %s at %s", welcome.plane_id, conversation.address)
         self._session.connected()
+        self._heard(caught_up=welcome.head == self._session.running)
         if self._health is not None:
             self._health.connected(conversation.wake.set, beat_interval_s=welcome.beat_interval_s)
         self._plane_clock.reset()
@@ -416,6 +437,8 @@ class Link:
                 received_ns = time.monotonic_ns()
             except TimeoutError:
                 raise _Over(f"the control plane was silent for {lease_s:g} s") from None
+            # An acknowledged beat with nothing in work: it has had its say, and this node has done what it said.
+            self._heard(caught_up=isinstance(message, BeatAck) and self._session.work is None)
             match message:
                 case Offer() | Delta():
                     self._head_version = message.ref.version
@@ -442,6 +465,14 @@ class Link:
                     log.debug("the control plane sent a message of a later protocol")
                 case _:
                     assert_never(message)
+
+    def _heard(self, *, caught_up: bool) -> None:
+        if self._touch is None:
+            return
+        if caught_up:
+            self._touch.caught_up()
+        else:
+            self._touch.heard()
 
     def _trace(self, request: fleet_pb2.TraceRequest) -> None:
         """Have a worker say what would become of a request; too many at once are refused, not queued."""
@@ -582,6 +613,7 @@ class Link:
                     adopted = running.adopt(action.ref)
                     self._start(self._apply(Ready(adopted, delta=make_delta(running, adopted))))
                 case session.TellApplied():
+                    self._heard(caught_up=self._session.work is None)
                     self._say(messages.applied(action.ref, took_s=action.took_s))
                 case session.TellUnusable():
                     log.warning("%s is wanted whole: %s", action.ref, action.fault.message)

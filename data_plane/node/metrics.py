@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from data_plane.node.fence import Fenced
 from data_plane.node.metrics_sum import PlainSums, RouteKey, RouteSums
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.workers import WorkerCounters
@@ -114,6 +115,11 @@ WORKERS = Metric("pointsman_workers", Kind.GAUGE, "Worker processes: wanted, and
 WORKER_RESTARTS = Metric(
     "pointsman_worker_restarts_total", Kind.COUNTER, "Worker processes that ended and were replaced"
 )
+FENCED = Metric(
+    "pointsman_services_fenced",
+    Kind.GAUGE,
+    "Services answered 503 because this node has had no control plane for longer than their settings allow",
+)
 DRAINING = Metric("pointsman_draining", Kind.GAUGE, "1 while the node takes itself out of service")
 MALFORMED = Metric("pointsman_requests_malformed_total", Kind.COUNTER, "Requests refused for their syntax or framing")
 ATTEMPTS_FAILED = Metric("pointsman_attempts_failed_total", Kind.COUNTER, "Attempts on an endpoint that failed")
@@ -159,6 +165,7 @@ METRICS: tuple[Metric, ...] = (
     VERSION,
     WORKERS,
     WORKER_RESTARTS,
+    FENCED,
     DRAINING,
     MALFORMED,
     ATTEMPTS_FAILED,
@@ -209,6 +216,7 @@ class MetricFacts(Protocol):
     def worker_restarts(self) -> int: ...
     @property
     def draining(self) -> bool: ...
+    def fenced(self) -> Sequence[Fenced]: ...
     @property
     def connected(self) -> bool: ...
     async def counters(self, *, timeout_s: float, traffic: bool = False) -> Sequence[WorkerCounters]: ...
@@ -299,6 +307,7 @@ class NodeMetrics:
         )
         page.family(WORKERS, [(("wanted",), facts.worker_count), (("ready",), facts.workers_ready)])
         page.single(WORKER_RESTARTS, facts.worker_restarts)
+        page.single(FENCED, len(facts.fenced()))
         page.single(DRAINING, facts.draining)
         page.single(MALFORMED, sums.requests_malformed)
         page.single(ATTEMPTS_FAILED, sums.attempts_failed)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from data_plane.node.applying import Applier
 from data_plane.node.default_pairs import BadDefaultPair, DefaultPairs
+from data_plane.node.fence import Fenced, FenceKeeper
 from data_plane.node.health_care import HealthCare
 from data_plane.node.link import Link
 from data_plane.node.metrics import TargetState
@@ -65,6 +66,7 @@ class Node:
         rollouts: Rollouts,
         levels: Levels,
         health: HealthCare,
+        fences: FenceKeeper,
         sums: MetricsSum,
         default_pairs: DefaultPairs | None,
         proxy_addresses: Sequence[SocketAddress],
@@ -78,6 +80,7 @@ class Node:
         self._rollouts = rollouts
         self._levels = levels
         self._health = health
+        self._fences = fences
         self._sums = sums
         self._default_pairs = default_pairs
         self._target_states = TargetStates(health.verdicts.row)
@@ -116,6 +119,9 @@ class Node:
     @property
     def connected(self) -> bool:
         return self._link.connected
+
+    def fenced(self) -> Sequence[Fenced]:
+        return self._fences.fenced()
 
     def mark_draining(self) -> None:
         """Answer "not ready" from now on; nothing else changes."""
@@ -173,6 +179,7 @@ class Node:
             await asyncio.to_thread(_write_ports, ports_file, self._ports())
         self._names.start()
         self._health.start()
+        self._fences.start()
         self._supervisor.start(self._applier.bring_up)
         self._levels_task = asyncio.create_task(self._keep_levels(), name="levels")
         if not await self._link.restore():
@@ -201,6 +208,7 @@ class Node:
         await self._link.stop(reason)
         if self._link_task is not None:
             await asyncio.gather(self._link_task, return_exceptions=True)
+        await self._fences.stop()
         await self._health.stop()
         await self._names.stop()
         await self._supervisor.stop()

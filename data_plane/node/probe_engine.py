@@ -5,7 +5,8 @@ tasks and callbacks each; here a probe is a non-blocking socket in an epoll of o
 one descriptor. No redirect is followed, nothing is kept alive, and at most `READ_BYTES_MAX` octets are read.
 
 Each step (connecting, TLS, the answer) may take the probe's timeout. A connection or handshake that is too slow counts
-as Kong counts it: the first is a timeout, the second a TCP failure.
+as Kong counts it: the first is a timeout, the second a TCP failure. A time in which this process itself did not run is
+nobody's slowness: on a machine that is short of CPU a node would else call well targets ill, all of them at once.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ READ_BYTES_MAX = 64 * 1024
 DRAINING_MAX = 256
 """Connections whose verdict is there and whose rest is read so that the server sees no reset; beyond it: closed."""
 SWEEP_EVERY_S = 0.02
+STALL_S = 0.06
+"""A sweep this much late says that this process did not run; busy loops are late by a few milliseconds."""
 
 _CHUNK_BYTES = 16 * 1024
 _EVENTS_MAX = 512
@@ -83,6 +86,7 @@ class ProbeEngine:
         self._draining = 0
         self._batch = 0
         self._sweeping: asyncio.TimerHandle | None = None
+        self._sweep_due = 0.0
         loop.add_reader(self._epoll.fileno(), self._ready)
 
     def start(self, errand: Errand, done: Callable[[Result], None]) -> None:
@@ -102,7 +106,7 @@ class ProbeEngine:
         self._probes[probe.fd] = probe
         self._epoll.register(probe.fd, _EDGES)
         if self._sweeping is None:
-            self._sweeping = self._loop.call_later(SWEEP_EVERY_S, self._sweep)
+            self._sweep_later()
 
     def close(self) -> None:
         """Give everything up; no `done` is called any more."""
@@ -199,9 +203,17 @@ class ProbeEngine:
                 self._end(probe, result)
                 return
 
+    def _sweep_later(self) -> None:
+        self._sweep_due = self._loop.time() + SWEEP_EVERY_S
+        self._sweeping = self._loop.call_at(self._sweep_due, self._sweep)
+
     def _sweep(self) -> None:
-        self._sweeping = None
         now = self._loop.time()
+        late_s = now - self._sweep_due
+        if late_s > STALL_S:
+            for probe in self._probes.values():
+                probe.deadline += late_s
+        self._sweeping = None
         for probe in [probe for probe in self._probes.values() if probe.deadline <= now]:
             match probe.step:
                 case _Step.CONNECTING | _Step.ASKING:
@@ -213,7 +225,7 @@ class ProbeEngine:
                 case _:
                     assert_never(probe.step)
         if self._probes:
-            self._sweeping = self._loop.call_later(SWEEP_EVERY_S, self._sweep)
+            self._sweep_later()
 
     def _end(self, probe: _Probe, result: Result) -> None:
         told = probe.step is _Step.DRAINING

@@ -20,7 +20,9 @@ from typing import Protocol
 from aiohttp import web
 
 from data_plane.node.metrics import MetricFacts, NodeMetrics
+from data_plane.node.snapshot import NodeSnapshot
 from data_plane.observe.prometheus import CONTENT_TYPE
+from pointsman.wire.v1 import config_pb2
 
 REQUEST_BYTES_MAX = 64 * 1024
 STATUS_WITHIN_S = 0.5
@@ -105,6 +107,10 @@ class StatusApi:
             "epoch": running.epoch.hex() if running is not None else "",
             "control_plane_connected": facts.connected,
             "draining": facts.draining,
+            "fenced_services": [
+                {"id": fenced.id, "name": _service_name(running, fenced.id), "since": round(fenced.since, 3)}
+                for fenced in facts.fenced()
+            ],
             "workers": {
                 "total": facts.worker_count,
                 "ready": facts.workers_ready,
@@ -152,6 +158,12 @@ class StatusApi:
             return _message(400, "the body must say status=draining")
         self._facts.mark_draining()
         return web.Response(status=204)
+
+
+def _service_name(running: NodeSnapshot | None, service: str) -> str | None:
+    """What operators call the service; None when it has no name."""
+    data = running.entities.get(("services", service)) if running is not None else None
+    return (config_pb2.Entity.FromString(data).service.name or None) if data is not None else None
 
 
 async def _form_value(request: web.Request, name: str) -> str | None:

@@ -24,8 +24,9 @@ from typing_extensions import override
 from data_plane.proxy import answers
 from data_plane.proxy.chunks import REQUEST_SIZE_MAX, BadChunk, ChunkDecoder, last_chunk
 from data_plane.proxy.exchange import CLOSE, KEEP_ALIVE, Exchange
-from data_plane.proxy.forwarding import PeerLines, debug_lines, make_plan, redirect_location, trusted_value
+from data_plane.proxy.forwarding import PeerLines, debug_lines, fenced_plan, make_plan, redirect_location, trusted_value
 from data_plane.proxy.head import BadRequest, RequestHead
+from data_plane.proxy.settings import STREAM_BYTES
 from data_plane.proxy.tls import ServerSide
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class ClientConnection(asyncio.Protocol):
         "rate_at",
         "rate_bytes",
         "requests",
+        "reserved",
         "scheme",
         "sni",
         "speaks_for",
@@ -135,6 +137,7 @@ class ClientConnection(asyncio.Protocol):
         self._left: int = 0
         self._content: list[bytes] = []
         self._content_bytes: int = 0
+        self.reserved: int = 0
         self._drained: int = 0
 
     @property
@@ -308,7 +311,11 @@ class ClientConnection(asyncio.Protocol):
         counters.requests += 1
         limit = shared.settings.keepalive_requests_max
         self.keep = head.keep_alive and not (limit and self.requests >= limit) and not self._half_closed
-        plan = exchange.plan = self._match(tables, head)
+        plan = self._match(tables, head)
+        fenced = shared.active.fenced
+        if fenced and plan.service is not None and plan.service.config.id in fenced:
+            plan = fenced_plan(plan)
+        exchange.plan = plan
         counters.in_flight += 1
         if head.chunked or head.length > 0:
             self._begin_body(plan, head)
@@ -459,11 +466,33 @@ class ClientConnection(asyncio.Protocol):
             )
 
     def _gathers(self) -> bool:
-        """Tell whether the rest of the body is waited for before the first attempt."""
+        """Tell whether the rest of the body is waited for before the first attempt.
+
+        Memory for a larger one is reserved at its full size, or at the most when it is chunked, until its request ends.
+        """
         plan = self._plan
         assert plan is not None
-        size_max = self._shared.settings.replay_bytes_max
-        return plan.buffered and self._content_bytes <= size_max and self.head.length <= size_max
+        if not plan.buffered:
+            return False
+        length = self.head.length
+        if self._content_bytes <= STREAM_BYTES and length <= STREAM_BYTES:
+            return True
+        shared = self._shared
+        settings = shared.settings
+        if self._content_bytes > settings.replay_bytes_max or length > settings.replay_bytes_max:
+            return False
+        if not self.reserved:
+            wanted = length or settings.replay_bytes_max
+            if shared.gathered_bytes + wanted > settings.replay_total_bytes_max:
+                return False
+            shared.gathered_bytes += wanted
+            self.reserved = wanted
+        return True
+
+    def free_reserved(self) -> None:
+        """The request for whose body memory was reserved has ended."""
+        self._shared.gathered_bytes -= self.reserved
+        self.reserved = 0
 
     def _start(self, body_line: bytes, *, streaming: bool) -> None:
         plan = self._plan

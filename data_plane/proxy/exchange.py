@@ -26,6 +26,7 @@ from data_plane.proxy.answers import ENGINE_MESSAGES
 from data_plane.proxy.choosing import Choice
 from data_plane.proxy.chunks import LAST_CHUNK, last_chunk
 from data_plane.proxy.forwarding import forwarded_by_trusted
+from data_plane.proxy.settings import STREAM_BYTES
 from data_plane.proxy.shared import LATENCIES_READY
 from data_plane.proxy.upstream import CLOSED
 from data_plane.proxy.upstream_tls import server_name
@@ -437,7 +438,7 @@ class Exchange:
         if upstream is None:
             self._pending += pieces
             self._pending_bytes += sum(map(len, pieces))
-            if self._pending_bytes >= self._shared.settings.replay_bytes_max:
+            if self._pending_bytes >= STREAM_BYTES:
                 self._client.upstream_stalled()
             return
         self._body_flowed = True
@@ -549,6 +550,8 @@ class Exchange:
         """Count the request under way, which ends here, whatever way it took. Called once for each."""
         now = time.monotonic()
         self.answering = False
+        if self._client.reserved:
+            self._client.free_reserved()
         plan = self.plan
         assert plan is not None
         traffic = plan.traffic

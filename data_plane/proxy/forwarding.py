@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NO_ROUTE = "no Route matched with those values"
 NO_SERVICE = "no Service found with those values"
+FENCED = "service '{}' is fenced: this node has lost its control plane and may be out of date"
 
 # The value of `real_ip_header` that lets a listener's PROXY header name the client.
 PROXY_PROTOCOL = "proxy_protocol"
@@ -85,6 +86,16 @@ def make_plan(tables: Tables, head: RequestHead, *, scheme: str, proto: bytes, p
         lines.append(b"X-Forwarded-Prefix: " + plan.prefix)
     plan.forwarded = b"\r\n".join(lines)
     return plan
+
+
+def fenced_plan(plan: Plan) -> Plan:
+    """Return what is answered in place of `plan` while its service is fenced (docs/runbook.md)."""
+    service = plan.service
+    assert service is not None, "only services are fenced"
+    config = service.config
+    fenced = _answer(plan.route, 503, FENCED.format(config.name or config.id))
+    fenced.service, fenced.traffic, fenced.debug = service, plan.traffic, plan.debug
+    return fenced
 
 
 def debug_lines(route: RouteConfig, service: ServiceRuntime | None) -> tuple[bytes, ...]:

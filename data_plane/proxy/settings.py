@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
+STREAM_BYTES = 65536
+"""What is held of a body that streams while nobody takes it; bodies up to this size are always gathered."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
@@ -48,9 +51,11 @@ class ProxySettings:
     """All chunk extensions of one body together; they are dropped, and bounded so that they can't hide a flood."""
     trailer_bytes_max: int = 8192
     """All trailer fields of one body together."""
-    replay_bytes_max: int = 65536
+    replay_bytes_max: int = 1 << 20
     """A body up to this size is gathered before the first attempt when the route buffers requests, so that attempts
     can be repeated; larger ones stream and are sent once (Kong spills them to disk instead)."""
+    replay_total_bytes_max: int = 64 << 20
+    """Memory of a worker for gathered bodies above `STREAM_BYTES`; what finds none left streams."""
 
     response_head_bytes_max: int = 65536
     """Head of an upstream's answer; beyond it 502."""

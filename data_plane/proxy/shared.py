@@ -47,6 +47,7 @@ class Shared:
         "connecting",
         "counters",
         "draining",
+        "gathered_bytes",
         "greetings",
         "idle_ends",
         "loop",
@@ -83,6 +84,8 @@ class Shared:
         self.scheme = scheme
         self.draining: bool = False
         self.idle_ends: bool = False
+        # Reserved by request bodies that are gathered; see `ClientConnection._gathers`.
+        self.gathered_bytes: int = 0
         self.read_buffer = memoryview(bytearray(READ_BYTES_MAX))
         # Connections that are not yet any: when each began, by the id of what it will be. See `ClientFactory.greeted`.
         self.greetings: dict[int, float] = {}

@@ -210,9 +210,14 @@ class Tables:
 
 
 class Active:
-    """The one live reference of a worker; None until the first config is active (no listener is open before that)."""
+    """The one live reference of a worker; None until the first config is active (no listener is open before that).
 
-    __slots__ = ("tables",)
+    `fenced` are the ids of services that are answered 503 while this node has no control plane. It is no part of a
+    version: a node that lost its control plane gets no other one, and a fence must hold for every version it may run.
+    """
+
+    __slots__ = ("fenced", "tables")
 
     def __init__(self, tables: Tables | None = None) -> None:
         self.tables = tables
+        self.fenced: frozenset[str] = frozenset()

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import Generic, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
 
+from data_plane.kinds import COLLECTIONS
 from data_plane.model import (
     CaCertificateConfig,
     CertificateConfig,
     RouteConfig,
     ServiceConfig,
+    ServiceSettings,
     SniConfig,
     TargetConfig,
     UpstreamConfig,
@@ -24,6 +27,20 @@ from data_plane.model import (
 from data_plane.worker.decode import EntityConfig
 
 V = TypeVar("V", bound=EntityConfig)
+
+_COLLECTION_OF = MappingProxyType(
+    {
+        ServiceConfig: "services",
+        RouteConfig: "routes",
+        UpstreamConfig: "upstreams",
+        TargetConfig: "targets",
+        UpstreamSettings: "upstream_settings",
+        ServiceSettings: "service_settings",
+        CertificateConfig: "certificates",
+        SniConfig: "snis",
+        CaCertificateConfig: "ca_certificates",
+    }
+)
 
 
 class Layer(Generic[V]):
@@ -83,6 +100,7 @@ class Catalogue:
         self.upstreams: dict[str, UpstreamConfig] = {}
         self.targets: dict[str, TargetConfig] = {}
         self.upstream_settings: dict[str, UpstreamSettings] = {}
+        self.service_settings: dict[str, ServiceSettings] = {}
         self.certificates: dict[str, CertificateConfig] = {}
         self.snis: dict[str, SniConfig] = {}
         self.ca_certificates: dict[str, CaCertificateConfig] = {}
@@ -103,57 +121,40 @@ class StagedCatalogue:
         self.certificates = Layer(base.certificates)
         self.snis = Layer(base.snis)
         self.ca_certificates = Layer(base.ca_certificates)
+        self._layers: dict[str, Layer[Any]] = {
+            "services": self.services,
+            "routes": self.routes,
+            "upstreams": self.upstreams,
+            "targets": self.targets,
+            "upstream_settings": self.upstream_settings,
+            "service_settings": Layer(base.service_settings),
+            "certificates": self.certificates,
+            "snis": self.snis,
+            "ca_certificates": self.ca_certificates,
+        }
+        assert self._layers.keys() == set(COLLECTIONS.values()), "every kind that a node lets in has its layer"
         self._targets_of: dict[str, dict[str, TargetConfig]] = {}  # only upstreams whose set changed
         self._changed_names: dict[str, str] = {}
 
     def put(self, value: EntityConfig) -> None:
         """Add or replace one entity."""
-        match value:
-            case RouteConfig():
-                self.routes.put(value)
-            case ServiceConfig():
-                self.services.put(value)
-            case TargetConfig():
-                before = self.targets.get(value.id)
-                if before is not None and before.upstream != value.upstream:
-                    self._own_targets(before.upstream).pop(value.id, None)
-                self._own_targets(value.upstream)[value.id] = value
-                self.targets.put(value)
-            case UpstreamConfig():
-                self.upstreams.put(value)
-                self._changed_names[value.name] = value.id
-            case UpstreamSettings():
-                self.upstream_settings.put(value)
-            case CertificateConfig():
-                self.certificates.put(value)
-            case SniConfig():
-                self.snis.put(value)
-            case CaCertificateConfig():
-                self.ca_certificates.put(value)
+        if isinstance(value, TargetConfig):
+            before = self.targets.get(value.id)
+            if before is not None and before.upstream != value.upstream:
+                self._own_targets(before.upstream).pop(value.id, None)
+            self._own_targets(value.upstream)[value.id] = value
+        elif isinstance(value, UpstreamConfig):
+            self._changed_names[value.name] = value.id
+        self._layers[_COLLECTION_OF[type(value)]].put(value)
 
     def delete(self, collection: str, entity_id: str) -> bool:
         """Take one entity out; False when this worker knows no such collection."""
-        if collection == "routes":
-            self.routes.delete(entity_id)
-        elif collection == "services":
-            self.services.delete(entity_id)
-        elif collection == "targets":
-            before = self.targets.get(entity_id)
-            if before is not None:
-                self._own_targets(before.upstream).pop(entity_id, None)
-            self.targets.delete(entity_id)
-        elif collection == "upstreams":
-            self.upstreams.delete(entity_id)
-        elif collection == "upstream_settings":
-            self.upstream_settings.delete(entity_id)
-        elif collection == "certificates":
-            self.certificates.delete(entity_id)
-        elif collection == "snis":
-            self.snis.delete(entity_id)
-        elif collection == "ca_certificates":
-            self.ca_certificates.delete(entity_id)
-        else:
+        layer = self._layers.get(collection)
+        if layer is None:
             return False
+        if collection == "targets" and (before := self.targets.get(entity_id)) is not None:
+            self._own_targets(before.upstream).pop(entity_id, None)
+        layer.delete(entity_id)
         return True
 
     def delete_unmentioned(self) -> Generator[None, None, None]:
@@ -163,15 +164,9 @@ class StagedCatalogue:
                 self._own_targets(target.upstream).pop(target_id, None)
                 self.targets.deletes.add(target_id)
             yield
-        for layer in (
-            self.routes,
-            self.services,
-            self.upstreams,
-            self.upstream_settings,
-            self.certificates,
-            self.snis,
-            self.ca_certificates,
-        ):
+        for layer in self._layers.values():
+            if layer is self.targets:
+                continue
             for entity_id in layer.base:
                 if entity_id not in layer.upserts:
                     layer.deletes.add(entity_id)
@@ -214,14 +209,8 @@ class StagedCatalogue:
         """Make the layer part of the catalogue; the version must be active. Nothing may be staged before the end."""
         base = self.base
         yield from _merge_names(base, self.upstreams)
-        yield from _merge(self.routes)
-        yield from _merge(self.services)
-        yield from _merge(self.upstreams)
-        yield from _merge(self.targets)
-        yield from _merge(self.upstream_settings)
-        yield from _merge(self.certificates)
-        yield from _merge(self.snis)
-        yield from _merge(self.ca_certificates)
+        for layer in self._layers.values():
+            yield from _merge(layer)
         while self._targets_of:
             upstream_id, targets = self._targets_of.popitem()
             if targets:

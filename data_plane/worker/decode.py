@@ -20,12 +20,13 @@ from data_plane.model import (
     PeerCondition,
     RouteConfig,
     ServiceConfig,
+    ServiceSettings,
     SniConfig,
     TargetConfig,
     UpstreamConfig,
     UpstreamSettings,
 )
-from data_plane.pools import seconds, target_config, upstream_config, upstream_settings
+from data_plane.pools import seconds, service_settings, target_config, upstream_config, upstream_settings
 from data_plane.worker.faults import BAD_VALUE, UNDECODABLE, UNKNOWN_ENTITY, BuildFault
 from pointsman.wire.v1 import config_pb2 as wire
 
@@ -35,6 +36,7 @@ EntityConfig = (
     | UpstreamConfig
     | TargetConfig
     | UpstreamSettings
+    | ServiceSettings
     | CertificateConfig
     | SniConfig
     | CaCertificateConfig
@@ -164,6 +166,7 @@ DECODERS: dict[str, Callable[[Any], EntityConfig]] = {
     "upstream": upstream_config,
     "target": _target,
     "upstream_settings": upstream_settings,
+    "service_settings": service_settings,
     "certificate": _certificate,
     "sni": _sni,
     "ca_certificate": _ca_certificate,

@@ -178,6 +178,8 @@ class Worker:
                     self._access_log.reopen()
             case "default_pairs":
                 self._replace_defaults(message.default_pairs)
+            case "fences":
+                self._active.fenced = frozenset(message.fences.services)
             case _:
                 _log.warning("the node process sent a message of an unknown kind")
 

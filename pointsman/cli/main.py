@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pointsman.cli import entities, files, fleet, history, planes, switching, targets, tokens, trace
+from pointsman.cli import entities, files, fleet, history, planes, targets, tokens, trace
 from pointsman.cli.errors import CliError, Ended, ExitCode
 from pointsman.cli.output import Format, Output
 from pointsman.cli.session import DEFAULT_ADDRESS, Session, hoist, output_format
@@ -92,7 +92,12 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         elif named and kind is entities.TARGET:
             targets.add_target_commands(group)
         app.add_typer(group, name=kind.name, help=f"List and change {kind.collection}.")
-    command("switch", switching.switch, 'switch example-service --to green --reason "release 2.7.1"')
+    app.add_typer(
+        _switch_commands() if completing or "switch" in arguments else typer.Typer(),
+        name="switch",
+        help="Move services to another upstream, everywhere at one instant.",
+        epilog="Example: pointsman switch example-service --to green; `pointsman switch now --help` has its options.",
+    )
     shown = completing or "rollout" in arguments
     app.add_typer(_rollout_commands() if shown else typer.Typer(), name="rollout", help="Changes at one instant.")
     command("nodes", fleet.nodes, "nodes --watch")
@@ -123,6 +128,12 @@ def _group(*commands: tuple[str, Callable[..., None], str]) -> typer.Typer:
     for name, function, example in commands:
         group.command(name, epilog=f"Example: pointsman {example}")(function)
     return group
+
+
+def _switch_commands() -> typer.Typer:
+    from pointsman.cli import switching
+
+    return switching.commands()
 
 
 def _rollout_commands() -> typer.Typer:

@@ -85,11 +85,11 @@ class Output:
             case Format.TABLE:
                 self.table(table)
             case Format.JSON:
-                print(json.dumps(value, indent=2, ensure_ascii=not self._utf8), file=self._stdout)
+                print(json.dumps(value, indent=2, ensure_ascii=not self.utf8), file=self._stdout)
             case Format.YAML:
                 import yaml
 
-                text: str = yaml.dump(value, Dumper=yaml.CSafeDumper, allow_unicode=self._utf8, sort_keys=False)
+                text: str = yaml.dump(value, Dumper=yaml.CSafeDumper, allow_unicode=self.utf8, sort_keys=False)
                 self._stdout.write(text)
             case Format.NAME:
                 for name in names:
@@ -126,13 +126,14 @@ class Output:
         if self.format is Format.JSON:
             told = [{"what": fault.what, "where": fault.where, "remedy": fault.remedy} for fault in faults]
             value = {"exit_code": int(exit_code), "errors": told}
-            print(json.dumps(value, indent=2, ensure_ascii=not self._utf8), file=self._stderr)
+            print(json.dumps(value, indent=2, ensure_ascii=not self.utf8), file=self._stderr)
             return
         for fault in faults:
             print(_fault_text(fault), file=self._stderr)
 
     @property
-    def _utf8(self) -> bool:
+    def utf8(self) -> bool:
+        """Whether the data stream can show more than ASCII."""
         return "utf" in (getattr(self._stdout, "encoding", None) or "utf-8").lower()
 
     def _console(self) -> Console:

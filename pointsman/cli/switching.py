@@ -1,151 +1,344 @@
-"""The blue-green switch: one service's `host` from one upstream to another, with the fleet's proof."""
+"""switch: services to another upstream, on every node at one instant; and its plan, its undo, its history.
+
+`pointsman switch shop --to green` is the verb itself; a word that is none of the commands below is a service.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
-from pointsman.cli.client import AdminClient, segment
-from pointsman.cli.errors import Ended, ExitCode, RefusedRequest, failure
+from pointsman.cli import switch_view
+from pointsman.cli.client import AdminClient
+from pointsman.cli.errors import CliError, Ended, ExitCode, Fault, RefusedRequest, failure
 from pointsman.cli.files import Reason
-from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_text
-from pointsman.cli.output import Output, Table
-from pointsman.cli.session import session_of
-from pointsman.cli.waiting import FleetOutcome, fleet_nodes, node_name, outcome_of, reason_of, report, seconds, short_id
+from pointsman.cli.json_values import Json, JsonObject, as_object, as_objects, as_text
+from pointsman.cli.output import Format, Table
+from pointsman.cli.session import Session, session_of
+from pointsman.cli.waiting import seconds
 
 WAIT_S = 30
+WATCH_EVERY_S = 0.2
+SIZE = 20
+
+Services = Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Names or ids of services.")]
+Service = Annotated[str, typer.Argument(metavar="SERVICE", help="Name or id of the service.")]
+Number = Annotated[int, typer.Argument(metavar="SWITCH", min=1, help="Number of the switch.")]
+To = Annotated[str, typer.Option("--to", metavar="UPSTREAM", help="The upstream that takes over.")]
+Wait = Annotated[int, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for the end.")]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it while it happens, until the old side is at rest.")]
+MinHealthy = Annotated[
+    float | None, typer.Option("--min-healthy", metavar="PERCENT", help="Of the new side's targets (75).")
+]
 
 
-def switch(
+def now(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Name or id of the service.")],
-    to: Annotated[str, typer.Option("--to", metavar="UPSTREAM", help="The upstream that takes over.")],
-    wait: Annotated[
-        int, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for the nodes.")
-    ] = WAIT_S,
+    services: Services,
+    to: To,
+    wait: Wait = WAIT_S,
     reason: Reason = "",
     *,
-    rollout: Annotated[
-        bool, typer.Option("--rollout", help="Every node prepares and votes first; then all switch at one instant.")
+    min_healthy: MinHealthy = None,
+    watch: Watch = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pass over what the preflight finds of health; needs --reason.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One plain write, without preflight or votes; nodes follow one by one.")
     ] = False,
 ) -> None:
-    """Send a service's traffic to another upstream on every node, and show that every node does.
+    """Send services' traffic to another upstream: checked first, on every node at one instant, with the proof.
 
-    With --rollout no node switches unless all that are live are ready; 4 says that one was not, and nothing changed.
-    Exits 0 when every live node runs the change, 6 when the time ran out first, 7 when a node refused it or no node is
-    there. The change is stored in all three cases.
+    Exits 0 when every node confirmed, 4 when it was refused or aborted and nothing has changed, 7 when some node lags,
+    6 when the time ran out and it goes on. With --quick: 6 and 7 say that the write stands and a node does not run it.
     """
     session = session_of(context)
-    client = session.client()
-    before = _service(client, service)
-    _require_upstream(client, to)
-    came_from = as_text(before.get("host"))
-    started = time.monotonic()
-    answer = client.write_json(
-        "PATCH",
-        f"/services/{segment(service)}",
-        {"host": to},
-        wait_s=wait,
-        reason=reason,
-        preference="rollout" if rollout else "",
-    )
-    took_s = time.monotonic() - started
-    outcome = outcome_of(answer)
-    nodes = _nodes(client, outcome)
-    shown: list[Json] = list(nodes)
-    value: JsonObject = {
-        "service": as_text(before.get("name")) or service,
-        "from": came_from,
-        "to": to,
-        "version": outcome.version,
-        "complete": outcome.exit_code is ExitCode.DONE,
-        "took_s": round(took_s, 6),
-        "nodes": shown,
-    }
-    session.output.message(f"{value['service']}: {came_from} -> {to}, version {outcome.version}")
+    if quick:
+        _quickly(context, services, to, wait, reason, refused=watch or force or min_healthy is not None)
+        return
+    body: JsonObject = {"services": list[Json](services), "to": to, "reason": reason, "force": force}
+    if min_healthy is not None:
+        body["policy"] = {"min_healthy_percent": min_healthy}
+    _carry_out(session, "/switches", body, wait_s=wait, watch=watch)
+
+
+def plan(context: typer.Context, services: Services, to: To, min_healthy: MinHealthy = None) -> None:
+    """Show what a switch would do and what speaks against it; nothing happens.
+
+    Exits 0 when it may be done and 4 when the preflight would refuse it.
+    """
+    session = session_of(context)
+    body: JsonObject = {"services": list[Json](services), "to": to}
+    if min_healthy is not None:
+        body["policy"] = {"min_healthy_percent": min_healthy}
+    try:
+        found = as_object(session.client().write_json("POST", "/switches?dry_run=1", body).body)
+    except RefusedRequest as error:
+        raise _explained(error) from error
+    output = session.output
+    for line in switch_view.plan_lines(found):
+        output.message(line)
+    targets = as_objects(as_object(found.get("new_side")).get("targets"))
+    output.data(found, table=switch_view.plan_table(found), names=[as_text(each.get("target")) for each in targets])
+    for warning in as_objects(found.get("warnings")):
+        output.message(f"warning: {as_text(warning.get('what'))} ({as_text(warning.get('code'))})")
+    if refusals := _faults(found.get("refusals")):
+        output.faults(ExitCode.CONFLICT, refusals)
+        raise Ended(ExitCode.CONFLICT)
+    output.message(f"ready: pointsman switch {' '.join(services)} --to {to}")
+
+
+def undo(
+    context: typer.Context, service: Service, wait: Wait = WAIT_S, reason: Reason = "", *, watch: Watch = False
+) -> None:
+    """Go back to the side before the last switch of a service, with every service that it moved.
+
+    The side is not checked: it was serving a moment ago. Nodes that are slow don't hold it up. Exits as `switch` does.
+    """
+    session = session_of(context)
+    last = _last(session.client(), service, but_aborted=True)
+    body: JsonObject = {"reason": reason} if reason else {}
+    _carry_out(session, f"/switches/{as_text(last.get('switch'))}/undo", body, wait_s=wait, watch=watch)
+
+
+def history(
+    context: typer.Context,
+    service: Annotated[str, typer.Option("--service", metavar="SERVICE", help="Only those that moved it.")] = "",
+    size: Annotated[int, typer.Option("--size", min=1, max=100, help="How many, newest first.")] = SIZE,
+) -> None:
+    """List switches: who moved what, why, and how it ended."""
+    session = session_of(context)
+    query = {"size": str(size), **({"service": service} if service else {})}
+    found = as_objects(as_object(session.client().get("/switches", query).body).get("data"))
     rows = [
         (
-            node_name(node),
-            short_id(node),
-            as_text(node["state"]),
-            as_text(node["version"]),
-            seconds(node["took_s"]),
-            as_text(node["reason"]),
+            as_text(view.get("switch")),
+            as_text(view.get("state")) + (", undone" if view.get("undone_by") is not None else ""),
+            switch_view.moves(view),
+            seconds(view.get("took_s")),
+            as_text(view.get("author")) or "-",
+            as_text(view.get("reason")),
         )
-        for node in nodes
+        for view in found
     ]
-    names = [as_text(node["node_id"]) for node in nodes]
-    session.output.data(value, table=Table(("NODE", "ID", "STATE", "VERSION", "TOOK", "REASON"), rows), names=names)
-    if number := answer.headers.get("x-pointsman-rollout"):
-        _show_rollout(session.output, client, number)
-    exit_code = report(session.output, outcome, took_s)
-    if exit_code is ExitCode.DONE and came_from and came_from != to:
-        session.output.message(f"to go back: pointsman switch {service} --to {came_from}")
+    data: list[Json] = list(found)
+    table = Table(("SWITCH", "STATE", "MOVED", "TOOK", "WHO", "REASON"), rows)
+    session.output.data({"data": data}, table=table, names=[as_text(view.get("switch")) for view in found])
+    if not found:
+        session.output.message("nothing has been switched yet")
+
+
+def show(context: typer.Context, number: Number) -> None:
+    """Show one switch with each node's proof.
+
+    Exits 0 when every node confirmed, 6 while it is on its way, 7 when it is partial, 4 when it was aborted.
+    """
+    session = session_of(context)
+    _finish(session, _view(session.client(), number), number)
+
+
+def status(context: typer.Context, service: Service, wait: Wait = WAIT_S, *, watch: Watch = False) -> None:
+    """Show the last switch of a service; with -w until the old side is at rest. Exits as `show` does."""
+    session = session_of(context)
+    view = _last(session.client(), service, but_aborted=False)
+    number = int(as_text(view.get("switch")))
+    if watch:
+        _follow(session, number, wait_s=wait)
+        return
+    _finish(session, _view(session.client(), number), number)
+
+
+def _carry_out(session: Session, path: str, body: JsonObject, *, wait_s: int, watch: bool) -> None:
+    client = session.client()
+    try:
+        answer = client.write_json("POST", path, body, wait_s=None if watch else wait_s)
+    except RefusedRequest as error:
+        view = as_object(error.body)
+        if view.get("switch") is None:
+            raise _explained(error) from error
+        _finish(session, view, int(as_text(view.get("switch"))))
+        return
+    view = as_object(answer.body)
+    number = int(as_text(view.get("switch")) or 0)
+    if watch:
+        _follow(session, number, wait_s=wait_s)
+    else:
+        _finish(session, view, number)
+
+
+def _finish(session: Session, view: JsonObject, number: int) -> None:
+    """Prints a switch and ends the command with its exit code."""
+    output = session.output
+    output.message(switch_view.headline(view))
+    names = [as_text(node.get("node_id")) for node in as_objects(view.get("nodes"))]
+    output.data(view, table=switch_view.proof(view), names=names)
+    _tell_end(session, view, number)
+
+
+def _tell_end(session: Session, view: JsonObject, number: int) -> None:
+    output, code = session.output, switch_view.exit_code_of(view)
+    if code is ExitCode.DONE:
+        output.message(switch_view.ending(view))
+    else:
+        output.faults(code, [_end_fault(view, code, number)])
+    for line in switch_view.old_side_lines(view):
+        output.message(line)
+    first = next((as_text(each.get("name")) for each in as_objects(view.get("services"))), "")
+    if code in (ExitCode.DONE, ExitCode.PARTIAL_FLEET) and view.get("verb") == "switch" and not view.get("undone_by"):
+        output.message(f"to go back: pointsman switch undo {first}")
+    if code is not ExitCode.DONE:
+        raise Ended(code)
+
+
+def _end_fault(view: JsonObject, code: ExitCode, number: int) -> Fault:
+    where = f"switch {number}"
+    match code:
+        case ExitCode.CONFLICT:
+            return Fault(switch_view.ending(view), where, "mend what is named, then switch again")
+        case ExitCode.PARTIAL_FLEET:
+            late = [node for node in as_objects(view.get("nodes")) if node.get("standing") in ("lagging", "gone")]
+            names = ", ".join(as_text(node.get("hostname")) for node in late) or where
+            remedy = "a node that lags takes it when it is back; see `pointsman nodes`, or undo it"
+            return Fault(switch_view.ending(view), names, remedy)
+        case _:
+            remedy = f"it goes on: pointsman switch show {number}; to end it: pointsman rollout abort {number}"
+            return Fault(switch_view.ending(view), where, remedy)
+
+
+def _follow(session: Session, number: int, *, wait_s: int) -> None:
+    """Shows a switch while it happens; the time over or an interrupt ends the showing, never the switch."""
+    client, output = session.client(), session.output
+    deadline = time.monotonic() + wait_s
+    console = output.live_console() if output.format is Format.TABLE else None
+    signs = switch_view.UTF8 if output.utf8 else switch_view.ASCII
+    try:
+        if console is not None and console.is_terminal:
+            from rich.live import Live
+            from rich.text import Text
+
+            def drawn(view: JsonObject) -> Text:
+                width = min(console.width, 120)
+                return Text("\n".join(switch_view.tree(view, signs, width=width)), no_wrap=True)
+
+            view = _view(client, number)
+            with Live(drawn(view), console=console, auto_refresh=False) as live:
+                while not _at_rest(view) and time.monotonic() < deadline:
+                    time.sleep(WATCH_EVERY_S)
+                    view = _view(client, number)
+                    live.update(drawn(view), refresh=True)
+        else:
+            view = _tell_lines(session, number, deadline)
+    except KeyboardInterrupt:
+        output.message(f"switch {number} goes on: pointsman switch show {number}")
+        raise
+    if output.format is not Format.TABLE:
+        output.data(view, table=switch_view.proof(view), names=[as_text(view.get("switch"))])
+    _tell_end(session, view, number)
+
+
+def _tell_lines(session: Session, number: int, deadline: float) -> JsonObject:
+    told: set[str] = set()
+    while True:
+        view = _view(session.client(), number)
+        for line in switch_view.events(view):
+            if line not in told and session.output.format is Format.TABLE:
+                session.output.text(line)
+            told.add(line)
+        sys.stdout.flush()
+        if _at_rest(view) or time.monotonic() >= deadline:
+            return view
+        time.sleep(WATCH_EVERY_S)
+
+
+def _at_rest(view: JsonObject) -> bool:
+    """Nothing more will be heard of it: it ended, and the sides that lost their traffic are still or still in use."""
+    if view.get("state") not in switch_view.ENDED:
+        return False
+    sides = as_objects(view.get("old_sides"))
+    return all(side.get("safe_to_tear_down") or side.get("still_used_by") for side in sides)
+
+
+def _quickly(context: typer.Context, services: list[str], to: str, wait_s: int, reason: str, *, refused: bool) -> None:
+    from pointsman.cli.switch_quick import switch_quickly
+
+    if refused:
+        what = "--quick is one plain write: it has no preflight, no votes and nothing to watch"
+        raise failure(ExitCode.USAGE, what, where="--quick", remedy="leave out --quick, or the other options")
+    if len(services) != 1:
+        what = "--quick moves one service at a time"
+        raise failure(
+            ExitCode.USAGE, what, where="SERVICE", remedy="leave out --quick: all of them move at one instant"
+        )
+    exit_code = switch_quickly(session_of(context), services[0], to, wait_s=wait_s, reason=reason)
     if exit_code is not ExitCode.DONE:
         raise Ended(exit_code)
 
 
-def _show_rollout(output: Output, client: AdminClient, number: str) -> None:
-    """How it went, for eyes; `pointsman rollout show` has the table."""
-    from pointsman.cli.rollouts import headline
+def _last(client: AdminClient, service: str, *, but_aborted: bool) -> JsonObject:
+    found = as_objects(as_object(client.get("/switches", {"service": service, "size": "20"}).body).get("data"))
+    for view in found:
+        if not (but_aborted and view.get("state") == "aborted"):
+            return view
+    what = f"no switch has moved service '{service}'"
+    raise failure(ExitCode.NOT_FOUND, what, where="SERVICE", remedy="see what there is: pointsman switch history")
 
-    view = as_object(client.get(f"/fleet/rollouts/{segment(number)}").body)
-    output.message(f"{headline(view)}; more: pointsman rollout show {number}")
 
-
-def _service(client: AdminClient, service: str) -> JsonObject:
+def _view(client: AdminClient, number: int) -> JsonObject:
     try:
-        return as_object(client.get(f"/services/{segment(service)}").body)
+        return as_object(client.get(f"/switches/{number}").body)
     except RefusedRequest as error:
-        if error.status != 404:
-            raise
-        raise failure(
-            ExitCode.NOT_FOUND,
-            f"no service '{service}'",
-            where="SERVICE",
-            remedy="see what there is: pointsman service list",
-        ) from error
+        raise _explained(error) from error
 
 
-def _require_upstream(client: AdminClient, upstream: str) -> None:
-    """A host that is no upstream would be a DNS name to the nodes: a typing error would send traffic into the void."""
-    try:
-        client.get(f"/upstreams/{segment(upstream)}")
-    except RefusedRequest as error:
-        if error.status not in (400, 404):  # 400: an address or a name that can't be an upstream's
-            raise
-        raise failure(
-            ExitCode.NOT_FOUND,
-            f"no upstream '{upstream}'",
-            where="--to",
-            remedy="see what there is: pointsman upstream list; a plain host goes by "
-            "`pointsman service set SERVICE host=...`",
-        ) from error
+def _explained(error: RefusedRequest) -> CliError:
+    """The same with the control plane's own words on what to do, and one fault for each thing found."""
+    body = as_object(error.body)
+    code = as_text(body.get("code")) if isinstance(body.get("code"), str) else ""
+    faults = _faults(body.get("refusals"))
+    if not faults and code:
+        faults = [Fault(as_text(body.get("message")), code, as_text(body.get("remedy")))]
+    return CliError(error.exit_code, faults) if faults else error
 
 
-def _nodes(client: AdminClient, outcome: FleetOutcome) -> list[JsonObject]:
-    """Each node with the version it runs, and the reason from the outcome for those that lag."""
-    reasons = {as_text(node.get("node_id")): node for node in outcome.lagging}
-    nodes: list[JsonObject] = []
-    for node in fleet_nodes(client):
-        node_id = as_text(node.get("node_id"))
-        lagging = reasons.get(node_id)
-        nodes.append(
-            {
-                "node_id": node_id,
-                "hostname": as_text(node.get("hostname")),
-                "state": as_text(node.get("state")),
-                "version": node.get("version"),
-                "took_s": node.get("apply_took_s") if _runs(node, outcome.version) else None,
-                "reason": reason_of(lagging) if lagging is not None else "",
-            }
+def _faults(refusals: Json) -> list[Fault]:
+    return [
+        Fault(
+            as_text(each.get("what")),
+            ", ".join(
+                filter(None, (as_text(each.get("code")), as_text(each.get("node")), as_text(each.get("target"))))
+            ),
+            as_text(each.get("remedy")),
         )
-    return nodes
+        for each in as_objects(refusals)
+    ]
 
 
-def _runs(node: JsonObject, version: int | None) -> bool:
-    """Whether what the node applied last is the switch or later; before, its time tells of an older version."""
-    running = as_number(node.get("version"))
-    return running is not None and version is not None and running >= version
+def commands() -> typer.Typer:
+    """The group; whatever is no command of it is the service of a switch."""
+
+    class Verb(TyperGroup):
+        ignore_unknown_options = True  # they are the switch's own
+
+        @override
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+                args.insert(0, "now")
+            return super().parse_args(ctx, args)
+
+    group = typer.Typer(cls=Verb, no_args_is_help=True, rich_markup_mode=None)
+    for name, function, example in (
+        ("now", now, 'switch example-service --to green --reason "release 2.7.1"'),
+        ("plan", plan, "switch plan example-service --to green"),
+        ("undo", undo, "switch undo example-service"),
+        ("history", history, "switch history --service example-service"),
+        ("show", show, "switch show 1"),
+        ("status", status, "switch status example-service -w"),
+    ):
+        group.command(name, epilog=f"Example: pointsman {example}")(function)
+    return group

@@ -92,7 +92,7 @@ def nodes_table(nodes: Sequence[JsonObject]) -> Table:
             (
                 node_name(node),
                 short_id(node),
-                as_text(node.get("state")),
+                state_of(node),
                 as_text(node.get("version")),
                 age(node.get("last_seen_s_ago")),
                 as_text(node.get("software")),
@@ -101,6 +101,13 @@ def nodes_table(nodes: Sequence[JsonObject]) -> Table:
             for node in nodes
         ],
     )
+
+
+def state_of(node: JsonObject) -> str:
+    """The node's state, and how many services it must have stopped serving by now for want of a control plane."""
+    fenced = sum(fence.get("fenced") is True for fence in as_objects(node.get("fencing")))
+    state = as_text(node.get("state"))
+    return f"{state}, {fenced} fenced" if fenced else state
 
 
 def reason_of(node: JsonObject) -> str:

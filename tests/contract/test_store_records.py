@@ -126,3 +126,28 @@ async def test_dropped_versions_are_gone_and_the_rest_stays(store: Store) -> Non
     with pytest.raises(past.UnknownVersion, match="no longer kept"):
         await store.write(partial(past.restore, version=1), ORIGIN)
     await store.write(partial(past.restore, version=oldest - 1), ORIGIN)
+
+
+async def test_a_unit_that_fails_after_it_looked_into_the_history_costs_the_others_nothing(store: Store) -> None:
+    await create(store, "services", name="a", host="h")
+
+    def look_write_and_fail(tx: Transaction) -> None:
+        assert tx.records.oldest() == 1, "versions of the units before this one are taken now"
+        assert tx.identities.add("token", "t", {"id": "t"})
+        tx.delete("services", str(next(iter(tx.each("services")))["id"]))
+        raise ValueError("no")
+
+    writes = [patch(store, "services", "a", retries=number) for number in range(5)]
+    failing = [store.write(look_write_and_fail, ORIGIN) for _ in range(3)]
+    later = [patch(store, "services", "a", tags=[f"later-{number}"]) for number in range(5)]
+    outcomes = await asyncio.gather(*writes, *failing, *later, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes[5:8]] == [ValueError] * 3
+    versions = await store.changes_since(0)
+    assert [version.number for version in versions] == list(range(1, 12)) == list(range(1, await store.head() + 1))
+    assert (versions[-1].changes[0].after or {})["tags"] == ["later-4"]
+    assert await store.read(lambda tx: tx.identities.each("token")) == []
+    assert await chain(store) == []
+    alone = store.write(look_write_and_fail, ORIGIN)
+    with pytest.raises(ValueError, match="no"):
+        await alone
+    assert await store.read(lambda tx: tx.identities.each("token")) == []

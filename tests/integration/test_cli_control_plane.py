@@ -15,6 +15,7 @@ from control_plane.admin.server import AdminServer
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import TargetVerdict
 from control_plane.fleet.nodes import NodeState, NodeView, SyncStatus
+from control_plane.fleet.own_settings import Fence
 from control_plane.fleet.rollouts import Rollouts
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
@@ -90,6 +91,9 @@ class TwoNodes:
     async def trace(self, question: Question, *, node: str | None, timeout_s: float) -> tuple[str, str, EntityBody]:
         raise NoNode("no node is live")
 
+    def fences(self) -> Sequence[Fence]:
+        return ()
+
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
         self.waited.append((version, timeout_s))
         self.version = version
@@ -145,11 +149,11 @@ async def test_the_examples_and_the_switch(plane: Plane) -> None:
     assert "version 2 runs on every live node after" in told
     assert plane.fleet.waited == [(2, 3.0)]
 
-    switched = await plane.json("switch", "example-service", "--to", "blue", "--reason", "back – 100 %")
+    switched = await plane.json("switch", "example-service", "--to", "blue", "--quick", "--reason", "back – 100 %")
     assert (switched["from"], switched["to"], switched["version"]) == ("green", "blue", 3)
     assert switched["complete"] is True
     plane.fleet.lags = True
-    _, told = await plane.run("switch", "example-service", "--to", "green", "--wait", "1", exits=6)
+    _, told = await plane.run("switch", "example-service", "--to", "green", "--quick", "--wait", "1", exits=6)
     assert "dp-1 00000000 (slow), dp-2 00000000 (slow)" in told
 
     history = await plane.json("history")

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from pointsman.cli import files, switching
+from pointsman.cli import files, switch_quick
 from pointsman.cli.json_values import Json, JsonObject
 from pointsman.cli.main import main
 from tests.integration.cli_admin import FakeAdmin
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
 
 SERVICE: JsonObject = {
     "id": "11111111-1111-4111-8111-111111111111",
@@ -265,7 +265,7 @@ TRACED: JsonObject = {
     ],
 }
 
-FILE = str(EXAMPLES / "blue-green.yaml")
+FILE = "examples/blue-green.yaml"
 SERVICES = f"/services?size={1000}"
 PATCH = "/services/example-service"
 
@@ -306,6 +306,102 @@ def waited(total: int, *lagging: JsonObject) -> JsonObject:
 
 
 FLEET = page(node(1), node(2))
+
+
+def proof(number: int, standing: str = "activated", **facts: Json) -> JsonObject:
+    done = standing == "activated"
+    return {
+        "node_id": f"0000000{number}-0000-4000-8000-000000000000",
+        "hostname": f"dp-{number}",
+        "standing": standing,
+        "vote": None if standing in ("asked", "lagging") else "refuse" if standing == "refused" else "ready",
+        "prepared_s": 0.041,
+        "faults": [],
+        "healthy": 2,
+        "targets": 2,
+        "connections": 16,
+        "activated_us_after_instant": 210 if done else None,
+        "late_us": 180 if done else None,
+        "clock_error_us": 90,
+        "open_on_old_side": 0 if done else None,
+        "reason": "",
+        **facts,
+    }
+
+
+ILL: JsonObject = {
+    "code": "SIDE_UNHEALTHY",
+    "what": "1 of 2 targets of green are healthy (50 %), 75 % are needed; not healthy: 192.168.34.18:80",
+    "node": "",
+    "target": "192.168.34.18:80",
+    "remedy": "see `pointsman upstream health green`; mend the targets, or force it and say why",
+    "overridable": True,
+}
+MOVED: JsonObject = {"id": SERVICE["id"], "name": "example-service", "from": "blue", "to": "green"}
+REST: JsonObject = {
+    "name": "blue", "upstream": UPSTREAM["id"], "in_flight": 0, "waiting_for": [], "still_used_by": [],
+    "safe_to_tear_down": True,
+}  # fmt: skip
+
+
+def drawn(*refusals: JsonObject) -> JsonObject:
+    ids = [str(proof(number)["node_id"]) for number in (1, 2)]
+    ill: Json = "unhealthy" if refusals else "healthy"
+    return {
+        "ready": not refusals,
+        "services": [MOVED],
+        "to": "green",
+        "base_version": 8,
+        "new_side": {
+            "upstream": "green",
+            "targets": [
+                {"target": "192.168.34.17:80", "weight": 100, "healthy": True,
+                 "seen": dict.fromkeys(ids, "healthy"), "why": {}},
+                {"target": "192.168.34.18:80", "weight": 100, "healthy": not refusals,
+                 "seen": dict.fromkeys(ids, ill), "why": {ids[0]: "connection refused"} if refusals else {}},
+            ],
+            "healthy": 1 if refusals else 2,
+            "weight": 100 if refusals else 200,
+            "weight_in_all": 200,
+        },
+        "old_sides": [],
+        "capacity_percent": 66.7 if refusals else 133.3,
+        "nodes": [
+            {"node_id": each, "hostname": f"dp-{at}", "healthy": 2, "targets": 2} for at, each in enumerate(ids, 1)
+        ],
+        "gates": {"min_healthy_percent": 75.0, "min_healthy_targets": 1, "min_capacity_percent": 0.0},
+        "refusals": list(refusals),
+        "warnings": [],
+    }  # fmt: skip
+
+
+def switched(**facts: Json) -> JsonObject:
+    return {
+        "switch": 7,
+        "verb": "switch",
+        "services": [MOVED],
+        "to": "green",
+        "state": "confirmed",
+        "ended_because": "",
+        "reason": "2.7.1",
+        "author": "ann",
+        "forced": False,
+        "undoes": None,
+        "undone_by": None,
+        "took_s": 0.182,
+        "skew_us": 400,
+        "version": 9,
+        "plan": drawn(),
+        "nodes": [proof(1), proof(2)],
+        "old_sides": [{**REST, "in_flight": 3, "safe_to_tear_down": False}],
+        "safe_to_tear_down": False,
+        **facts,
+    }
+
+
+PARTIAL = switched(state="partial", nodes=[proof(1), proof(2, "lagging", reason="did not vote within 5 s")])
+UNDO = switched(switch=8, verb="undo", to="blue", undoes=7, version=10, plan=None, reason="undo of switch 7",
+                services=[{**MOVED, "from": "green", "to": "blue"}])  # fmt: skip
 
 
 def word(number: int, health: str, reason: str = "") -> JsonObject:
@@ -501,20 +597,60 @@ CASES = [
                             text='_format_version: "3.0"\n'), ("table",)),
     Case("dump-json", ["dump"], lambda a: a.answer("GET", "/config/dump?format=json", {"_format_version": "3.0"}),
          ("json",)),
-    Case("switch", ["switch", "example-service", "--to", "green"],
+    Case("switch-quick", ["switch", "example-service", "--to", "green", "--quick"],
          lambda a: switching_case(a, status=200, body={**SERVICE, "host": "green"}, nodes=FLEET)),
-    Case("switch-timed-out", ["switch", "example-service", "--to", "green", "--wait", "1"],
+    Case("switch-quick-timed-out", ["switch", "example-service", "--to", "green", "--quick", "--wait", "1"],
          lambda a: switching_case(a, status=202, body=waited(2, LAGGING),
-                                  nodes=page(node(1), node(2, state="syncing", version=8, apply_took_s=None)))),
-    Case("switch-refused-by-a-node", ["switch", "example-service", "--to", "green"],
+                                  nodes=page(node(1), node(2, state="lagging", version=8)))),
+    Case("switch-quick-refused-by-a-node", ["switch", "example-service", "--to", "green", "--quick"],
          lambda a: switching_case(a, status=202, body=waited(2, REFUSING),
-                                  nodes=page(node(1), node(2, state="rejected", version=8, faults=[FAULT])))),
-    Case("switch-without-nodes", ["switch", "example-service", "--to", "green"],
+                                  nodes=page(node(1), node(2, state="rejected", version=8)))),
+    Case("switch-quick-without-nodes", ["switch", "example-service", "--to", "green", "--quick"],
          lambda a: switching_case(a, status=202, body=waited(0), nodes=page())),
+    Case("switch-quick-to-nothing", ["switch", "example-service", "--to", "gren", "--quick"],
+         lambda a: (a.answer("GET", PATCH, SERVICE),
+                    a.answer("GET", "/upstreams/gren", {"message": "Not found"}, status=404))),
+    Case("switch-quick-with-force", ["switch", "example-service", "--to", "green", "--quick", "--force"],
+         lambda _: None),
+    Case("switch", ["switch", "example-service", "--to", "green", "--reason", "2.7.1"],
+         lambda a: a.answer("POST", "/switches", switched(), status=200)),
+    Case("switch-lags", ["switch", "example-service", "--to", "green"],
+         lambda a: a.answer("POST", "/switches", PARTIAL, status=202)),
+    Case("switch-aborted", ["switch", "example-service", "--to", "green"],
+         lambda a: a.answer("POST", "/switches",
+                            switched(state="aborted", version=None, ended_because="dp-2 refused: no", message="no",
+                                     code="ABORTED", nodes=[proof(1, "released"), proof(2, "refused")], old_sides=[]),
+                            status=409)),
+    Case("switch-on-its-way", ["switch", "example-service", "--to", "green", "--wait", "1"],
+         lambda a: a.answer("POST", "/switches",
+                            switched(state="preparing", version=None, took_s=None, skew_us=None, old_sides=[],
+                                     nodes=[proof(1, "ready"), proof(2, "asked")]), status=202)),
+    Case("switch-preflight-refused", ["switch", "example-service", "--to", "green"],
+         lambda a: a.answer("POST", "/switches",
+                            {"message": "1 of 2", "code": "PREFLIGHT_REFUSED", "refusals": [ILL],
+                             "plan": drawn(ILL)}, status=409)),
     Case("switch-to-nothing", ["switch", "example-service", "--to", "gren"],
-         lambda a: a.answer("GET", PATCH, SERVICE).answer("GET", "/upstreams/gren", NOT_FOUND, status=404)),
-    Case("switch-no-service", ["switch", "nope", "--to", "green"],
-         lambda a: a.answer("GET", "/services/nope", NOT_FOUND, status=404)),
+         lambda a: a.answer("POST", "/switches",
+                            {"message": "there is no upstream 'gren'", "code": "NO_SUCH_UPSTREAM",
+                             "remedy": "see what there is: pointsman upstream list"}, status=404)),
+    Case("switch-watched", ["switch", "example-service", "--to", "green", "-w"],
+         lambda a: (a.answer("POST", "/switches", switched(state="preparing"), status=202),
+                    a.answer("GET", "/switches/7", switched(old_sides=[REST])))),
+    Case("switch-plan", ["switch", "plan", "example-service", "--to", "green"],
+         lambda a: a.answer("POST", "/switches?dry_run=1", drawn())),
+    Case("switch-plan-refused", ["switch", "plan", "example-service", "--to", "green"],
+         lambda a: a.answer("POST", "/switches?dry_run=1", drawn(ILL))),
+    Case("switch-undo", ["switch", "undo", "example-service"],
+         lambda a: (a.answer("GET", "/switches?service=example-service&size=20", {"data": [switched()]}),
+                    a.answer("POST", "/switches/7/undo", UNDO))),
+    Case("switch-undo-nothing", ["switch", "undo", "nope"],
+         lambda a: a.answer("GET", "/switches?service=nope&size=20", {"data": []})),
+    Case("switch-history", ["switch", "history", "--size", "5"],
+         lambda a: a.answer("GET", "/switches?size=5", {"data": [UNDO, switched(undone_by=8)]})),
+    Case("switch-show", ["switch", "show", "7"], lambda a: a.answer("GET", "/switches/7", switched(undone_by=8))),
+    Case("switch-status", ["switch", "status", "example-service"],
+         lambda a: (a.answer("GET", "/switches?service=example-service&size=20", {"data": [PARTIAL]}),
+                    a.answer("GET", "/switches/7", PARTIAL))),
     Case("nodes", ["nodes"],
          lambda a: a.answer("GET", "/fleet/nodes",
                             page(node(2, state="expired", last_seen_s_ago=7300.0, labels={}), node(1))),
@@ -576,7 +712,7 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdmin]:
     time.tzset()
     # The measured time is the one thing that differs from run to run.
     ticks = iter(range(1_000))
-    for module in (files, switching):
+    for module in (files, switch_quick):
         monkeypatch.setattr(module, "time", FakeTime(ticks))
     monkeypatch.setattr("pointsman.cli.entities.time", FakeTime(ticks))
     monkeypatch.setattr("pointsman.cli.targets.time", FakeTime(ticks))
@@ -603,13 +739,16 @@ class FakeTime:
 
 
 @pytest.mark.parametrize(("case", "form"), [pytest.param(c, f, id=f"{c.name}-{f}") for c in CASES for f in c.formats])
-def test_output(case: Case, form: str, admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output(
+    case: Case, form: str, admin: FakeAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # files are named from here, or the width of a table would depend on where this checkout is
     case.prepare(admin)
     exit_code = main(["--addr", admin.address, *case.arguments, "-o", form])
     captured = capsys.readouterr()
-    shown = " ".join(case.arguments).replace(str(EXAMPLES), "examples")
+    shown = " ".join(case.arguments)
     seen = f"$ pointsman {shown} -o {form}\nexit {exit_code}\n--- stdout\n{captured.out}--- stderr\n{captured.err}"
-    seen = seen.replace(admin.address, "http://127.0.0.1:8001").replace(str(EXAMPLES), "examples")
+    seen = seen.replace(admin.address, "http://127.0.0.1:8001")
     path = GOLDEN / f"{case.name}.{form}.txt"
     if os.environ.get("POINTSMAN_GOLDEN") == "write":
         path.parent.mkdir(parents=True, exist_ok=True)

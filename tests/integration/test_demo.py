@@ -20,6 +20,12 @@ def test_the_demo_ends_well_and_prints_its_books() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    for line in (
+        "ok confirmed: 3 of 3 nodes serve green",
+        "example-service: green -> blue, undo of switch 1, switch 2",
+        "refused, SIDE_UNHEALTHY: 0 of 2 targets of green are healthy (0 %), 75 % are needed",
+    ):
+        assert line in ended.stdout
     for line in ("lost 0   doubled 0   violations of order 0", "  1 -> green", "  2 -> blue", "by target    blue-1: "):
         assert line in ended.stdout
     assert ended.stdout.endswith("Nothing lost, nothing doubled, nothing out of order.\n")

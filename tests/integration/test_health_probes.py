@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +15,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 import trustme
+import uvloop
 
 from data_plane.balancer.addresses import Address
 from data_plane.health import Event
@@ -97,6 +100,39 @@ async def test_http(said: bytes, result: Result) -> None:
 async def test_a_server_that_says_nothing_is_too_slow() -> None:
     async with server(silent) as port:
         assert await probe(port) is Event.TIMEOUT
+
+
+def test_a_machine_that_stood_still_makes_nobody_ill() -> None:
+    """On the loop that nodes have. Prober and server both stand still for longer than the timeout."""
+    uvloop.run(stood_still())
+
+
+async def stood_still() -> None:
+    asked, woke, done = threading.Event(), threading.Event(), asyncio.get_running_loop().create_future()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                asked.set()
+                woke.wait(PATIENCE_S)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        serving = threading.Thread(target=answer)
+        serving.start()
+        engine = ProbeEngine(asyncio.get_running_loop())
+        check = replace(CHECK, timeout_s=0.3)
+        address = Address("k", "127.0.0.1", listening.getsockname()[1], "blue.test", 1, "t")
+        engine.start(ProbePlan(check).errand(address, TlsContexts()), done.set_result)
+        while not asked.is_set():
+            await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251 - standing still is what this is about
+        asyncio.get_running_loop().call_later(0.05, woke.set)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await done == 200
+        await asyncio.to_thread(serving.join)
+        engine.close()
 
 
 async def test_nobody_listens() -> None:

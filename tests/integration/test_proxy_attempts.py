@@ -421,3 +421,55 @@ async def test_an_error_of_ours_costs_one_request(caplog: pytest.LogCaptureFixtu
         rig.balancer.pick = real  # type: ignore[method-assign]
         assert (await rig.ask(GET)).startswith(b"HTTP/1.1 200 ")
         await rig.settled()
+
+
+LARGE = bytes(range(256)) * 800  # more than streams through without being gathered
+
+
+def put(*, chunked: bool) -> bytes:
+    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(LARGE)
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE) if chunked else LARGE
+    return b"PUT /x HTTP/1.1\r\nHost: h\r\n" + framing + b"\r\n\r\n" + body
+
+
+async def read_all_then_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(len(LARGE))
+
+
+async def read_all_then_serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readexactly(len(LARGE)) == LARGE
+    writer.write(OK)
+    await reader.read()
+
+
+def gathered(rig: Rig) -> int:
+    return rig.factory._shared.gathered_bytes  # no metric, but it must never leak
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_large_body_is_sent_again_whole(chunked: bool) -> None:
+    script = Script(read_all_then_close, read_all_then_serve)
+    async with scripted(script) as rig:
+        assert b" 200 " in await rig.ask(put(chunked=chunked))
+        assert script.connections == 2
+        await rig.settled()
+        assert gathered(rig) == 0
+
+
+async def test_a_large_body_streams_where_no_memory_is_left_for_it() -> None:
+    script = Script(read_all_then_close, read_all_then_serve)
+    async with scripted(script, settings=ProxySettings(replay_total_bytes_max=len(LARGE) - 1)) as rig:
+        assert b" 502 " in await rig.ask(put(chunked=False))
+        assert script.connections == 1
+        assert gathered(rig) == 0
+
+
+async def test_memory_of_a_body_that_never_ends_is_free_again_when_its_client_goes() -> None:
+    async with scripted(Script(serve)) as rig:
+        client = await Client.open(rig.port)
+        client.send(put(chunked=False)[:-1])
+        await until(lambda: gathered(rig) == len(LARGE))
+        await client.close()
+        await until(lambda: gathered(rig) == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -117,10 +118,14 @@ async def test_a_name_moves_again_and_again(tmp_path: Path) -> None:
     assert min(outcome.instances()[SICK], outcome.instances()[twin.name]) > 0
 
 
-async def test_blue_green_with_checks_on_while_a_blue_target_dies(tmp_path: Path) -> None:
-    result = await sick_ledger.run(tmp_path, nodes=3, switches=60, rate=600, pause_s=1.0, dead_s=1.0, alive_s=1.0)
+@pytest.mark.parametrize("ends", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "drained"])
+async def test_blue_green_with_checks_on_while_a_blue_target_ends(tmp_path: Path, ends: signal.Signals) -> None:
+    result = await sick_ledger.run(
+        tmp_path, nodes=3, switches=60, rate=600, pause_s=1.0, dead_s=1.0, alive_s=1.0, ends=ends
+    )
     print("\n" + result.report())
     assert result.lost_gets == []
     assert all(record.status in (502, 504) for record in result.failed_posts)
+    assert result.unexplained_posts == []
     assert result.ledger.doubled == result.ledger.stray == 0
     assert result.ledger.violations == []

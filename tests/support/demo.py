@@ -1,21 +1,87 @@
 """`make demo`: the main job, shown on loopback in about half a minute.
 
 One control plane, three nodes and four upstream servers; open-loop load through all three nodes; ten switches
-between blue and green; then the ledger. Exits non-zero if a request was lost, doubled or answered out of order.
+between blue and green by a plain PATCH; then the verbs: a switch in two phases, its undo, and a switch that the
+preflight refuses because green is down; then the ledger. Exits non-zero if a request was lost, doubled or answered out
+of order.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 import tempfile
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
+from pointsman.cli import switch_view
 from tests.support import ledger
+from tests.support.processes import Fleet
 
 NODES = 3
+
+
+CHECKS = {
+    "active": {
+        "type": "tcp",
+        "healthy": {"interval": 0.5, "successes": 1},
+        "unhealthy": {"interval": 0.5, "tcp_failures": 1, "timeouts": 1},
+    }
+}
+
+
+async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
+    """A good switch, an undo, and a refusal, under load."""
+    checked = await fleet.admin("PATCH", "/upstreams/green", {"healthchecks": CHECKS}, {"Prefer": "wait=20"})
+    assert checked.status == 200, checked.body
+    service = {"service": "example-service"}
+    done = []
+    if (await fleet.admin("GET", "/services/example-service")).body["host"] != "blue":  # type: ignore[index]
+        done.append(await ledger.switch_to(fleet, "blue"))
+    await _until(fleet, ready=True)
+    print("$ pointsman switch example-service --to green")
+    good, view = await ledger.switch_by_verb(
+        fleet, "/switches", {**service, "to": "green", "reason": "release 2.7.1"}, "green"
+    )
+    _show(view)
+    print("$ pointsman switch undo example-service")
+    back, view = await ledger.switch_by_verb(fleet, f"/switches/{view['switch']}/undo", {}, "blue")
+    _show(view)
+    for name in ("green-1", "green-2"):
+        fleet.upstreams[name].destroy()
+    print("Green's servers are killed.\n$ pointsman switch example-service --to green")
+    await _until(fleet, ready=False)
+    refused = await fleet.admin("POST", "/switches", {**service, "to": "green"}, {"Prefer": "wait=20"})
+    assert isinstance(refused.body, dict)
+    assert (refused.status, refused.body["code"]) == (409, "PREFLIGHT_REFUSED"), refused.body
+    for finding in refused.body["refusals"][-1:]:
+        print("\n".join(textwrap.wrap(f"refused, {finding['code']}: {finding['what']}", 96)))
+    print(flush=True)
+    return [*done, good, back]
+
+
+async def _until(fleet: Fleet, *, ready: bool) -> None:
+    """Waits until the checks of all nodes say that green may, or may not, take the traffic."""
+    async with asyncio.timeout(30):
+        while True:
+            wish = {"service": "example-service", "to": "green"}
+            plan = (await fleet.admin("POST", "/switches?dry_run=1", wish)).body
+            assert isinstance(plan, dict)
+            words = {word for target in plan["new_side"]["targets"] for word in target["seen"].values()}
+            if words == {"healthy" if ready else "unhealthy"}:
+                return
+            await asyncio.sleep(0.05)
+
+
+def _show(view: Mapping[str, Any]) -> None:
+    for line in switch_view.tree(dict(view), switch_view.ASCII, width=96):
+        print(line)
+    print(flush=True)
 
 
 def main() -> None:
@@ -27,7 +93,15 @@ def main() -> None:
     print(f"Load: {options.rate:g} requests a second. Switching {options.switches} times.\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="pointsman-demo-") as folder:
         result = uvloop.run(
-            ledger.run(Path(folder), nodes=NODES, workers=1, switches=options.switches, rate=options.rate, pause_s=1.0)
+            ledger.run(
+                Path(folder),
+                nodes=NODES,
+                workers=1,
+                switches=options.switches,
+                rate=options.rate,
+                pause_s=1.0,
+                more=show_verbs,
+            )
         )
     names = [f"node-{number}" for number in range(1, NODES + 1)]
     print(ledger.switch_table(result, names), end="\n\n")

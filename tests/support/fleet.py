@@ -238,9 +238,9 @@ async def node(
         await running
 
 
-async def until(condition: Callable[[], bool], what: str = "") -> None:
+async def until(condition: Callable[[], bool], what: str = "", *, patience_s: float = PATIENCE_S) -> None:
     """Waits for `condition`, with one patience for all tests."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what or condition}"
         await asyncio.sleep(0.005)

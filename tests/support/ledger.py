@@ -17,7 +17,7 @@ import tempfile
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,17 @@ async def switch_to(fleet: Fleet, colour: str, *, wait_s: int = 10, rollout: boo
     return switch
 
 
+async def switch_by_verb(fleet: Fleet, path: str, body: Mapping[str, object], colour: str) -> tuple[Switch, Any]:
+    """A switch or an undo, with the proof that the Admin API answers; the same books as of any other switch."""
+    asked = time.monotonic()
+    answer = await fleet.admin("POST", path, body, {"Prefer": "wait=20"})
+    answered = time.monotonic()
+    assert answer.status == 200, f"{path} was answered {answer.status}: {answer.body}"
+    switch = Switch(colour, int(answer.headers["X-Pointsman-Version"]), asked, answered)
+    await _watch(fleet, switch)
+    return switch, answer.body
+
+
 def settle(
     load: OpenLoop, switches: Sequence[Switch], *, revolutions: int, duplicates: int, check_weights: bool = True
 ) -> Ledger:
@@ -223,9 +234,17 @@ def _weight_errors(counts: Counter[str], revolutions: int) -> list[str]:
 
 
 async def run(
-    folder: Path, *, nodes: int, workers: int, switches: int, rate: float, pause_s: float, rollouts: bool = False
+    folder: Path,
+    *,
+    nodes: int,
+    workers: int,
+    switches: int,
+    rate: float,
+    pause_s: float,
+    rollouts: bool = False,
+    more: Callable[[Fleet], Awaitable[Sequence[Switch]]] | None = None,
 ) -> Ledger:
-    """A whole run in `folder`: start, apply, load, switch, stop, settle."""
+    """A whole run in `folder`: start, apply, load, switch, `more` under the same load, stop, settle."""
     async with Fleet(folder, nodes=nodes, workers=workers) as fleet:
         await fleet.start({colour: len(weights) for colour, weights in WEIGHTS.items()})
         await apply_example(fleet)
@@ -236,6 +255,8 @@ async def run(
         for number in range(switches):
             done.append(await switch_to(fleet, "green" if number % 2 == 0 else "blue", rollout=rollouts))
             await asyncio.sleep(pause_s)
+        if more is not None:
+            done += await more(fleet)
         await load.stop()
         return settle(load, done, revolutions=nodes * workers, duplicates=await count_duplicates(fleet))
 

@@ -1,7 +1,9 @@
 """A ledger upstream that falls ill on command, and a journal of every POST that outlives its process.
 
 `GET /mood/NAME` sets how requests are answered from then on (see `Mood`); `/books` is always answered, so that probes
-can be told apart from traffic: `GET /well` is the probe's path and follows the mood.
+can be told apart from traffic: `GET /well` is the probe's path and follows the mood. SIGTERM drains it, as good servers
+do: it listens no more, answers what comes on the connections it has and closes them with that, and closes the others
+when they have been quiet for a while.
 
     python -m tests.support.moody_upstream --colour blue --instance blue-1 --journal FILE
 """
@@ -25,6 +27,8 @@ from tests.support.ledger_upstream import Books, LedgerServer
 from tests.support.processes import Upstream
 
 RESET_AFTER_S = 0.01
+QUIET_S = 0.5
+"""An idle connection is closed after this long in a drain: by then gateways have seen that nobody listens any more."""
 
 
 class Mood(enum.Enum):
@@ -44,11 +48,25 @@ class Patient:
         self.books = books
         self.mood = Mood.WELL
         self.requests = 0
+        self.draining = False
+        self.connections: set[MoodyServer] = set()
         # Unbuffered: what was read stands there even when the process is killed in the next instant.
         self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(self, request_id: bytes) -> None:
         os.write(self._journal, request_id + b"\n")
+
+    async def drain(self) -> None:
+        """Ends when all connections have."""
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while self.connections:
+            quiet_since = loop.time() - QUIET_S
+            if began <= quiet_since:
+                for connection in list(self.connections):
+                    connection.close_if_quiet(since=quiet_since)
+            await asyncio.sleep(RESET_AFTER_S)
 
 
 class MoodyServer(LedgerServer):
@@ -57,6 +75,27 @@ class MoodyServer(LedgerServer):
     def __init__(self, patient: Patient) -> None:
         super().__init__(patient.books)
         self._patient = patient
+        self._read_at = 0.0
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._read_at = asyncio.get_running_loop().time()
+        self._patient.connections.add(self)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._patient.connections.discard(self)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._read_at = asyncio.get_running_loop().time()
+        super().data_received(data)
+
+    def close_if_quiet(self, *, since: float) -> None:
+        assert self._transport is not None
+        if self._read_at < since:
+            self._transport.close()
 
     @override
     def _answer(self, head: bytes, body: bytes) -> None:
@@ -91,6 +130,15 @@ class MoodyServer(LedgerServer):
             self._write(b"well")
         else:
             super()._answer(head, body)
+
+    @override
+    def _write(self, body: bytes, *, kind: bytes = b"text/plain") -> None:
+        if not self._patient.draining:
+            super()._write(body, kind=kind)
+            return
+        assert self._transport is not None
+        self._send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        self._transport.close()
 
     def _send(self, data: bytes) -> None:
         assert self._transport is not None
@@ -142,6 +190,7 @@ async def serve(patient: Patient, host: str, port: int, port_file: Path | None) 
     loop.add_signal_handler(signal.SIGTERM, done.set)
     await done.wait()
     server.close()
+    await patient.drain()
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from control_plane.admin.api import AdminApi
 from control_plane.admin.information import Connections, Identity
 from control_plane.admin.openapi import document
+from control_plane.admin.operations import Operation
+from control_plane.admin.table import PathTable
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.sqlite import open_sqlite
@@ -27,20 +29,29 @@ writes take `Prefer: wait=SECONDS` and tell their version in `X-Pointsman-Versio
 """
 
 
-async def described() -> EntityBody:
-    """Return the OpenAPI document of an Admin API as it is started."""
+async def _table() -> PathTable:
+    """Return the paths of an Admin API as it is started."""
     with tempfile.TemporaryDirectory(prefix="pointsman-paths-") as folder:
         store = await open_sqlite(Path(folder) / "store.db")
         try:
-            api = AdminApi(
+            return AdminApi(
                 store,
                 FakeFleet(),
                 identity=Identity(node_id="-", admin_address=lambda: "127.0.0.1:8001"),
                 connections=lambda: Connections(accepted=0, active=0, requests=0, writing=0),
-            )
-            return document(api.table, SCHEMAS, version="-")
+            ).table
         finally:
             await store.close()
+
+
+def operations() -> list[tuple[str, str, Operation]]:
+    """Return every (path, method, what it does), for tests that run over all of them."""
+    return asyncio.run(_table()).operations()
+
+
+async def described() -> EntityBody:
+    """Return the OpenAPI document of an Admin API as it is started."""
+    return document(await _table(), SCHEMAS, version="-")
 
 
 def reference(tree: EntityBody) -> str:

@@ -35,6 +35,13 @@ def authority_pem(name: str = "one") -> str:
 
 
 @functools.cache
+def self_signed_authority(name: str = "one") -> Issued:
+    """The root itself with its key, which is right as a certificate and as an authority."""
+    root = authority(name)
+    return Issued(root.cert_pem.bytes().decode(), root.private_key_pem.bytes().decode())
+
+
+@functools.cache
 def intermediate(name: str = "one", depth: int = 1) -> trustme.CA:
     """An authority below the root, or below another one."""
     parent = authority(name) if depth == 1 else intermediate(name, depth - 1)

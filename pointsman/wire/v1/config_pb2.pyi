@@ -20,7 +20,7 @@ PROBE_SAMPLING_ON: ProbeSampling
 PROBE_SAMPLING_OFF: ProbeSampling
 
 class Entity(_message.Message):
-    __slots__ = ("service", "route", "upstream", "target", "certificate", "sni", "ca_certificate", "upstream_settings")
+    __slots__ = ("service", "route", "upstream", "target", "certificate", "sni", "ca_certificate", "upstream_settings", "service_settings")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class Entity(_message.Message):
     SNI_FIELD_NUMBER: _ClassVar[int]
     CA_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_SETTINGS_FIELD_NUMBER: _ClassVar[int]
     service: Service
     route: Route
     upstream: Upstream
@@ -37,7 +38,8 @@ class Entity(_message.Message):
     sni: Sni
     ca_certificate: CaCertificate
     upstream_settings: UpstreamSettings
-    def __init__(self, service: _Optional[_Union[Service, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., upstream: _Optional[_Union[Upstream, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., sni: _Optional[_Union[Sni, _Mapping]] = ..., ca_certificate: _Optional[_Union[CaCertificate, _Mapping]] = ..., upstream_settings: _Optional[_Union[UpstreamSettings, _Mapping]] = ...) -> None: ...
+    service_settings: ServiceSettings
+    def __init__(self, service: _Optional[_Union[Service, _Mapping]] = ..., route: _Optional[_Union[Route, _Mapping]] = ..., upstream: _Optional[_Union[Upstream, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., sni: _Optional[_Union[Sni, _Mapping]] = ..., ca_certificate: _Optional[_Union[CaCertificate, _Mapping]] = ..., upstream_settings: _Optional[_Union[UpstreamSettings, _Mapping]] = ..., service_settings: _Optional[_Union[ServiceSettings, _Mapping]] = ...) -> None: ...
 
 class Service(_message.Message):
     __slots__ = ("id", "name", "protocol", "host", "port", "path", "retries", "connect_timeout", "write_timeout", "read_timeout", "tls_verify", "tls_verify_depth", "ca_certificates", "client_certificate")
@@ -302,3 +304,11 @@ class ManualHealth(_message.Message):
     healthy: bool
     until: int
     def __init__(self, target: _Optional[str] = ..., ip: _Optional[str] = ..., port: _Optional[int] = ..., healthy: _Optional[bool] = ..., until: _Optional[int] = ...) -> None: ...
+
+class ServiceSettings(_message.Message):
+    __slots__ = ("id", "fence_after")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_AFTER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    fence_after: _duration_pb2.Duration
+    def __init__(self, id: _Optional[str] = ..., fence_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...

@@ -20,7 +20,7 @@ OBSERVATION_TCP_FAILURE: ObservationKind
 OBSERVATION_TIMEOUT: ObservationKind
 
 class ToWorker(_message.Message):
-    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request", "availability", "trace_request", "reopen_logs", "warm", "default_pairs")
+    __slots__ = ("stage_begin", "stage_part", "stage_end", "activate", "discard", "names", "drain", "counters_request", "availability", "trace_request", "reopen_logs", "warm", "default_pairs", "fences")
     STAGE_BEGIN_FIELD_NUMBER: _ClassVar[int]
     STAGE_PART_FIELD_NUMBER: _ClassVar[int]
     STAGE_END_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class ToWorker(_message.Message):
     REOPEN_LOGS_FIELD_NUMBER: _ClassVar[int]
     WARM_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_PAIRS_FIELD_NUMBER: _ClassVar[int]
+    FENCES_FIELD_NUMBER: _ClassVar[int]
     stage_begin: StageBegin
     stage_part: StagePart
     stage_end: StageEnd
@@ -47,7 +48,8 @@ class ToWorker(_message.Message):
     reopen_logs: ReopenLogs
     warm: Warm
     default_pairs: DefaultPairs
-    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ..., availability: _Optional[_Union[Availability, _Mapping]] = ..., trace_request: _Optional[_Union[_fleet_pb2.TraceRequest, _Mapping]] = ..., reopen_logs: _Optional[_Union[ReopenLogs, _Mapping]] = ..., warm: _Optional[_Union[Warm, _Mapping]] = ..., default_pairs: _Optional[_Union[DefaultPairs, _Mapping]] = ...) -> None: ...
+    fences: Fences
+    def __init__(self, stage_begin: _Optional[_Union[StageBegin, _Mapping]] = ..., stage_part: _Optional[_Union[StagePart, _Mapping]] = ..., stage_end: _Optional[_Union[StageEnd, _Mapping]] = ..., activate: _Optional[_Union[Activate, _Mapping]] = ..., discard: _Optional[_Union[Discard, _Mapping]] = ..., names: _Optional[_Union[Names, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., counters_request: _Optional[_Union[CountersRequest, _Mapping]] = ..., availability: _Optional[_Union[Availability, _Mapping]] = ..., trace_request: _Optional[_Union[_fleet_pb2.TraceRequest, _Mapping]] = ..., reopen_logs: _Optional[_Union[ReopenLogs, _Mapping]] = ..., warm: _Optional[_Union[Warm, _Mapping]] = ..., default_pairs: _Optional[_Union[DefaultPairs, _Mapping]] = ..., fences: _Optional[_Union[Fences, _Mapping]] = ...) -> None: ...
 
 class StageBegin(_message.Message):
     __slots__ = ("snapshot", "base_version")
@@ -120,6 +122,12 @@ class Drain(_message.Message):
     accept_for_ms: int
     finish_within_ms: int
     def __init__(self, accept_for_ms: _Optional[int] = ..., finish_within_ms: _Optional[int] = ...) -> None: ...
+
+class Fences(_message.Message):
+    __slots__ = ("services",)
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    services: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, services: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CountersRequest(_message.Message):
     __slots__ = ("sequence", "traffic")

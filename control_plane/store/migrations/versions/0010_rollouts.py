@@ -15,8 +15,8 @@ def upgrade() -> None:
     op.create_table(
         "rollout",
         sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("state", TEXT, nullable=False),
-        sa.Column("body", TEXT, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
     )
     op.create_index("rollout_by_state", "rollout", ["state", "number"])
     op.create_table(
@@ -28,8 +28,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "lease",
-        sa.Column("name", TEXT, primary_key=True),
-        sa.Column("holder", TEXT, nullable=False),
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("holder", sa.Text, nullable=False),
         sa.Column("fence", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.Float(53), nullable=False),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import HealthBook, TargetVerdict
 from control_plane.fleet.nodes import NodeView
+from control_plane.fleet.own_settings import Fence
 from control_plane.fleet.rollouts import Rollouts
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
@@ -23,6 +24,7 @@ class FakeFleet:
 
     views: tuple[NodeView, ...] = ()
     kong: tuple[EntityBody, ...] = ()
+    fenced: tuple[Fence, ...] = ()
     progress: tuple[NodeProgress, ...] = ()
     hang: bool = False
     traced: EntityBody | None = None
@@ -33,6 +35,9 @@ class FakeFleet:
 
     def nodes(self) -> Sequence[NodeView]:
         return self.views
+
+    def fences(self) -> Sequence[Fence]:
+        return self.fenced
 
     def data_planes(self) -> Sequence[EntityBody]:
         return self.kong

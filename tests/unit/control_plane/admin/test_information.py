@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.nodes import NodeState, NodeView, SyncStatus
+from control_plane.fleet.own_settings import Fence
 from tests.unit.control_plane.admin.conftest import Client, tree
 
 
@@ -134,6 +136,17 @@ VIEW = NodeView(
     rejected_version=None, rejected_stage=None, faults=(), reason="", first_seen=1.0, last_seen=2.0, workers=2,
     proxy_addresses=("127.0.0.1:8000",), status_address="127.0.0.1:8007", sync_status=SyncStatus.NORMAL,
 )  # fmt: skip
+
+
+async def test_a_node_that_is_gone_shows_what_it_must_have_fenced(client: Client) -> None:
+    gone = replace(VIEW, connected=False, state=NodeState.EXPIRED, beat_age_s=40.0)
+    client.fleet.views, client.fleet.fenced = (gone,), (Fence("a", 20.0), Fence("b", 60.0))
+    fencing = (await client.tree("GET", "/fleet/nodes/n1"))["fencing"]
+    assert isinstance(fencing, list)
+    rows = [row for row in fencing if isinstance(row, dict)]
+    assert [(row["service"], row["fenced"]) for row in rows] == [("a", True), ("b", False)]
+    client.fleet.views = (VIEW,)
+    assert (await client.tree("GET", "/fleet/nodes/n1"))["fencing"] == []
 
 
 async def test_nodes(client: Client) -> None:

@@ -139,3 +139,26 @@ def test_what_is_refused(section: JsonValue, told: str) -> None:
     with pytest.raises(FileRefused) as caught:
         sync(MemoryTransaction(), parse(content), now=NOW)
     assert any(told in problem.message for problem in caught.value.problems)
+
+
+def test_settings_of_services_stand_beside_those_of_upstreams() -> None:
+    tx = MemoryTransaction()
+    services: JsonValue = [{"name": "a", "host": "a.test"}, {"name": "b", "host": "b.test"}]
+    both: EntityBody = {
+        "services": services,
+        "upstreams": [{"name": "blue"}],
+        "_pointsman": {
+            COLLECTION: [{"upstream": "blue", "slow_start": 10}],
+            "service_settings": [{"service": "a", "partition": "fence", "fence_after_s": 5}],
+        },
+    }
+    assert synced(tx, json.dumps(both).encode())["created"] == 5
+    dumped = dump(tx)
+    assert dumped["_pointsman"] == both["_pointsman"]
+    assert synced(tx, json.dumps(dumped).encode())["unchanged"] == 5
+    other: EntityBody = {**both, "_pointsman": {"service_settings": [{"service": "b", "partition": "fence"}]}}
+    assert synced(tx, json.dumps(other).encode())["deleted"] == 1
+    section = dump(tx)["_pointsman"]
+    assert isinstance(section, dict)
+    assert section["service_settings"] == [{"partition": "fence", "service": "b"}]
+    assert section[COLLECTION] == [{"slow_start": 10, "upstream": "blue"}], "the file did not speak of upstreams"

@@ -20,6 +20,7 @@ def entity(collection: str, number: int = 1, /, **fields: JsonValue) -> EntityBo
         "upstreams": {"name": f"u{number}"},
         "targets": {"target": "x.example:80", "upstream": {"id": identity("upstreams", 1)}},
         "upstream_settings": {"upstream": {"id": identity("upstreams", number)}},
+        "service_settings": {"service": {"id": identity("services", number)}},
         "certificates": {"cert": issued("a.test").cert, "key": issued("a.test").key},
         "snis": {"name": f"a{number}.test", "certificate": {"id": identity("certificates", 1)}},
         "ca_certificates": {"cert": authority_pem(f"{number}")},

@@ -17,6 +17,7 @@ SINGULAR = {
     "upstreams": "upstream",
     "targets": "target",
     "upstream_settings": "upstream_settings",
+    "service_settings": "service_settings",
     "certificates": "certificate",
     "snis": "sni",
     "ca_certificates": "ca_certificate",
@@ -52,9 +53,20 @@ def test_every_field_has_its_place_on_the_wire(collection: str) -> None:
         expected -= {"created_at"}
     if collection == "upstream_settings":
         expected -= {"upstream"}  # its id is the upstream's
+    if collection == "service_settings":
+        expected = {"id", "fence_after"}  # the policy and its time as one
     if collection == "certificates":
         expected -= {"snis"}  # entities of their own
     assert fields == expected
+
+
+def test_settings_of_a_service() -> None:
+    fenced = decoded("service_settings", entity("service_settings", partition="fence", fence_after_s=1.5))
+    assert isinstance(fenced, wire.ServiceSettings)
+    assert (fenced.id, fenced.fence_after.seconds, fenced.fence_after.nanos) == (fenced.id, 1, 500_000_000)
+    stale = decoded("service_settings", entity("service_settings", fence_after_s=1.5))
+    assert isinstance(stale, wire.ServiceSettings)
+    assert not stale.HasField("fence_after")
 
 
 def test_a_service() -> None:

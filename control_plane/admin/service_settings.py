@@ -1,0 +1,102 @@
+"""`/fleet/services/{s}/settings`: our own settings of a service, beside Kong's entity and never inside it.
+
+GET answers with defaults where nothing was set; PATCH merges, PUT replaces, DELETE goes back to the defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control_plane.admin.bodies import entity_body
+from control_plane.admin.collections import found
+from control_plane.admin.messages import Addressed, Answer, Call, Current, not_found
+from control_plane.admin.operations import FORM, JSON, Operation
+from control_plane.admin.table import PathTable
+from control_plane.admin.writes import Writes
+from control_plane.entities.service_settings import COLLECTION, SERVICE_SETTINGS
+from control_plane.entities.types import EntityBody
+from control_plane.store import editor
+from control_plane.store.contract import Transaction
+
+
+def mount(table: PathTable, writes: Writes) -> None:
+    """Adds the path."""
+    settings = ServiceSettings(writes)
+    shown: dict[int, EntityBody | None] = {200: SERVICE_SETTINGS.answer_schema()}
+    body: dict[str, EntityBody] = {JSON: {"type": "object"}, FORM: {"type": "object"}}
+    table.add(
+        "/fleet/services/{services}/settings",
+        {"GET": settings.get, "PUT": settings.put, "PATCH": settings.patch, "DELETE": settings.delete},
+        about={
+            "GET": Operation(summary="Show our own settings of the service", answers=shown),
+            "PUT": Operation(
+                summary="Replace the service's own settings", body=body, answers=shown, writes=True, guarded=True
+            ),
+            "PATCH": Operation(
+                summary="Change some of the service's own settings", body=body, answers=shown, writes=True, guarded=True
+            ),
+            "DELETE": Operation(summary="Go back to the defaults", answers={204: None}, writes=True, guarded=True),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """The handlers; the variable segment is the service's id or name."""
+
+    writes: Writes
+
+    async def get(self, _call: Call, path: tuple[str, ...]) -> Answer:
+        """The settings in force."""
+        return found(await self.writes.store.read(_current(path)))
+
+    async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Changes what is given."""
+        return await self._write(call, path, merging=True)
+
+    async def put(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Replaces all of them; what is not given goes back to its default."""
+        return await self._write(call, path, merging=False)
+
+    async def _write(self, call: Call, path: tuple[str, ...], *, merging: bool) -> Answer:
+        body = await entity_body(call, SERVICE_SETTINGS.coerce)
+        now = self.writes.now()
+
+        def work(tx: Transaction) -> EntityBody:
+            service_id = _find(tx, path[0])
+            given: EntityBody = {**body, "service": {"id": service_id}}
+            if merging and tx.get(COLLECTION, service_id) is not None:
+                return editor.update(tx, COLLECTION, service_id, given, now=now)
+            return editor.upsert(tx, COLLECTION, service_id, given, now=now)
+
+        return await self.writes.entity(call, work, current=_current(path))
+
+    async def delete(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Goes back to the defaults."""
+
+        def work(tx: Transaction) -> None:
+            tx.delete(COLLECTION, _find(tx, path[0]))
+
+        return await self.writes.entity(call, work, status=204, current=_current(path))
+
+
+def _find(tx: Transaction, key: str) -> str:
+    """The id of the service by id or name. Raises Refused (404)."""
+    service = editor.lookup(tx, "services", key)
+    if service is None:
+        raise not_found()
+    return str(service["id"])
+
+
+def _current(path: tuple[str, ...]) -> Current:
+    def current(tx: Transaction) -> Addressed | None:
+        service_id = _find(tx, path[0])
+        return Addressed(COLLECTION, tx.get(COLLECTION, service_id) or _defaults(service_id))
+
+    return current
+
+
+def _defaults(service_id: str) -> EntityBody:
+    body: EntityBody = {"service": {"id": service_id}}
+    made = SERVICE_SETTINGS.on_insert(body, now=1, resolve=lambda *_: None, entity_id=service_id)
+    return {**made, "created_at": None, "updated_at": None}

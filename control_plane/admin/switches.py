@@ -1,0 +1,242 @@
+"""`/switches`: services to another upstream, on every node at one instant, checked before and proved after.
+
+`POST /switches` takes JSON, or a form with the plain fields,
+
+    {"services": ["shop", "cart"], "to": "green", "reason": "release 2.7.1", "force": false,
+     "policy": {"min_healthy_percent": 75, "min_healthy_targets": 1, "min_capacity_percent": 0, "vote_by_s": 5, ...}}
+
+(`service` names a single one; `policy` takes what a rollout's does, too). With `?dry_run=1` the answer is the plan and
+nothing else happens. Otherwise 202 at once, or with `Prefer: wait=SECONDS` how it ended: 200 confirmed by every node,
+202 partial or still on its way, 409 aborted. 409 with the code PREFLIGHT_REFUSED names each thing that speaks against
+it; `force` with a reason passes over what is about health and capacity. `POST /switches/{number}/undo` goes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from control_plane.admin.bodies import entity_body
+from control_plane.admin.messages import Answer, Call, Refused, json_answer, not_found
+from control_plane.admin.preferences import wait_seconds
+from control_plane.admin.repeats import request_key
+from control_plane.admin.rollouts import ended_within, policy_of, status_of
+from control_plane.admin.table import PathTable
+from control_plane.admin.writes import flag, origin_of
+from control_plane.entities.errors import SchemaViolation
+from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.fleet.rollout import Policy
+from control_plane.fleet.rollouts import Entry, TooLarge, Unchanged
+from control_plane.store.contract import Origin
+from control_plane.switching.preflight import Gates
+from control_plane.switching.switches import (
+    SERVICES_MAX,
+    UNDO_POLICY,
+    Missing,
+    PreflightRefused,
+    Refusal,
+    Switches,
+    Wish,
+)
+
+SIZE = 20
+SIZE_MAX = 100
+LATER = ("at", "canary", "drain", "every", "gate", "hold", "mirror", "preview", "sticky")
+"""Fields of what is not built: refused by name, so that nobody believes that they count."""
+_FIELDS = ("service", "services", "to", "reason", "policy", "force")
+
+Now = Callable[[], float]
+
+
+def mount(table: PathTable, switches: Switches, now: Now) -> None:
+    """Adds the paths."""
+    handlers = _Handlers(switches, now)
+    table.add("/switches", {"GET": handlers.list_page, "POST": handlers.create})
+    table.add("/switches/{switch}", {"GET": handlers.get})
+    table.add("/switches/{switch}/undo", {"POST": handlers.undo})
+
+
+@dataclass(frozen=True, slots=True)
+class _Handlers:
+    switches: Switches
+    now: Now
+
+    async def list_page(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        """List switches, newest first."""
+        size = _number(call.argument("size") or str(SIZE))
+        if size is None or not 1 <= size <= SIZE_MAX:
+            raise Refused(400, f"size must be a whole number from 1 to {SIZE_MAX}")
+        before = call.argument("before")
+        if before is not None and _number(before) is None:
+            raise Refused(400, "before must be the number of a switch")
+        found = await self.switches.views(
+            size=size,
+            before=None if before is None else _number(before),
+            service=call.argument("service") or "",
+        )
+        data: list[JsonValue] = list(found)
+        return json_answer(200, {"data": data})
+
+    async def get(self, _call: Call, path: tuple[str, ...]) -> Answer:
+        """Show one switch with what each node proved."""
+        try:
+            return json_answer(200, await self.switches.view(_of(path)))
+        except Missing as missing:
+            raise _refused(missing) from None
+
+    async def create(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        """Plan (with `dry_run`) or begin a switch."""
+        _alone(call)
+        body = await entity_body(call, _typed)
+        wish, reason = _wish(body, call.limits.reason_chars_max)
+        origin = origin_of(call, "switch", reason=reason)
+        if wish.force and not origin.reason:
+            raise SchemaViolation({"reason": "required with force: it is what the history will say"})
+        try:
+            if flag(call, "dry_run"):
+                drawn = await self.switches.plan(wish)
+                return json_answer(200, {"dry_run": True, **drawn.to_json()})
+            entry = await self.switches.begin(wish, origin, now=self.now())
+        except Refusal as refusal:
+            raise _refused(refusal) from None
+        except Unchanged:
+            raise Refused(409, "nothing would change", extra={"code": "ALREADY_THERE"}) from None
+        except TooLarge as error:
+            raise Refused(413, str(error)) from None
+        return await self._answer(call, entry)
+
+    async def undo(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Go back to the side before."""
+        _alone(call)
+        number = _of(path)
+        body = await entity_body(call, _typed) if await call.body() else {}
+        _known(body, ("reason", "policy"))
+        origin = origin_of(call, "switch", reason=_reason(body, call.limits.reason_chars_max))
+        policy = _undo_policy(body.get("policy"))
+        try:
+            entry = await self.switches.undo(number, _undoing(origin, number), policy=policy, now=self.now())
+        except Refusal as refusal:
+            raise _refused(refusal) from None
+        except Unchanged:
+            raise Refused(409, "nothing would change", extra={"code": "ALREADY_THERE"}) from None
+        return await self._answer(call, entry)
+
+    async def _answer(self, call: Call, entry: Entry) -> Answer:
+        number = entry.facts.number
+        wait_s = wait_seconds(call.headers.get("Prefer"), wait_s_max=call.limits.wait_s_max)
+        status = 202
+        headers = {"Location": f"/switches/{number}", "X-Pointsman-Rollout": str(number)}
+        if wait_s is not None:
+            await ended_within(entry, wait_s)
+            status = status_of(entry)
+            headers["Preference-Applied"] = f"wait={wait_s:g}"
+        view = self.switches.view_now(entry)
+        if entry.machine.version is not None:
+            headers["X-Pointsman-Version"] = str(entry.machine.version)
+        if status == 409:
+            text = f"switch {number} was aborted, nothing has changed: {entry.machine.reason}"
+            view = {"message": text, "code": "ABORTED", **view}
+        return json_answer(status, view, headers)
+
+
+def _refused(refusal: Refusal) -> Refused:
+    """A refusal as an answer: 404 for what is not there, 409 for the rest."""
+    extra: EntityBody = {"code": refusal.code, "remedy": refusal.remedy}
+    message = str(refusal)
+    if isinstance(refusal, PreflightRefused):
+        extra["refusals"] = [finding.to_json() for finding in refusal.findings]
+        extra["plan"] = refusal.plan.to_json()
+        more = len(refusal.findings) - 1
+        message += f" (and {more} more)" if more else ""
+    return Refused(404 if isinstance(refusal, Missing) else 409, message, extra=extra)
+
+
+def _alone(call: Call) -> None:
+    if call.steps is not None:
+        raise Refused(400, "this path can't be part of a batch; send it as a request of its own")
+    if request_key(call):
+        text = "Idempotency-Key has no effect on switches; leave it out: a switch that is done or on its way is refused"
+        raise Refused(400, text)
+
+
+def _wish(body: EntityBody, reason_chars_max: int) -> tuple[Wish, str]:
+    """What is asked for, and why. Raises SchemaViolation, which names the field."""
+    _known(body, _FIELDS)
+    told = body.get("services", body.get("service"))
+    if "service" in body and "services" in body:
+        raise SchemaViolation({"service": "give either service or services"})
+    services = [told] if isinstance(told, str) else told
+    if not isinstance(services, list) or not services or not all(isinstance(each, str) and each for each in services):
+        raise SchemaViolation({"services": "expected a list of names or ids of services"})
+    if len(services) > SERVICES_MAX:
+        raise SchemaViolation({"services": f"expected at most {SERVICES_MAX}"})
+    to = body.get("to")
+    if not isinstance(to, str) or not to:
+        raise SchemaViolation({"to": "expected the name or id of an upstream"})
+    force = body.get("force", False)
+    if not isinstance(force, bool):
+        raise SchemaViolation({"force": "expected true or false"})
+    gates, policy = _policies(body.get("policy"))
+    wish = Wish(tuple(str(each) for each in services), to, gates, policy, force)
+    return wish, _reason(body, reason_chars_max)
+
+
+def _known(body: EntityBody, fields: tuple[str, ...]) -> None:
+    for name in sorted(body):
+        if name in LATER and name not in fields:
+            raise SchemaViolation({name: "not there yet: a switch moves all traffic of its services, now"})
+        if name not in fields:
+            raise SchemaViolation({name: f"unknown field; there are {', '.join(fields)}"})
+
+
+def _reason(body: EntityBody, chars_max: int) -> str:
+    reason = body.get("reason", "")
+    if not isinstance(reason, str) or len(reason) > chars_max:
+        raise SchemaViolation({"reason": f"expected a text of at most {chars_max}"})
+    return reason
+
+
+def _policies(told: JsonValue) -> tuple[Gates, Policy]:
+    """The gates of the preflight, and the rest, which is the rollout's."""
+    if not isinstance(told, dict):
+        return Gates(), policy_of(told)
+    rest = dict(told)
+    targets = rest.pop("min_healthy_targets", 1)
+    capacity = rest.pop("min_capacity_percent", 0.0)
+    if isinstance(targets, bool) or not isinstance(targets, int) or not 0 <= targets <= 1000:
+        raise SchemaViolation({"policy": {"min_healthy_targets": "expected a whole number from 0 to 1000"}})
+    if isinstance(capacity, bool) or not isinstance(capacity, int | float) or not 0 <= capacity <= 10_000:
+        raise SchemaViolation({"policy": {"min_capacity_percent": "expected a number from 0 to 10000"}})
+    policy = policy_of(rest)
+    return Gates(policy.min_healthy_percent, targets, float(capacity)), policy
+
+
+def _undo_policy(told: JsonValue) -> Policy:
+    """What is not said is as an undo wants it: back with as many nodes as can, whatever the side's health."""
+    given = policy_of(told)
+    if told is None or not isinstance(told, dict):
+        return UNDO_POLICY
+    return replace(UNDO_POLICY, **{name: getattr(given, name) for name in told})
+
+
+def _undoing(origin: Origin, number: int) -> Origin:
+    return origin if origin.reason else replace(origin, reason=f"undo of switch {number}")
+
+
+def _typed(form: EntityBody) -> EntityBody:
+    """A form's texts with types; JSON comes with its own."""
+    force = form.get("force")
+    if isinstance(force, str) and force.lower() in ("true", "false"):
+        form["force"] = force.lower() == "true"
+    return form
+
+
+def _of(path: tuple[str, ...]) -> int:
+    number = _number(path[0])
+    if number is None:
+        raise not_found()
+    return number
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None

@@ -1,0 +1,308 @@
+"""Carries switches out: reads what the plan is made of, refuses or begins a rollout, undoes, and finds them again.
+
+The check before a switch sees what nodes have reported. It is not the last word: each node looks again while it
+prepares, and may refuse. What it can't do is surprise anybody, because what it found is kept with the switch.
+
+An undo goes back to the side before, of the last switch of its services, if nothing else has moved them since. It asks
+nobody about the health of what was serving a moment ago, and does not wait for nodes that are slow: as many as can go
+back at one instant, the others follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from control_plane.entities.types import EntityBody
+from control_plane.fleet.health import TargetVerdict
+from control_plane.fleet.rollout import Policy, Reaction, State
+from control_plane.fleet.rollouts import Entry, Rollouts
+from control_plane.store import editor
+from control_plane.store.contract import Origin, Store, Transaction
+from control_plane.switching.acts import Act, Verb, act_of, view_of
+from control_plane.switching.preflight import Code, Finding, Gates, Move, Plan, Side, target_view
+
+SERVICES_MAX = 64
+"""Services in one switch."""
+ACTS_MAX = 10_000
+"""Switches that undo and the history know; older ones are found by their number."""
+PAGE = 100
+HEALTH_CODES = frozenset({"NO_HEALTHY_TARGET", "UNHEALTHY_TARGETS"})
+"""Faults of a node that are about the side's health alone."""
+UNDO_POLICY = Policy(
+    need_percent=1.0,
+    vote_by_s=1.0,
+    on_refuse=Reaction.PROCEED,
+    on_slow=Reaction.PROCEED,
+    tolerate=HEALTH_CODES,
+    min_healthy_percent=0.0,
+)
+
+
+class Fleet(Protocol):
+    """What is asked of the fleet."""
+
+    def live_nodes(self) -> Mapping[str, str]:
+        """The host name of each node that is live now, by id."""
+
+    def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
+        """What the live nodes say of a target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an operator asks for."""
+
+    services: tuple[str, ...]
+    to: str
+    gates: Gates = field(default_factory=Gates)
+    policy: Policy = field(default_factory=Policy)
+    force: bool = False
+
+
+class Refusal(Exception):
+    """It is not done. `code` is stable, the text says what, `remedy` what to do."""
+
+    def __init__(self, code: str, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.code = code
+        self.remedy = remedy
+
+
+class Missing(Refusal):
+    """Something that was named is not there."""
+
+
+class PreflightRefused(Refusal):
+    """The plan has refusals that force does not pass over, or was not asked to."""
+
+    def __init__(self, drawn: Plan, findings: Sequence[Finding]) -> None:
+        super().__init__("PREFLIGHT_REFUSED", findings[0].what, findings[0].remedy)
+        self.plan = drawn
+        self.findings = findings
+
+
+class Switches:
+    """The verbs."""
+
+    def __init__(self, store: Store, rollouts: Rollouts, fleet: Fleet) -> None:
+        self._store = store
+        self._rollouts = rollouts
+        self._fleet = fleet
+        self._acts: dict[int, Act] = {}  # by number, ascending
+        self._undoing: dict[int, list[int]] = {}
+        self._seen = 0
+
+    async def plan(self, wish: Wish) -> Plan:
+        """What a switch would do and what speaks against it. Raises Missing and Refusal."""
+        found = await self._store.read(lambda tx: _look_up(tx, wish))
+        nodes = self._fleet.live_nodes()
+
+        def side(of: EntityBody) -> Side:
+            targets = (
+                target_view(target, self._fleet.verdict(str(of["id"]), str(target["id"])), nodes)
+                for target in found.targets[str(of["id"])]
+            )
+            return Side(str(of["id"]), str(of["name"]), tuple(targets))
+
+        return Plan(
+            found.moves, side(found.new), tuple(side(each) for each in found.old), nodes, wish.gates, found.head
+        )
+
+    async def begin(self, wish: Wish, origin: Origin, *, now: float) -> Entry:
+        """Checks and begins. Raises PreflightRefused, Missing, Refusal, and what `Rollouts.create` raises."""
+        drawn = await self.plan(wish)
+        refusals = drawn.refusals()
+        stopping = [each for each in refusals if not (wish.force and each.overridable)]
+        if stopping:
+            raise PreflightRefused(drawn, stopping)
+        policy = replace(wish.policy, min_healthy_percent=wish.gates.min_healthy_percent)
+        if wish.force:
+            policy = replace(policy, min_healthy_percent=0.0, tolerate=policy.tolerate | HEALTH_CODES)
+        act = Act(Verb.SWITCH, drawn.moves, wish.to, forced=wish.force and bool(refusals), plan=drawn.to_json())
+
+        def move(tx: Transaction) -> None:
+            for each in drawn.moves:
+                _check_host(tx, each, each.source, "while the switch was checked")
+                editor.update(tx, "services", each.id, {"host": each.to}, now=now)
+
+        return await self._rollouts.create(move, origin, policy, act=act.to_json())
+
+    async def undo(self, number: int, origin: Origin, *, policy: Policy = UNDO_POLICY, now: float) -> Entry:
+        """Back to the side before. Raises Missing, Refusal, and what `Rollouts.create` raises."""
+        await self._catch_up()
+        view, act = await self._found(number)
+        await self._check_undo(number, view, act)
+        moves = tuple(Move(each.id, each.service, each.to, each.source) for each in act.moves)
+        sides = sorted({each.to for each in moves})
+        undoing = Act(Verb.UNDO, moves, ", ".join(sides), undoes=number)
+
+        def move(tx: Transaction) -> None:
+            for each in moves:
+                _check_host(tx, each, each.source, f"since switch {number}")
+                editor.update(tx, "services", each.id, {"host": each.to}, now=now)
+
+        return await self._rollouts.create(move, origin, policy, act=undoing.to_json())
+
+    async def view(self, number: int) -> EntityBody:
+        """One switch. Raises Missing."""
+        await self._catch_up()
+        view, act = await self._found(number)
+        return view_of(view, act, undone_by=await self._undone_by(number))
+
+    def view_now(self, entry: Entry) -> EntityBody:
+        """A switch of this process as it stands, without asking the store."""
+        view = entry.view()
+        act = act_of(view)
+        assert act is not None
+        return view_of(view, act, undone_by=None)
+
+    async def views(self, *, size: int, before: int | None, service: str = "") -> list[EntityBody]:
+        """Switches, newest first, without their plans; `service` = only those that moved it."""
+        await self._catch_up()
+        numbers = [
+            number
+            for number in reversed(self._acts)
+            if (before is None or number < before) and (not service or self._acts[number].touches(service))
+        ]
+        found = []
+        for number in numbers[:size]:
+            view = await self._rollouts.view(number)
+            if view is not None:
+                found.append(view_of(view, self._acts[number], undone_by=await self._undone_by(number)))
+        return found
+
+    # --- within -----------------------------------------------------------------------------------------------------
+
+    async def _check_undo(self, number: int, view: EntityBody, act: Act) -> None:
+        if act.verb is Verb.UNDO:
+            what = f"switch {number} is an undo itself, of switch {act.undoes}"
+            raise Refusal("IS_AN_UNDO", what, "name the side you want: pointsman switch SERVICE --to UPSTREAM")
+        if view["version"] is None:
+            if view["state"] == State.ABORTED.value:
+                raise Refusal("NOTHING_TO_UNDO", f"switch {number} was aborted: nothing has changed", "nothing to do")
+            what = f"switch {number} is {view['state']}: nothing has changed yet"
+            raise Refusal("NOT_DECIDED", what, f"end it: pointsman rollout abort {number}")
+        if (by := await self._undone_by(number)) is not None:
+            raise Refusal("UNDONE_ALREADY", f"switch {number} was undone by switch {by}", f"see switch {by}")
+        for later in [each for each in self._acts if each > number]:
+            moved = {move.id for move in self._acts[later].moves}
+            for move in act.moves:
+                if move.id in moved and await self._stands(later):
+                    what = f"switch {later} has moved service {move.service} since switch {number}"
+                    raise Refusal("NOT_THE_LAST", what, f"undo that one first: POST /switches/{later}/undo")
+
+    async def _undone_by(self, number: int) -> int | None:
+        for later in reversed(self._undoing.get(number, ())):
+            if await self._stands(later):
+                return later
+        return None
+
+    async def _stands(self, number: int) -> bool:
+        """Whether a switch has moved anything, or may yet."""
+        view = await self._rollouts.view(number)
+        return view is not None and view["state"] != State.ABORTED.value
+
+    async def _found(self, number: int) -> tuple[EntityBody, Act]:
+        view = await self._rollouts.view(number)
+        act = act_of(view) if view is not None else None
+        if view is None or act is None:
+            raise Missing(
+                "NO_SUCH_SWITCH", f"there is no switch {number}", "see what there is: pointsman switch history"
+            )
+        return view, act
+
+    async def _catch_up(self) -> None:
+        """Reads the acts that are new, newest first; also those of another control plane."""
+        fresh: dict[int, Act | None] = {}
+        before: int | None = None
+        while len(fresh) < ACTS_MAX:
+
+            def page(tx: Transaction, before: int | None = before) -> list[tuple[int, Act | None]]:
+                records = tx.rollouts(size=PAGE, before=before)
+                return [(each.number, act_of(each.body)) for each in records if each.number > self._seen]
+
+            found = await self._store.read(page)
+            fresh.update(found)
+            if len(found) < PAGE:
+                break
+            before = found[-1][0]
+        for number in sorted(fresh):
+            act = fresh[number]
+            if act is not None and number not in self._acts:
+                self._acts[number] = replace(act, plan=None)  # the rollout has it
+                if act.undoes is not None:
+                    self._undoing.setdefault(act.undoes, []).append(number)
+        self._seen = max(self._seen, *fresh, 0)
+        while len(self._acts) > ACTS_MAX:
+            oldest = next(iter(self._acts))
+            del self._acts[oldest]
+            self._undoing.pop(oldest, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the store knows of a wish; `targets` = the weighted ones of each side's upstream, by its id."""
+
+    moves: tuple[Move, ...]
+    new: EntityBody
+    old: tuple[EntityBody, ...]
+    targets: Mapping[str, Sequence[EntityBody]]
+    head: int
+
+
+def _look_up(tx: Transaction, wish: Wish) -> _Found:
+    services = [_service(tx, name) for name in dict.fromkeys(wish.services)]
+    upstream = editor.lookup(tx, "upstreams", wish.to)
+    if upstream is None:
+        remedy = "see what there is: pointsman upstream list"
+        raise Missing("NO_SUCH_UPSTREAM", f"there is no upstream '{wish.to}'", remedy)
+    to = str(upstream["name"])
+    held = tx.holders([("services", str(service["id"])) for service in services])
+    moves = []
+    for entity_id, service in {str(each["id"]): each for each in services}.items():
+        source = str(service.get("host") or "")
+        if source != to:
+            name = str(service.get("name") or entity_id)
+            enabled = service.get("enabled") is not False
+            moves.append(Move(entity_id, name, source, to, enabled, held.get(("services", entity_id))))
+    if not moves:
+        named = ", ".join(str(service.get("name") or service["id"]) for service in services)
+        raise Refusal("ALREADY_THERE", f"{named} points to {to} already", "there is nothing to do")
+    sources = [tx.find("upstreams", {"name": source}) for source in dict.fromkeys(move.source for move in moves)]
+    old = tuple(each for each in sources if each is not None)
+    targets = {str(each["id"]): _targets(tx, str(each["id"])) for each in (upstream, *old)}
+    return _Found(tuple(moves), upstream, old, targets, tx.head())
+
+
+def _service(tx: Transaction, name: str) -> EntityBody:
+    found = editor.lookup(tx, "services", name)
+    if found is None:
+        raise Missing("NO_SUCH_SERVICE", f"there is no service '{name}'", "see what there is: pointsman service list")
+    return found
+
+
+def _targets(tx: Transaction, upstream: str) -> Sequence[EntityBody]:
+    """The weighted targets of an upstream, as written."""
+    found: list[EntityBody] = []
+    after = ""
+    while True:
+        page = tx.page("targets", size=PAGE, after=after, parent=("upstream", upstream))
+        found += (target for target in page if target.get("weight") != 0)
+        if len(page) < PAGE:
+            return sorted(found, key=lambda each: str(each["target"]))
+        after = str(page[-1]["id"])
+
+
+def _check_host(tx: Transaction, move: Move, host: str, when: str) -> None:
+    """The service must be as the plan knew it. Raises Refusal and Missing."""
+    service = tx.get("services", move.id)
+    if service is None:
+        raise Missing("SERVICE_GONE", f"service {move.service} was removed {when}", "there is nothing to move")
+    if service.get("host") != host:
+        what = f"service {move.service} was changed {when}: it points to {service.get('host')}, not to {host}"
+        raise Refusal("SERVICE_CHANGED", what, "look at `pointsman history`, then name the side you want")
+
+
+__all__ = ["SERVICES_MAX", "UNDO_POLICY", "Code", "Missing", "PreflightRefused", "Refusal", "Switches", "Wish"]

@@ -1,0 +1,238 @@
+"""A switch for eyes: the table of proof, the tree that is redrawn while it happens, and lines for a pipe. Pure.
+
+Every fact here is in the Admin API's answer; `-o json` prints that. All of it fits 80 columns, and each sign has a
+plain spelling for terminals without UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pointsman.cli.errors import ExitCode
+from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_objects, as_text
+from pointsman.cli.output import Table
+from pointsman.cli.waiting import node_name, seconds, short_id
+
+WIDTH = 80
+NODES_SHOWN_MAX = 12
+"""Nodes in the tree; those that are not well come first, the rest is a number. The table has all."""
+ENDED = ("confirmed", "partial", "aborted")
+_ILL = ("refused", "slow", "gone", "lagging", "released")
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What a tree is drawn with."""
+
+    good: str
+    bad: str
+    busy: str
+    idle: str
+    branch: str
+    last: str
+    bar: str
+
+
+UTF8 = Signs("✔", "✖", "◌", "•", "├─ ", "└─ ", "│  ")
+ASCII = Signs("ok", "!!", "..", "--", "|- ", "`- ", "|  ")
+
+
+def moves(view: JsonObject) -> str:
+    """`shop, cart: blue -> green`."""
+    services = as_objects(view.get("services"))
+    names = ", ".join(as_text(each.get("name")) for each in services)
+    sources = ", ".join(dict.fromkeys(as_text(each.get("from")) for each in services))
+    return f"{names}: {sources} -> {as_text(view.get('to'))}"
+
+
+def headline(view: JsonObject) -> str:
+    """What was asked for, in one line."""
+    verb = "switch" if view.get("verb") != "undo" else f"undo of switch {as_text(view.get('undoes'))}, switch"
+    version = f", version {as_text(view.get('version'))}" if view.get("version") is not None else ""
+    return f"{moves(view)}, {verb} {as_text(view.get('switch'))}{version}"
+
+
+def ending(view: JsonObject) -> str:
+    """How it stands or ended, in one line."""
+    nodes = as_objects(view.get("nodes"))
+    switched = sum(node.get("standing") in ("activated", "followed") for node in nodes)
+    parts = [f"{as_text(view.get('state'))}: {switched} of {len(nodes)} nodes serve {as_text(view.get('to'))}"]
+    if view.get("state") == "aborted":
+        parts = [f"aborted, nothing has changed: {as_text(view.get('ended_because'))}"]
+    if view.get("took_s") is not None:
+        parts.append(f"after {seconds(view.get('took_s'))}")
+    if view.get("skew_us") is not None:
+        parts.append(f"at most {milliseconds(view.get('skew_us'))} apart")
+    if view.get("undone_by") is not None:
+        parts.append(f"undone by switch {as_text(view.get('undone_by'))}")
+    return ", ".join(parts)
+
+
+def proof(view: JsonObject) -> Table:
+    """One line a node: what it said before, how late it was, the requests still open towards the old side."""
+    rows = [
+        (
+            node_name(node),
+            short_id(node),
+            as_text(node.get("standing")),
+            seconds(node.get("prepared_s")),
+            f"{as_text(node.get('healthy'))}/{as_text(node.get('targets'))}" if as_number(node.get("targets")) else "",
+            milliseconds(node.get("late_us")),
+            as_text(node.get("open_on_old_side")),
+            as_text(node.get("reason")),
+        )
+        for node in as_objects(view.get("nodes"))
+    ]
+    columns = ("NODE", "ID", "STATE", "PREPARED", "HEALTHY", "LATE", "OPEN", "REASON")
+    return Table(columns, rows)
+
+
+def old_side_lines(view: JsonObject) -> list[str]:
+    """What is known of the sides that lost their traffic."""
+    lines = []
+    for side in as_objects(view.get("old_sides")):
+        name = as_text(side.get("name")) or as_text(side.get("upstream"))
+        used = ", ".join(as_text(each) for each in _list(side.get("still_used_by")))
+        waiting = ", ".join(as_text(each) for each in _list(side.get("waiting_for")))
+        if side.get("safe_to_tear_down"):
+            lines.append(f"{name}: 0 requests open on any node, no service points there: safe to tear down")
+        elif used:
+            lines.append(f"{name}: still used by {used}")
+        elif waiting or side.get("in_flight") is None:
+            lines.append(f"{name}: open requests are not counted yet" + (f" by {waiting}" if waiting else ""))
+        else:
+            lines.append(f"{name}: {as_text(side.get('in_flight'))} requests open")
+    return lines
+
+
+def exit_code_of(view: JsonObject) -> ExitCode:
+    """How it ended, for the shell: a gate in a pipeline."""
+    match view.get("state"):
+        case "confirmed":
+            return ExitCode.DONE
+        case "partial":
+            return ExitCode.PARTIAL_FLEET
+        case "aborted":
+            return ExitCode.CONFLICT
+        case _:
+            return ExitCode.TIMED_OUT
+
+
+def plan_table(plan: JsonObject) -> Table:
+    """The new side, one line a target, with how many nodes would use it."""
+    rows = []
+    for target in as_objects(as_object(plan.get("new_side")).get("targets")):
+        seen = as_object(target.get("seen"))
+        words = [as_text(word) for word in seen.values()]
+        usable = sum(word in ("healthy", "unchecked") for word in words)
+        told = ", ".join(dict.fromkeys(words))
+        why = next((as_text(each) for each in as_object(target.get("why")).values()), "")
+        rows.append((as_text(target.get("target")), as_text(target.get("weight")), f"{usable}/{len(seen)}", told, why))
+    return Table(("TARGET", "WEIGHT", "NODES", "SEEN AS", "WHY"), rows)
+
+
+def plan_lines(plan: JsonObject) -> list[str]:
+    """What would change, and what it would change on."""
+    new = as_object(plan.get("new_side"))
+    capacity = as_number(plan.get("capacity_percent"))
+    nodes = as_objects(plan.get("nodes"))
+    size = f"{as_text(new.get('healthy'))} of {len(as_objects(new.get('targets')))} targets healthy"
+    weight = "" if capacity is None else f", {capacity:.0f} % of the weight in use"
+    return [f"{moves(plan)} on {len(nodes)} nodes", f"{as_text(plan.get('to'))}: {size}{weight}"]
+
+
+def events(view: JsonObject) -> Iterator[str]:
+    """Everything that has happened so far, each as one line that never changes: a pipe gets those that are new."""
+    yield headline({**view, "version": None})
+    for node in as_objects(view.get("nodes")):
+        if node.get("vote") is not None:
+            looked = f", {as_text(node.get('healthy'))}/{as_text(node.get('targets'))} targets healthy"
+            yield f"{node_name(node)}: {as_text(node.get('vote'))} in {seconds(node.get('prepared_s'))}{looked}"
+    if view.get("version") is not None:
+        yield f"decided as version {as_text(view.get('version'))}"
+    for node in as_objects(view.get("nodes")):
+        standing = as_text(node.get("standing"))
+        if standing == "activated":
+            yield f"{node_name(node)}: activated, {milliseconds(node.get('late_us'))} late"
+        elif standing == "followed" or standing in _ILL:
+            reason = as_text(node.get("reason"))
+            yield f"{node_name(node)}: {standing}" + (f", {reason}" if reason else "")
+    if view.get("state") in ENDED:
+        yield ending(view)
+
+
+def tree(view: JsonObject, signs: Signs, *, width: int = WIDTH) -> list[str]:
+    """The whole of a switch at one glance, one line a step and a node."""
+    state, nodes = as_text(view.get("state")), as_objects(view.get("nodes"))
+    mark = {"confirmed": signs.good, "partial": signs.bad, "aborted": signs.bad}.get(state, signs.busy)
+    lines = [headline(view)]
+    if reason := as_text(view.get("reason")):
+        lines.append(f'reason: "{reason}"')
+    lines.append(f"{mark} {ending(view)}")
+    lines.append(signs.branch + _preflight(view, signs))
+    voted = [node for node in nodes if node.get("vote") in ("ready", "ready_warn")]
+    slowest = max((as_number(node.get("prepared_s")) or 0.0 for node in voted), default=None)
+    in_time = f" in {seconds(slowest)}" if slowest is not None else ""
+    done = bool(nodes) and len(voted) == len(nodes)
+    prepared = signs.good if done else signs.bad if state in ENDED else signs.busy
+    lines.append(f"{signs.branch}{prepared} prepare    {len(voted)}/{len(nodes)} nodes ready{in_time}")
+    switched = [node for node in nodes if node.get("standing") in ("activated", "followed")]
+    activated = signs.good if nodes and len(switched) == len(nodes) else signs.bad if state in ENDED else signs.busy
+    if view.get("version") is None and state not in ENDED:
+        activated = signs.idle
+    lines.append(f"{signs.branch}{activated} activate   {len(switched)}/{len(nodes)} nodes")
+    lines += _node_lines(nodes, signs)
+    drained = old_side_lines(view)
+    sign = signs.good if view.get("safe_to_tear_down") else signs.busy if drained else signs.idle
+    lines.append(f"{signs.last}{sign} old side   {'; '.join(drained) or '-'}")
+    return [_cut(line, width) for line in lines]
+
+
+def milliseconds(microseconds: Json) -> str:
+    """A span of microseconds for eyes."""
+    number = as_number(microseconds)
+    return "" if number is None else f"{number / 1000:.1f} ms"
+
+
+def _preflight(view: JsonObject, signs: Signs) -> str:
+    plan = as_object(view.get("plan"))
+    if not plan:
+        return f"{signs.idle} preflight  not asked: that side was serving a moment ago"
+    new, nodes = as_object(plan.get("new_side")), as_objects(plan.get("nodes"))
+    total = len(as_objects(new.get("targets")))
+    least = min((as_number(node.get("healthy")) or 0 for node in nodes), default=0)
+    capacity = as_number(plan.get("capacity_percent"))
+    weight = "" if capacity is None else f", capacity {capacity:.0f} %"
+    forced = ", forced" if view.get("forced") else ""
+    mark = signs.good if plan.get("ready") else signs.bad
+    healthy = f"{as_text(new.get('healthy'))}/{total} targets healthy, each node sees {least:g} or more"
+    return f"{mark} preflight  {healthy}{weight}{forced}"
+
+
+def _node_lines(nodes: Sequence[JsonObject], signs: Signs) -> list[str]:
+    order = sorted(nodes, key=lambda node: (node.get("standing") not in _ILL, node_name(node)))
+    shown, more = order[:NODES_SHOWN_MAX], len(order) - NODES_SHOWN_MAX
+    lines = []
+    for at, node in enumerate(shown):
+        standing = as_text(node.get("standing"))
+        good = standing in ("activated", "followed")
+        mark = signs.good if good else signs.bad if standing in _ILL else signs.busy
+        late, opened = milliseconds(node.get("late_us")), as_text(node.get("open_on_old_side"))
+        facts = [f"{mark} {node_name(node)} {short_id(node)}", standing]
+        facts += [f"{late} late"] if late else []
+        facts += [f"{opened} open on the old side"] if opened else []
+        facts += [as_text(node.get("reason"))] if node.get("reason") else []
+        branch = signs.last if at == len(shown) - 1 and more <= 0 else signs.branch
+        lines.append(signs.bar + branch + "  ".join(facts))
+    if more > 0:
+        lines.append(f"{signs.bar}{signs.last}and {more} more; `pointsman switch show` has all")
+    return lines
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: width - 3] + "..."
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,93 @@
+"""Switches over the Admin API without nodes' time: several services at once, and what is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ledger
+from tests.support.processes import Fleet
+from tests.support.rollouts import all_live
+
+
+async def test_several_services_move_and_go_back_as_one(tmp_path: Path) -> None:
+    async with Fleet(tmp_path, nodes=1, workers=1) as fleet:
+        await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
+        await ledger.apply_example(fleet)
+        written = await fleet.admin("POST", "/services", {"name": "cart", "host": "blue"}, {"Prefer": "wait=20"})
+        assert written.status == 201, written.body
+        await all_live(fleet)
+        head = int(written.headers["X-Pointsman-Version"])
+
+        async def hosts() -> list[str]:
+            body: Any = (await fleet.admin("GET", "/services")).body
+            return [service["host"] for service in body["data"]]
+
+        both = {"services": ["example-service", "cart"], "to": "green"}
+        answer = await fleet.admin("POST", "/switches", both, {"Prefer": "wait=20"})
+        view: Any = answer.body
+        assert answer.status == 200, view
+        assert view["version"] == head + 1
+        assert sorted(each["name"] for each in view["services"]) == ["cart", "example-service"]
+        assert await hosts() == ["green", "green"]
+        answer = await fleet.admin("POST", f"/switches/{view['switch']}/undo", None, {"Prefer": "wait=20"})
+        assert answer.status == 200, answer.body
+        assert await hosts() == ["blue", "blue"]
+
+        # Force goes where the preflight would not, and says so for ever.
+        await fleet.admin("POST", "/upstreams", {"name": "void"}, {"Prefer": "wait=20"})
+        forced = {"service": "cart", "to": "void", "force": True, "reason": "maintenance", "policy": {"vote_by_s": 2}}
+        answer = await fleet.admin("POST", "/switches", forced, {"Prefer": "wait=20"})
+        view = answer.body
+        assert (answer.status, view["forced"], view["plan"]["ready"]) == (200, True, False), view
+
+
+@pytest.fixture
+async def alone(tmp_path: Path) -> Any:
+    """A control plane without nodes."""
+    async with Fleet(tmp_path, nodes=0) as fleet:
+        await fleet.start({})
+        config = {
+            "services": [{"name": "shop", "host": "blue"}],
+            "upstreams": [{"name": name, "targets": [{"target": "127.0.0.1:1"}]} for name in ("blue", "green")],
+        }
+        assert (await fleet.admin("POST", "/config/sync", config)).status == 200
+        yield fleet
+
+
+async def test_what_can_not_be_asked_is_refused_by_name(alone: Fleet) -> None:
+    for body, field in (
+        ({"service": "shop"}, "to"),
+        ({"to": "green"}, "services"),
+        ({"service": "shop", "services": ["shop"], "to": "green"}, "service"),
+        ({"services": [1], "to": "green"}, "services"),
+        ({"services": ["shop"] * 65, "to": "green"}, "services"),
+        ({"service": "shop", "to": "green", "canary": [5, 100]}, "canary"),
+        ({"service": "shop", "to": "green", "at": "12:00"}, "at"),
+        ({"service": "shop", "to": "green", "colour": "red"}, "colour"),
+        ({"service": "shop", "to": "green", "force": "yes"}, "force"),
+        ({"service": "shop", "to": "green", "force": True}, "reason"),
+        ({"service": "shop", "to": "green", "policy": {"min_healthy_targets": -1}}, "policy"),
+        ({"service": "shop", "to": "green", "policy": {"unknown": 1}}, "policy"),
+    ):
+        answer = await alone.admin("POST", "/switches", body)
+        assert answer.status == 400, body
+        assert isinstance(answer.body, dict)
+        assert field in answer.body["fields"], answer.body
+    repeated = await alone.admin("POST", "/switches", {"service": "shop", "to": "green"}, {"Idempotency-Key": "a"})
+    assert repeated.status == 400
+    for path in ("/switches/1", "/switches/x", "/switches/99999999999999999999"):
+        assert (await alone.admin("GET", path)).status == 404
+    assert (await alone.admin("POST", "/switches/1/undo")).status == 404
+    assert (await alone.admin("GET", "/switches?size=0")).status == 400
+    assert (await alone.admin("GET", "/switches?before=x")).status == 400
+    assert (await alone.admin("GET", "/switches")).body == {"data": []}
+
+
+async def test_without_nodes_nothing_can_be_proved(alone: Fleet) -> None:
+    answer = await alone.admin("POST", "/switches", {"service": "shop", "to": "green", "force": True, "reason": "x"})
+    assert answer.status == 409
+    assert isinstance(answer.body, dict)
+    assert [each["code"] for each in answer.body["refusals"]] == ["NO_NODE"]

@@ -1,0 +1,45 @@
+"""Our own settings of a service over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from control_plane.entities.types import JsonValue
+from tests.unit.control_plane.admin.conftest import Client, tree
+
+SETTINGS = "/fleet/services/s/settings"
+
+
+@pytest.fixture(autouse=True)
+async def service(client: Client) -> str:
+    return str((await client.tree("POST", "/services", {"name": "s", "host": "a.test"}, status=201))["id"])
+
+
+async def test_nothing_set_reads_as_the_defaults(client: Client, service: str) -> None:
+    settings = await client.tree("GET", SETTINGS)
+    assert (settings["partition"], settings["fence_after_s"]) == ("serve_stale", 60)
+    assert (settings["id"], settings["created_at"]) == (service, None)
+    assert (await client.ask("GET", "/fleet/services/x/settings")).status == 404
+    assert (await client.ask("PATCH", "/fleet/services/x/settings", {})).status == 404
+
+
+async def test_patch_merges_put_replaces_delete_resets(client: Client, service: str) -> None:
+    assert (await client.tree("PATCH", SETTINGS, {"fence_after_s": 5}))["partition"] == "serve_stale"
+    made = await client.tree("PATCH", f"/fleet/services/{service}/settings", {"partition": "fence"})
+    assert (made["partition"], made["fence_after_s"]) == ("fence", 5)
+    assert (await client.tree("PUT", SETTINGS, {"partition": "fence"}))["fence_after_s"] == 60
+    assert (await client.ask("DELETE", SETTINGS)).status == 204
+    assert (await client.tree("GET", SETTINGS))["partition"] == "serve_stale"
+
+
+@pytest.mark.parametrize("body", [{"partition": "x"}, {"fence_after_s": 0}, {"fence_after_s": 1e9}, {"unknown": 1}])
+async def test_what_is_refused(client: Client, body: JsonValue) -> None:
+    answer = await client.ask("PATCH", SETTINGS, body)
+    assert (answer.status, tree(answer)["name"]) == (400, "schema violation")
+
+
+async def test_they_go_with_their_service(client: Client, service: str) -> None:
+    await client.tree("PATCH", SETTINGS, {"partition": "fence"})
+    await client.ask("DELETE", "/services/s")
+    await client.tree("PUT", f"/services/{service}", {"name": "s", "host": "a.test"}, status=200)
+    assert (await client.tree("GET", SETTINGS))["partition"] == "serve_stale"

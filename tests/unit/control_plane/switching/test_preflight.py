@@ -1,0 +1,97 @@
+"""The preflight by tables: what nodes say of a side, and what is refused because of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from control_plane.fleet.health import AddressReport, AddressState, HealthBook, TargetReport
+from control_plane.switching.preflight import Code, Gates, Move, Plan, Seen, Side, TargetView, target_view
+
+NODES = {"1": "dp-1", "2": "dp-2", "3": "dp-3"}
+H, U, X, N, Q = Seen.HEALTHY, Seen.UNCHECKED, Seen.UNHEALTHY, Seen.UNRESOLVED, Seen.UNKNOWN
+
+
+def side(*targets: Sequence[Seen], weight: int = 100, name: str = "green") -> Side:
+    """One row a target, one word a node."""
+    views = (
+        TargetView(str(at), f"10.0.0.{at}:80", weight, dict(zip(NODES, words, strict=True)))
+        for at, words in enumerate(targets, 1)
+    )
+    return Side(name, name, tuple(views))
+
+
+def plan(
+    new: Side, *, gates: Gates | None = None, nodes: Mapping[str, str] = NODES, held_by: int | None = None
+) -> Plan:
+    move = Move("s", "shop", "blue", "green", held_by=held_by)
+    return Plan((move,), new, (side((H, H, H), (H, H, H), name="blue"),), nodes, gates or Gates(), 1)
+
+
+@pytest.mark.parametrize(
+    ("targets", "codes"),
+    [
+        ([(H, H, H), (H, H, H)], []),
+        ([(U, U, U)], []),
+        ([(H, H, H), (H, H, H), (H, H, H), (X, X, X)], []),  # three of four is just enough
+        ([(H, H, H), (X, X, X)], ["SIDE_UNHEALTHY"]),
+        ([(H, X, X), (H, H, H)], ["SIDE_UNHEALTHY"]),  # most nodes say no
+        ([(H, H, X), (H, H, X)], ["NODE_SEES_TOO_FEW"]),  # one node cut off from the whole side
+        ([(X, X, X)], ["NODE_SEES_TOO_FEW"] * 3 + ["SIDE_UNHEALTHY"]),
+        ([(N, N, N), (H, H, H)], ["SIDE_UNHEALTHY"]),
+        ([(Q, Q, Q)], ["NODE_SEES_TOO_FEW"] * 3 + ["SIDE_UNHEALTHY"]),  # doubt is no reason to send traffic
+        ([], ["NO_TARGET"]),
+    ],
+)
+def test_refusals(targets: list[Sequence[Seen]], codes: list[str]) -> None:
+    assert [finding.code for finding in plan(side(*targets)).refusals()] == codes
+
+
+def test_a_refusal_names_the_node_the_target_and_what_to_do() -> None:
+    ill = TargetView("1", "a:80", 1, {"1": H, "2": X, "3": H}, {"2": "connection refused"})
+    (finding,) = plan(Side("green", "green", (ill,))).refusals()
+    assert finding.node == "dp-2"
+    assert finding.what == (
+        "node dp-2 sees 0 of 1 targets of green healthy, 1 needed; a:80 is unhealthy: connection refused"
+    )
+    assert "pointsman upstream health green" in finding.remedy
+
+
+def test_what_force_can_not_pass_over() -> None:
+    held = plan(side((X, X, X)), held_by=4).refusals()
+    assert [each.code for each in held if not each.overridable] == [Code.HELD_BY_ROLLOUT]
+    (alone,) = plan(Side("g", "green", ()), nodes={}).refusals()
+    assert (alone.code, alone.overridable) == (Code.NO_NODE, False)
+
+
+def test_capacity_is_weight_that_can_take_traffic_against_weight_in_use() -> None:
+    drawn = plan(side((H, H, H), (X, X, X), weight=50), gates=Gates(50.0, 1, 100.0))
+    assert drawn.capacity_percent == 25.0
+    assert [each.code for each in drawn.refusals()] == [Code.CAPACITY_TOO_SMALL]
+    assert plan(side((H, H, H), weight=1)).refusals() == []
+
+
+def test_more_is_asked_of_each_node_only_as_far_as_there_are_targets() -> None:
+    assert plan(side((H, H, H)), gates=Gates(min_healthy_targets=5)).refusals() == []
+    found = plan(side((H, H, X), (H, H, H)), gates=Gates(min_healthy_targets=2)).refusals()
+    assert [each.node for each in found] == ["dp-3"]
+
+
+def test_warnings_say_what_is_not_known() -> None:
+    drawn = plan(side((U, U, U), (H, N, H)))
+    assert [each.code for each in drawn.warnings()] == [Code.NOT_CHECKED, Code.NAME_NOT_RESOLVED]
+    assert drawn.to_json()["ready"] is True
+
+
+def test_words_come_from_what_nodes_report() -> None:
+    book = HealthBook()
+    for node, state in (("1", AddressState.HEALTHY), ("2", AddressState.UNHEALTHY), ("3", AddressState.OFF)):
+        address = AddressReport("10.0.0.1", 80, 100, state, 1, "tcp failure" if node == "2" else "")
+        book.report(node, [TargetReport("u", "t", addresses=(address,))], full=True)
+    book.report("4", [TargetReport("u", "t", error="NXDOMAIN")], full=True)
+    nodes = ("1", "2", "3", "4", "5")
+    view = target_view({"id": "t", "target": "a:80", "weight": 7}, book.verdict("u", "t", nodes), nodes)
+    assert list(view.seen.values()) == [H, X, U, N, Q]
+    assert view.why == {"2": "tcp failure", "4": "NXDOMAIN"}
+    assert (view.weight, view.healthy) == (7, False)
