@@ -33,7 +33,7 @@ async def test_five_hundred_switches_at_one_instant_lose_nothing(tmp_path: Path)
 
 @pytest.mark.prove
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("state", "most_s"), [("queued", 0.03), ("decided", 0.1)])
+@pytest.mark.parametrize(("state", "most_s"), [("queued", 0.03), ("preparing", 0.1), ("decided", 0.1)])
 async def test_a_control_plane_killed_in_any_state_leaves_one_truth(tmp_path: Path, state: str, most_s: float) -> None:
     rng = random.Random(4711)
     seen: Counter[tuple[str, str]] = Counter()
