@@ -43,6 +43,17 @@ LINGER = 4
 TUNNEL = 5
 CLOSED = 6
 
+DOING = (
+    "between requests",
+    "sending a body",
+    "waiting for an answer or taking it",
+    "sending the rest of a body",
+    "ending",
+    "in tunnels",
+    "closed",
+)
+"""The states above in words."""
+
 # Reasons not to read from the client, as bits.
 _HELD_AHEAD = 1
 _HELD_UPSTREAM = 2
