@@ -536,6 +536,9 @@ class Exchange:
         """The answer is out completely; the connection goes back to the pool before the next request may want it."""
         self.upstream = None
         if reusable is not None:
+            if self._client.write_paused:
+                # It was the client's slowness that stopped it, and the next one may be quick.
+                reusable.transport.resume_reading()
             pool.give_back(self._shared, reusable)
         endpoint = self._endpoint
         assert endpoint is not None
