@@ -580,9 +580,9 @@ class ClientConnection(asyncio.Protocol):
         ]
         if proxied:
             lines += exchange.proxied_lines()
-        elif settings.latency_tokens:
+        elif settings.response_latency:
             lines.append(b"X-Kong-Response-Latency: %d" % int((time.monotonic() - exchange.started_at) * 1000))
-        if settings.server_tokens:
+        if settings.server:
             lines.append(shared.server_line)
         if settings.request_id_downstream:
             lines.append(b"X-Kong-Request-Id: " + exchange.request_id)
