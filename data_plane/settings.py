@@ -9,6 +9,7 @@ import importlib.metadata
 import ipaddress
 import os
 import ssl
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +36,27 @@ def software_version() -> str:
         return "0"
 
 
-def _tokens(name: str, values: tuple[str, ...], known: set[str]) -> set[str]:
+ANSWER_HEADERS = {
+    "server": {"server"},
+    "via": {"via"},
+    "x-kong-upstream-latency": {"x-kong-upstream-latency"},
+    "x-kong-proxy-latency": {"x-kong-proxy-latency"},
+    "x-kong-response-latency": {"x-kong-response-latency"},
+    "x-kong-admin-latency": set[str](),  # of the Admin API, which is not here
+    "x-kong-upstream-status": {"x-kong-upstream-status"},
+    "x-kong-request-id": {"x-kong-request-id"},
+    "server_tokens": {"server", "via"},
+    "latency_tokens": {"x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-response-latency"},
+}
+"""What `headers` may name, in lower case, and which headers that means."""
+
+
+def _tokens(name: str, values: tuple[str, ...], known: Collection[str]) -> set[str]:
     """The words of a list of headers, in lower case; raises SettingsError."""
     words = {value.lower() for value in values}
     if words == {"off"}:
         return set()
-    unknown = words - known - {"off"}
+    unknown = words - set(known) - {"off"}
     if unknown:
         raise SettingsError(
             f"setting {name}: '{unknown.pop()}' can't be had by itself; known are {', '.join(sorted(known))} and off"
@@ -183,7 +199,9 @@ class NodeSettings:
     )
     headers: tuple[str, ...] = setting(
         ("server_tokens", "latency_tokens", "X-Kong-Request-Id"),
-        help="what is added to answers, `off` for nothing [headers]",
+        help="what is added to answers: Server, Via, X-Kong-Upstream-Latency, X-Kong-Proxy-Latency, "
+        "X-Kong-Response-Latency, X-Kong-Upstream-Status, X-Kong-Request-Id, the groups server_tokens and "
+        "latency_tokens; `off` for nothing [headers]",
     )
     headers_upstream: tuple[str, ...] = setting(
         ("X-Kong-Request-Id",), help="what is added to requests, `off` for nothing [headers_upstream]"
@@ -272,7 +290,8 @@ class NodeSettings:
                     f"setting {name}: Python's ssl has no way to set it; leave it out, and sessions are kept for as "
                     "long as OpenSSL keeps them by default"
                 )
-        headers = _tokens("headers", self.headers, {"server_tokens", "latency_tokens", "x-kong-request-id"})
+        words = _tokens("headers", self.headers, ANSWER_HEADERS)
+        headers = set[str]().union(*(ANSWER_HEADERS[word] for word in words - {"off"}))
         headers_upstream = _tokens("headers_upstream", self.headers_upstream, {"x-kong-request-id"})
         proxy = ProxySettings(
             trusted_ips=trusted,
@@ -288,8 +307,12 @@ class NodeSettings:
             header_line_bytes_max=self.header_line_bytes_max,
             head_bytes_max=self.head_bytes_max,
             header_count_max=self.header_count_max,
-            server_tokens="server_tokens" in headers,
-            latency_tokens="latency_tokens" in headers,
+            server="server" in headers,
+            via="via" in headers,
+            upstream_latency="x-kong-upstream-latency" in headers,
+            proxy_latency="x-kong-proxy-latency" in headers,
+            response_latency="x-kong-response-latency" in headers,
+            upstream_status="x-kong-upstream-status" in headers,
             request_id_downstream="x-kong-request-id" in headers,
             request_id_upstream="x-kong-request-id" in headers_upstream,
             keepalive_timeout_s=self.keepalive_timeout_s,

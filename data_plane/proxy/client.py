@@ -43,6 +43,17 @@ LINGER = 4
 TUNNEL = 5
 CLOSED = 6
 
+DOING = (
+    "between requests",
+    "sending a body",
+    "waiting for an answer or taking it",
+    "sending the rest of a body",
+    "ending",
+    "in tunnels",
+    "closed",
+)
+"""The states above in words."""
+
 # Reasons not to read from the client, as bits.
 _HELD_AHEAD = 1
 _HELD_UPSTREAM = 2
@@ -275,8 +286,12 @@ class ClientConnection(asyncio.Protocol):
             self._crashed()
         finally:
             self._advancing = False
-        if self._held & _HELD_AHEAD and self.state == READY:
-            self._release(_HELD_AHEAD)
+        if self.state == READY and (self._held or self.write_paused):
+            if self.write_paused and self._buffer:
+                # Requests whose answers aren't taken: no more of them is read, or the buffer would have no bound.
+                self._hold(_HELD_AHEAD)
+            elif self._held & _HELD_AHEAD:
+                self._release(_HELD_AHEAD)
 
     def _next_request(self) -> bool:
         """Take one head off the buffer and begin its request; False when it is not complete yet."""
@@ -482,7 +497,7 @@ class ClientConnection(asyncio.Protocol):
         if self._content_bytes > settings.replay_bytes_max or length > settings.replay_bytes_max:
             return False
         if not self.reserved:
-            wanted = length or settings.replay_bytes_max
+            wanted = length if length > 0 else settings.replay_bytes_max
             if shared.gathered_bytes + wanted > settings.replay_total_bytes_max:
                 return False
             shared.gathered_bytes += wanted
@@ -565,9 +580,9 @@ class ClientConnection(asyncio.Protocol):
         ]
         if proxied:
             lines += exchange.proxied_lines()
-        elif settings.latency_tokens:
+        elif settings.response_latency:
             lines.append(b"X-Kong-Response-Latency: %d" % int((time.monotonic() - exchange.started_at) * 1000))
-        if settings.server_tokens:
+        if settings.server:
             lines.append(shared.server_line)
         if settings.request_id_downstream:
             lines.append(b"X-Kong-Request-Id: " + exchange.request_id)

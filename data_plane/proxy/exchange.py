@@ -485,11 +485,15 @@ class Exchange:
         self.code = head.status << 1
         self.upstream_s = upstream_s = time.monotonic() - balanced_at
         self.proxy_s = proxy_s = balanced_at - self.started_at
-        if settings.latency_tokens:
+        if shared.usual_latencies:
             ms = int(upstream_s * 1000)
             lines.append(shared.upstream_latency_lines[ms] if ms < LATENCIES_READY else shared.upstream_latency(ms))
             ms = int(proxy_s * 1000)
             lines.append(shared.proxy_latency_lines[ms] if ms < LATENCIES_READY else shared.proxy_latency(ms))
+        else:
+            if settings.upstream_status:
+                lines.append(b"X-Kong-Upstream-Status: %d" % head.status)
+            self._latencies(lines, upstream_s, proxy_s)
         if settings.request_id_downstream:
             lines.append(b"X-Kong-Request-Id: " + self.request_id)
         if settings.allow_debug_header:
@@ -503,9 +507,9 @@ class Exchange:
         lines.append(connection)
         if not head.has_date:
             lines.append(shared.date_line())
-        if shared.settings.server_tokens:
-            if not head.has_server:
-                lines.append(shared.server_line)
+        if shared.settings.server and not head.has_server:
+            lines.append(shared.server_line)
+        if shared.settings.via:
             lines.append(b"Via: " + (b"1.1 " if not head.via else head.via + b", 1.1 ") + shared.via_token)
         elif head.via:
             lines.append(b"Via: " + head.via)
@@ -516,14 +520,19 @@ class Exchange:
         """Tell whether for HTTP/1.0 only the end of the connection can end this answer: no length, and no chunks."""
         return not self.is_head and head.length < 0 and head.status not in (204, 304)
 
+    def _latencies(self, lines: list[bytes], upstream_s: float, proxy_s: float) -> None:
+        settings = self._shared.settings
+        if settings.upstream_latency:
+            lines.append(self._shared.upstream_latency(int(upstream_s * 1000)))
+        if settings.proxy_latency:
+            lines.append(self._shared.proxy_latency(int(proxy_s * 1000)))
+
     def proxied_lines(self) -> list[bytes]:
         """Return the lines that a 502 or 504 of ours carries, like any proxied answer."""
         shared = self._shared
         lines: list[bytes] = []
-        if shared.settings.latency_tokens:
-            lines.append(shared.upstream_latency(int((time.monotonic() - self._balanced_at) * 1000)))
-            lines.append(shared.proxy_latency(int((self._balanced_at - self.started_at) * 1000)))
-        if shared.settings.server_tokens:
+        self._latencies(lines, time.monotonic() - self._balanced_at, self._balanced_at - self.started_at)
+        if shared.settings.via:
             lines.append(b"Via: 1.1 " + shared.via_token)
         return lines
 
@@ -536,6 +545,9 @@ class Exchange:
         """The answer is out completely; the connection goes back to the pool before the next request may want it."""
         self.upstream = None
         if reusable is not None:
+            if self._client.write_paused:
+                # It was the client's slowness that stopped it, and the next one may be quick.
+                reusable.transport.resume_reading()
             pool.give_back(self._shared, reusable)
         endpoint = self._endpoint
         assert endpoint is not None

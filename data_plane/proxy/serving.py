@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from data_plane.balancer.endpoint import Endpoint
 from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
-from data_plane.proxy.client import ClientConnection
+from data_plane.proxy.client import DOING, ClientConnection
 from data_plane.proxy.misdirected import MisdirectedConnection
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.shared import Shared
@@ -76,6 +77,10 @@ class ClientFactory:
         """Client connections open, those included that began a moment ago and are still at their greeting."""
         self._forget_greetings()
         return len(self._shared.clients) + len(self._shared.greetings)
+
+    def doing(self) -> dict[str, int]:
+        """What the client connections are at, in words, with how many of them."""
+        return dict(Counter(DOING[connection.state] for connection in self._shared.clients))
 
     def _forget_greetings(self) -> None:
         greetings = self._shared.greetings

@@ -26,10 +26,18 @@ class ProxySettings:
     real_ip_recursive: bool = False
     """Take the last address that is not trusted, rather than the last one [real_ip_recursive]."""
 
-    server_tokens: bool = True
-    """Send `Server` (own answers, or when the upstream sent none) and `Via` to clients [headers]."""
-    latency_tokens: bool = True
-    """Send `X-Kong-Upstream-Latency`, `X-Kong-Proxy-Latency`, `X-Kong-Response-Latency` [headers]."""
+    server: bool = True
+    """Send `Server` with own answers, and with an upstream's that has none [headers]."""
+    via: bool = True
+    """Send `Via` to clients [headers]."""
+    upstream_latency: bool = True
+    """Send `X-Kong-Upstream-Latency` [headers]."""
+    proxy_latency: bool = True
+    """Send `X-Kong-Proxy-Latency` [headers]."""
+    response_latency: bool = True
+    """Send `X-Kong-Response-Latency` with answers that no upstream had a part in [headers]."""
+    upstream_status: bool = False
+    """Send `X-Kong-Upstream-Status` with an upstream's answers [headers]."""
     request_id_downstream: bool = True
     """Send `X-Kong-Request-Id` to clients [headers]."""
     allow_debug_header: bool = False

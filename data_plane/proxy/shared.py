@@ -63,6 +63,7 @@ class Shared:
         "tail_keep",
         "upstream_latency_lines",
         "upstreams",
+        "usual_latencies",
         "via_token",
     )
 
@@ -99,9 +100,13 @@ class Shared:
         self.server_line: bytes = b"Server: " + product
         self.via_token: bytes = product
         # What an answer gets in the common case: the upstream said Server and Date, and nothing of Via.
-        via = b"\r\nVia: 1.1 " + product if settings.server_tokens else b""
+        via = b"\r\nVia: 1.1 " + product if settings.via else b""
         self.tail_keep: bytes = b"Connection: keep-alive" + via
         self.tail_close: bytes = b"Connection: close" + via
+        # Both latencies and no status, as most want it: one look instead of three.
+        self.usual_latencies: bool = (
+            settings.upstream_latency and settings.proxy_latency and not settings.upstream_status
+        )
         self.upstream_latency_lines: tuple[bytes, ...] = tuple(
             b"X-Kong-Upstream-Latency: %d" % ms for ms in range(LATENCIES_READY)
         )

@@ -106,6 +106,8 @@ async def _serve(
         credentials=credentials,
         router_flavour=handover.router_flavour,
         defaults=defaults,
+        # Nobody handles it, so it ends this process, whatever the loop is stuck in.
+        end_by=lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds),
     )
     channel = await Channel.open(channel_end, worker.on_message, worker.on_channel_lost)
     worker.attach(channel)

@@ -55,6 +55,8 @@ SERVICES_PER_LOOK = 1000
 LOOK_EVERY_S = 0.02
 HANDSHAKES_S = 0.2
 """When the port closes in good order: time for connections that have begun but are not yet established."""
+LAST_RESORT_S = 10.0
+"""A worker that has not ended so long after its deadline is ended by the system: its node process may be gone."""
 EXIT_SOFTWARE = 70
 """sysexits.h: an internal software error."""
 
@@ -85,7 +87,13 @@ class Worker:
         credentials: Credentials | None = None,
         router_flavour: str = TRADITIONAL_COMPATIBLE,
         defaults: DefaultPairs | None = None,
+        give_up: Callable[[str, BaseException | None], None] | None = None,
+        end_by: Callable[[float], object] | None = None,
     ) -> None:
+        """`give_up` ends the process at once, because of what and which error; `end_by` does after so many seconds,
+        even if nothing here can run any more."""
+        self._give_up = give_up or _give_up
+        self._end_by = end_by or (lambda seconds: None)
         self._router_flavour = router_flavour
         self._defaults = defaults
         self._access_log = access_log
@@ -143,7 +151,8 @@ class Worker:
         try:
             message = wire.ToWorker.FromString(data)
         except DecodeError:
-            _give_up("the node process sent what is no message", None)
+            self._give_up("the node process sent what is no message", None)
+            return
         match message.WhichOneof("kind"):
             case "stage_begin":
                 self._begin_staging(message.stage_begin)
@@ -442,6 +451,7 @@ class Worker:
         if self._phase in (Phase.IDLE, Phase.SERVING):
             self._phase = Phase.DRAINING
             self._factory.begin_drain()
+            self._end_by(accept_for_s + finish_within_s + LAST_RESORT_S)
             self._own(self._end(accept_for_s, finish_within_s), "drain")
         elif self._phase is Phase.DRAINING and self._channel is not None and self._channel.closed:
             # The node process died while we drained: nobody can restart us now, and nobody waits for late connections.
@@ -457,8 +467,14 @@ class Worker:
                 while self._factory.connections:  # noqa: ASYNC110 - the hot path should not have to signal its end
                     await asyncio.sleep(LOOK_EVERY_S)
         cut = self._factory.in_flight
-        if cut:
-            _log.warning("%d requests were still open at the deadline and are cut", cut)
+        if self._factory.connections:
+            _log.warning(
+                "%d connections were still open %g s after the port closed and are cut, %d of them with a request: %s",
+                self._factory.connections,
+                finish_within_s,
+                cut,
+                ", ".join(f"{count} {doing}" for doing, count in self._factory.doing().items()) or "at their greeting",
+            )
         self._listeners.cut()
         self._factory.cut()
         for _ in tell_traffic(self._counters.traffic, self._send):
@@ -477,7 +493,7 @@ class Worker:
 
     def _on_work_failed(self, error: BaseException) -> None:
         # Staging catches its own; what arrives here left the catalogue half merged: a fresh worker is the way out.
-        _give_up("work between the requests failed", error)
+        self._give_up("work between the requests failed", error)
 
     def _send(self, message: wire.FromWorker) -> None:
         self._send_bytes(message.SerializeToString())
@@ -490,7 +506,7 @@ class Worker:
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _give_up(f"{task.get_name()} failed", error)
+            self._give_up(f"{task.get_name()} failed", error)
 
 
 def _give_up(what: str, error: BaseException | None) -> NoReturn:

@@ -8,10 +8,12 @@ import json
 import os
 import socket
 import time
+from typing import cast
 
 import pytest
 
 from data_plane.model import ServiceConfig
+from data_plane.proxy.client import ClientConnection
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.sweep import Sweep
 from data_plane.proxy.tables import ServiceRuntime, Tables
@@ -171,6 +173,77 @@ async def test_pipelined_requests_wait_in_a_bounded_buffer() -> None:
             assert (await client.answer()).status == 200
         assert served == 2000
         await client.close()
+
+
+async def test_requests_whose_answers_are_not_taken_are_not_read_either() -> None:
+    """The gateway answers at once and the client takes nothing: what it goes on asking must wait in its own socket."""
+    # Sockets may hold the answers to more requests than a connection is kept for by default.
+    async with proxy_to(routes=[], settings=ProxySettings(keepalive_requests_max=0)) as rig:
+        client = await Client.open(rig.port)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # the stream's transport reads
+        written = 0
+
+        async def ask_on() -> None:
+            nonlocal written
+            many = GET * 2048
+            for _ in range(1024):
+                client.send(many)
+                await client.writer.drain()
+                written += len(many)
+
+        asking = asyncio.create_task(ask_on())
+        await until(lambda: rig.counters.requests > 1000)
+        before = -1
+        while before != written:
+            before = written
+            await asyncio.sleep(0.1)
+        assert not asking.done()
+        asked = rig.counters.requests
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(asked + 1):
+            assert (await client.answer()).status == 404
+        asking.cancel()
+        client.writer.transport.abort()
+
+
+async def test_a_slow_client_leaves_no_upstream_connection_that_is_not_read() -> None:
+    """The last piece of an answer may be the one that is too much for its client, and the next client is another."""
+    go = asyncio.Event()
+
+    async def held(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            await go.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    class Full:
+        """A client's transport for which each piece is one too many: it says so from within the write, as loops do."""
+
+        def __init__(self, connection: ClientConnection) -> None:
+            self._connection = connection
+            self._transport = connection.transport
+
+        def write(self, data: bytes) -> None:
+            self._transport.write(data)
+            self._connection.pause_writing()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._transport, name)
+
+    async with upstream_of(held) as port, proxy_to(port) as rig:
+        slow, quick = await Client.open(rig.port), await Client.open(rig.port)
+        slow.send(GET)
+        await until(lambda: rig.factory.in_flight == 1)
+        (connection,) = (each for each in rig.factory._shared.clients if each.requests)
+        connection.transport = cast(asyncio.Transport, Full(connection))
+        go.set()
+        assert (await slow.answer()).body == b"ok"
+        await rig.settled()
+        quick.send(GET)
+        assert (await quick.answer()).body == b"ok"
+        assert rig.counters.upstream_connections_reused == 1
+        await slow.close()
+        await quick.close()
 
 
 async def test_a_swap_touches_no_request_under_way() -> None:

@@ -17,7 +17,8 @@ from tests.support.echo_upstream import echo_running
 from tests.support.proxying import Client, proxy_to, route_to_first
 
 GET = b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n"
-POST = b"POST /%b HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
+# More than is gathered before an attempt, so that it streams.
+POST = b"POST /%b HTTP/1.1\r\nHost: h\r\nContent-Length: 1100000\r\n\r\n" + b"x" * 1_100_000
 
 
 def break_method(patch: pytest.MonkeyPatch, owner: Any, name: str) -> None:

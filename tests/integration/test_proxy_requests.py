@@ -12,6 +12,7 @@ import pytest
 
 from data_plane.model import HeaderCondition, ServiceConfig
 from data_plane.proxy.settings import ProxySettings
+from data_plane.settings import NodeSettings
 from tests.support.echo_upstream import EchoSettings, echo_running
 from tests.support.proxying import Client, Rig, proxy_to, route_to_first, until, upstream_of
 
@@ -347,15 +348,55 @@ async def test_chains_of_via_and_forwarded_for_grow(rig: Rig) -> None:
 
 
 async def test_settings_switch_our_fields_off(echo: tuple[int, EchoSettings]) -> None:
-    settings = ProxySettings(
-        server_tokens=False, latency_tokens=False, request_id_downstream=False, request_id_upstream=False
-    )
+    settings = NodeSettings(headers=("off",), headers_upstream=("off",)).proxy()
     async with proxy_to(echo[0], settings=settings) as rig:
         answer = await rig.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         head = answer.partition(b"\r\n\r\n")[0]
         assert b"Kong" not in head
         assert b"\r\nVia:" not in head
         assert b"X-Kong-Request-Id" not in answer
+
+
+OURS = {
+    "Server": {"answered", "failed"},
+    "Via": {"proxied", "failed"},
+    "X-Kong-Upstream-Latency": {"proxied", "failed"},
+    "X-Kong-Proxy-Latency": {"proxied", "failed"},
+    "X-Kong-Response-Latency": {"answered"},
+    "X-Kong-Upstream-Status": {"proxied"},
+    "X-Kong-Request-Id": {"proxied", "answered", "failed"},
+}
+"""Which fields of ours come with an upstream's answer (this one has its own Server), with one of ours, with a 502."""
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        *((name.swapcase(), {name}) for name in OURS),
+        ("server_tokens", {"Server", "Via"}),
+        ("latency_tokens", {"X-Kong-Upstream-Latency", "X-Kong-Proxy-Latency", "X-Kong-Response-Latency"}),
+        ("X-Kong-Admin-Latency", set[str]()),
+        ("off", set[str]()),
+    ],
+)
+async def test_fields_of_ours_can_be_had_one_by_one(headers: str, named: set[str]) -> None:
+    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"GET /p" in await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 201 Created\r\nServer: theirs\r\nContent-Length: 0\r\n\r\n")
+
+    settings = NodeSettings(headers=(headers, "off")).proxy()
+    routes = [route_to_first(paths=("/p", "/f"))]
+    async with upstream_of(upstream) as port, proxy_to(port, settings=settings, routes=routes) as rig:
+        for kind, path, status in (("proxied", "/p", 201), ("answered", "/nowhere", 404), ("failed", "/f", 502)):
+            client = await Client.open(rig.port)
+            client.send(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            answer = await client.answer()
+            await client.close()
+            assert answer.status == status
+            found = {name for name, value in answer.fields if name in OURS and value != "theirs"}
+            assert found == {name for name in named if kind in OURS[name]}, kind
+            if "X-Kong-Upstream-Status" in found:
+                assert answer.field("X-Kong-Upstream-Status") == "201"
 
 
 async def test_websocket_becomes_a_tunnel_and_other_upgrades_do_not() -> None:

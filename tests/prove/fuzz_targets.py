@@ -6,6 +6,7 @@ Each target states what must hold for any octets; an exception is a finding and 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import sys
 from collections.abc import Callable
 
@@ -110,6 +111,8 @@ def fuzz_proxy_header(data: bytes) -> None:
             assert 0 < size <= len(piece)
             taken += size
             if reader.header is not None:
+                if reader.header.address:
+                    ipaddress.ip_address(reader.header.address)
                 return reader.header, taken
         return None
 

@@ -26,6 +26,11 @@ SEEDS = {
     "chunks": [b"\x053\r\nabc\r\n0\r\n\r\n", b'\x013;x="a"\r\nabc\r\n0\r\nX-T: 1\r\n\r\n'],
     "paths": [b"a/%2e%2e/b", b"%41//./%2f"],
     "host": [b"example.test:80", b"[::1]:80"],
+    "proxy-header": [
+        b"PROXY TCP4 192.0.2.1 198.51.100.2 4000 443\r\nGET",
+        b"PROXY UNKNOWN\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x02\x0f\xa0\x01\xbb",
+    ],
 }
 
 

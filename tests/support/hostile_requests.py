@@ -86,7 +86,7 @@ WHOLE = st.builds(
     fields=st.lists(st.sampled_from(FIELDS), max_size=4, unique=True).map(tuple),
     body=BODIES,
     chunks=st.one_of(st.none(), st.lists(st.integers(1, 30), max_size=4).map(tuple)),
-    trailer=st.booleans(),
+    trailer=st.just(False),  # they go on, and not every origin server reads them (Werkzeug answers 500)
 )
 CHANGES = st.lists(
     st.tuples(

@@ -15,6 +15,9 @@ from tests.support.ready_client import ReadyClient
 NODES = 2
 LONGER_S = 1.5
 """What is under way outlasts the time in which the node goes on accepting by this."""
+FINISH_WITHIN_S = 30
+ENDS_AFTER_S = 20.0
+"""A node's own deadlines come first: what it cuts then shows as a loss, and its log says what that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ async def _run(
             folder,
             long.behind(config(upstream.address)),
             f"--drain-delay-s={drain_delay_s}",
+            f"--drain-timeout-s={FINISH_WITHIN_S}",
             "--log-level=info",
             workers=1,
             name=f"node-{each}",
@@ -87,7 +91,7 @@ async def _run(
             work = LongWork(node, downloads=downloads, tunnels=tunnels, seconds=drain_delay_s + LONGER_S)
             await work.begin()
             node.kill(signal.SIGTERM)
-            exits.append(await node.wait())
+            exits.append(await node.wait(drain_delay_s + FINISH_WITHIN_S + ENDS_AFTER_S))
             long_problems += await work.finished()
             await node.up()
             await ready(node)

@@ -44,7 +44,7 @@ def test_listeners_are_a_list_and_settings_reach_the_proxy() -> None:
         "--ssl-session-timeout=1d",
         "--ssl-session-cache-size=10m",
         "--ssl-dhparam=/none.pem",
-        "--headers=X-Kong-Upstream-Status",
+        "--headers=X-Kong-Total-Latency",
         "--headers-upstream=server_tokens",
         "--upstream-tls-trusted-certificate=/none.pem",
     ],
@@ -72,8 +72,9 @@ def test_limits_and_times_reach_the_proxy() -> None:
     assert (given.head_timeout_s, given.body_idle_timeout_s, given.body_rate_min_bytes) == (1, 2, 3)
     assert (given.send_timeout_s, given.keepalive_requests_max, given.request_line_bytes_max) == (4, 5, 1000)
     assert (given.header_line_bytes_max, given.head_bytes_max, given.header_count_max) == (2000, 3000, 60)
-    assert given.server_tokens
-    assert [given.latency_tokens, given.request_id_downstream, given.request_id_upstream] == [False] * 3
+    assert [given.server, given.via] == [True] * 2
+    assert [given.upstream_latency, given.proxy_latency, given.response_latency, given.upstream_status] == [False] * 4
+    assert [given.request_id_downstream, given.request_id_upstream] == [False] * 2
 
 
 def test_a_handover_survives_the_command_line() -> None:

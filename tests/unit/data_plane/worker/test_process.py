@@ -10,7 +10,7 @@ import pytest
 
 from data_plane.balancer import NoEndpoint
 from data_plane.channel import Channel
-from data_plane.worker.process import Phase
+from data_plane.worker.process import LAST_RESORT_S, Phase
 from pointsman.wire.v1 import worker_pb2 as wire
 from tests.unit.data_plane.worker.wires import Rig, route, service, target, upstream
 
@@ -275,13 +275,31 @@ async def test_a_drain_accepts_on_then_closes_then_finishes_then_tells(rig: Rig)
     assert rig.factory.steps == ["open", "begin_drain", "close", "end_idle", "cut greetings", "cut", "stop"]
 
 
-async def test_the_deadline_of_a_drain_cuts_what_is_left(rig: Rig) -> None:
+async def test_the_deadline_of_a_drain_cuts_what_is_left(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     await rig.put(1, 0, BLUE_AND_GREEN)
-    rig.factory.connections = rig.factory.in_flight = 2
+    rig.factory.connections = 3
+    rig.factory.in_flight = 2
     rig.tell(wire.ToWorker(drain=wire.Drain(accept_for_ms=0, finish_within_ms=1)))
     assert (await rig.next()).WhichOneof("kind") == "counters"  # the last counts come before the last word
     assert (await rig.next()).drained.cut == 2
     await rig.worker.run()
+    (warning,) = (record.getMessage() for record in caplog.records if "cut" in record.getMessage())
+    assert warning.startswith("3 connections were still open")
+    assert warning.endswith("2 of them with a request: 3 in tunnels")
+
+
+async def test_whatever_happens_in_a_drain_the_process_ends(rig: Rig) -> None:
+    await rig.put(1, 0, BLUE_AND_GREEN)
+    assert rig.ends_by_s == []
+    rig.tell(wire.ToWorker(drain=wire.Drain(accept_for_ms=1000, finish_within_ms=2000)))
+    assert rig.ends_by_s == [3.0 + LAST_RESORT_S]
+    rig.worker.on_channel_lost(None)
+    await rig.worker.run()
+
+
+async def test_what_it_can_not_go_on_after_is_said_once_with_its_reason(rig: Rig) -> None:
+    rig.worker.on_message(b"\xff")
+    assert rig.gave_up == ["the node process sent what is no message: None"]
 
 
 async def test_without_its_node_a_worker_closes_its_listeners_at_once_and_ends(rig: Rig) -> None:

@@ -67,6 +67,9 @@ class FakeFactory:
     def loads(self) -> dict[Endpoint, int]:
         return {}
 
+    def doing(self) -> dict[str, int]:
+        return {"in tunnels": self.connections} if self.connections else {}
+
     def start(self) -> None:
         self.steps.append("start")
 
@@ -108,13 +111,20 @@ class Rig:
         self.factory = FakeFactory()
         self.counters = Counters()
         self.said: list[wire.FromWorker] = []
+        self.gave_up: list[str] = []
+        self.ends_by_s: list[float] = []
         self.worker = Worker(
             active=self.active,
             factory=cast("ClientFactory", self.factory),
             counters=self.counters,
             listeners=cast("Listeners", FakeListeners(self.factory.steps)),
             send=lambda data: self.said.append(wire.FromWorker.FromString(data)),
+            give_up=self._note_that_it_gave_up,
+            end_by=self.ends_by_s.append,
         )
+
+    def _note_that_it_gave_up(self, what: str, error: BaseException | None) -> None:
+        self.gave_up.append(f"{what}: {error!r}")
 
     @property
     def tables(self) -> Tables:
@@ -168,6 +178,7 @@ class Rig:
         """The next thing the worker says."""
         async with asyncio.timeout(10):
             while not self.said:
+                assert not self.gave_up, self.gave_up
                 await asyncio.sleep(0)
         return self.said.pop(0)
 
