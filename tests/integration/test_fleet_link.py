@@ -17,7 +17,7 @@ from control_plane.entities.registry import SCHEMAS
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.nodes import NodeState
 from control_plane.fleet.server import peer_ip
-from control_plane.fleet.session import Stage
+from control_plane.fleet.session import Lineage, Stage
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.waiting import Outcome, wait_for
 from control_plane.store.contract import Origin, Store, Transaction
@@ -168,12 +168,17 @@ async def test_the_latest_offer_replaces_those_that_waited(tmp_path: Path) -> No
 
 
 async def test_a_new_epoch_is_taken_even_with_a_lower_version(tmp_path: Path) -> None:
-    async with plane() as control, node(control.address, tmp_path) as one:
-        control.publish(Snap(9, entities(1)))
-        await until(lambda: one.sink.running is not None)
-        control.publish(Snap(2, entities(2), epoch=OTHER_EPOCH))
-        await until(lambda: state(control, one.id) is NodeState.CURRENT)
-        assert [(ref.epoch, ref.version) for ref in one.sink.history] == [(EPOCH, 9), (OTHER_EPOCH, 2)]
+    """Of the history that a restored store goes on from; a foreign one needs the operator's word (`Lineage`)."""
+    async with plane() as control:
+        control.nodes.lineage = Lineage({EPOCH: 9})
+        async with node(control.address, tmp_path) as one:
+            control.publish(Snap(9, entities(1)))
+            # Until the control plane knows what the node runs it would offer it anything.
+            await until(lambda: state(control, one.id) is NodeState.CURRENT)
+            control.publish(Snap(2, entities(2), epoch=OTHER_EPOCH))
+            await until(lambda: len(one.sink.history) == 2)
+            await until(lambda: state(control, one.id) is NodeState.CURRENT)
+            assert [(ref.epoch, ref.version) for ref in one.sink.history] == [(EPOCH, 9), (OTHER_EPOCH, 2)]
 
 
 async def test_a_node_ahead_of_a_restored_store_is_reported_and_left_alone(tmp_path: Path) -> None:
