@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from control_plane.entities.credentials import BELOW_CONSUMER
 from control_plane.entities.registry import STORED
@@ -119,6 +120,7 @@ RULES: Sequence[Rule] = (
 )
 
 
+@lru_cache(maxsize=4096)  # every call asks; there are some hundred templates, and the rules never change
 def required(method: str, template: str) -> Role:
     """The least role that may call a method of a path, which may be a template with its braces.
 
