@@ -75,7 +75,7 @@ NAME_CHARS_MAX = 100
 
 
 class Door:
-    """Decides on each call before its handler sees it."""
+    """Finds out who calls, before anything else is done for them."""
 
     def __init__(self, operators: Operators) -> None:
         self._operators = operators
@@ -88,9 +88,10 @@ class Door:
         except Denied as denied:
             raise _refused(denied) from None
 
-    def check(self, call: Call, template: str) -> None:
-        """Raises Refused (403) when the caller may not call this method of the path."""
-        demand(call, required(call.method, template))
+
+def check(call: Call) -> None:
+    """Raises Refused (403) when the caller may not call this method of the path that was found."""
+    demand(call, required(call.method, call.template))
 
 
 def demand(call: Call, role: Role) -> None:

@@ -129,7 +129,7 @@ class AdminApi:
             handler = found.methods.get("GET" if call.method == "HEAD" else call.method)
             if handler is None:
                 return message_answer(405, "Method not allowed")
-            self.door.check(call, found.template)
+            access.check(call)
             answer = await handler(call, found.variables)
             if call.method in ("GET", "HEAD") and not_modified(call, answer):
                 return Answer(304, headers=answer.headers)

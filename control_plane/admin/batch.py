@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from multidict import CIMultiDict
 
-from control_plane.admin.access import demand
+from control_plane.admin.access import check as check_access
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.errors import STATUS_BY_CODE
 from control_plane.admin.guard import WRITING
@@ -30,7 +30,6 @@ from control_plane.admin.writes import Writes
 from control_plane.entities.errors import EntityError
 from control_plane.entities.registry import STORED
 from control_plane.entities.types import EntityBody, JsonValue
-from control_plane.identity.roles import required
 from control_plane.store.contract import Transaction
 
 _PLACES = frozenset({*(schema.path for schema in STORED.values()), "fleet"})
@@ -170,7 +169,7 @@ class _Batch:
             raise Refused(400, "this path changes no entity; it can't be part of a batch")
         part.template = found.template
         part.principal = call.principal
-        demand(part, required(method, found.template))
+        check_access(part)
         answer = await handler(part, found.variables)
         if len(part.steps) != 1:
             text = "this path changes no entity" if answer.status < 400 else "Method not allowed"

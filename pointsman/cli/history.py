@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from pointsman.cli.errors import Ended, ExitCode, Fault
 from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_objects, as_text
-from pointsman.cli.output import Output, Table
+from pointsman.cli.output import Output, Table, local_time
 from pointsman.cli.session import session_of
 from pointsman.cli.waiting import outcome_of, report
 
@@ -30,7 +29,7 @@ def history(context: typer.Context, size: Size = SIZE) -> None:
     rows = [
         (
             as_text(version.get("version")),
-            _when(version.get("committed_at")),
+            local_time(version.get("committed_at")),
             as_text(version.get("author")) or "-",
             as_text(version.get("source")),
             as_text(version.get("change_count")),
@@ -54,7 +53,7 @@ def show(context: typer.Context, version: Number) -> None:
     who = as_text(body.get("author")) or "-"
     reason = as_text(body.get("reason"))
     session.output.message(
-        f"version {version}: {_when(body.get('committed_at'))}, {who} by {as_text(body.get('source'))}"
+        f"version {version}: {local_time(body.get('committed_at'))}, {who} by {as_text(body.get('source'))}"
         + (f', "{reason}"' if reason else "")
     )
 
@@ -127,7 +126,7 @@ def audit_list(context: typer.Context, size: Size = SIZE) -> None:
     rows = [
         (
             as_text(record.get("number")),
-            _when(record.get("at")),
+            local_time(record.get("at")),
             as_text(record.get("author")) or "-",
             as_text(record.get("address")),
             as_text(record.get("action")),
@@ -188,9 +187,3 @@ def _changes(count: float) -> str:
 def _value(field: JsonObject, side: str) -> str:
     value = field.get(side)
     return "(none)" if value is None else as_text(value) or "(empty)"
-
-
-def _when(value: Json) -> str:
-    """A time of the wire, in the operator's own zone."""
-    number = as_number(value)
-    return datetime.fromtimestamp(number).astimezone().strftime("%Y-%m-%d %H:%M:%S") if number is not None else ""

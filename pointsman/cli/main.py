@@ -115,10 +115,15 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         help="Read and verify the audit trail.",
     )
     command("whoami", tokens.whoami, "whoami")
-    group = typer.Typer()
-    if completing or "token" in arguments:
-        tokens.add_token_commands(group)
-    app.add_typer(group, name="token", help="Make, list and revoke tokens for the Admin API.")
+    app.add_typer(
+        _group(
+            ("create", tokens.create, "token create --name ci --role editor --ttl 90d"),
+            ("list", tokens.list_tokens, "token list"),
+            ("revoke", tokens.revoke, "token revoke ci"),
+        ),
+        name="token",
+        help="Make, list and revoke tokens for the Admin API.",
+    )
     command("trace", trace.trace, "trace GET http://shop.example/cart -H x-a:1")
     return app
 
@@ -139,11 +144,11 @@ def _switch_commands() -> typer.Typer:
 def _rollout_commands() -> typer.Typer:
     from pointsman.cli import rollouts
 
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-    group.command("list", epilog="Example: pointsman rollout list")(rollouts.rollout_list)
-    group.command("show", epilog="Example: pointsman rollout show 1")(rollouts.rollout_show)
-    group.command("abort", epilog='Example: pointsman rollout abort 1 --reason "not now"')(rollouts.rollout_abort)
-    return group
+    return _group(
+        ("list", rollouts.rollout_list, "rollout list"),
+        ("show", rollouts.rollout_show, "rollout show 1"),
+        ("abort", rollouts.rollout_abort, 'rollout abort 1 --reason "not now"'),
+    )
 
 
 def _global_options(

@@ -11,11 +11,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, TextIO, assert_never
 
 from pointsman.cli.errors import ExitCode, Fault
-from pointsman.cli.json_values import Json
+from pointsman.cli.json_values import Json, as_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -153,6 +154,12 @@ class Output:
             emoji=False,
             markup=False,
         )
+
+
+def local_time(value: Json) -> str:
+    """A time of the wire, in the operator's own zone; empty for none."""
+    number = as_number(value)
+    return datetime.fromtimestamp(number).astimezone().strftime("%Y-%m-%d %H:%M:%S") if number is not None else ""
 
 
 def _fault_text(fault: Fault) -> str:

@@ -10,18 +10,11 @@ import typer
 
 from pointsman.cli.client import segment
 from pointsman.cli.errors import ExitCode, failure
-from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_objects, as_text
-from pointsman.cli.output import Table
+from pointsman.cli.json_values import JsonObject, as_number, as_object, as_objects, as_text
+from pointsman.cli.output import Table, local_time
 from pointsman.cli.session import session_of
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-
-
-def add_token_commands(group: typer.Typer) -> None:
-    """Fills `pointsman token`."""
-    group.command("create", epilog="Example: pointsman token create --name ci --role editor --ttl 90d")(create)
-    group.command("list", epilog="Example: pointsman token list")(list_tokens)
-    group.command("revoke", epilog="Example: pointsman token revoke ci")(revoke)
 
 
 def create(
@@ -52,9 +45,9 @@ def list_tokens(context: typer.Context) -> None:
             as_text(token.get("name")),
             as_text(token.get("role")),
             _state(token),
-            _when(token.get("created_at")),
-            _when(token.get("expires_at")),
-            _when(token.get("last_used_at")),
+            local_time(token.get("created_at")),
+            local_time(token.get("expires_at")),
+            local_time(token.get("last_used_at")),
         )
         for token in found
     ]
@@ -88,11 +81,6 @@ def _state(token: JsonObject) -> str:
         return "revoked"
     expires_at = as_number(token.get("expires_at"))
     return "expired" if expires_at is not None and expires_at <= datetime.now().astimezone().timestamp() else "good"
-
-
-def _when(value: Json) -> str:
-    number = as_number(value)
-    return datetime.fromtimestamp(number).astimezone().strftime("%Y-%m-%d %H:%M:%S") if number is not None else ""
 
 
 def _seconds(text: str) -> int:

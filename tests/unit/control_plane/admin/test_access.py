@@ -17,8 +17,8 @@ READING = ("GET", "HEAD")
 
 SECRET = re.compile(r"certificate|/(key-auth|basic-auth|hmac-auth|jwt|oauth2)")
 ADMIN_ONLY = ("/identity/tokens", "/identity/tokens/{token}")
-OPERATORS_WRITE = (
-    "/upstreams/{upstreams}/targets/{targets}",
+WEIGHT = "/upstreams/{upstreams}/targets/{targets}"
+MANUAL_HEALTH = (
     "/upstreams/{upstreams}/targets/{targets}/healthy",
     "/upstreams/{upstreams}/targets/{targets}/unhealthy",
     "/upstreams/{upstreams}/targets/{targets}/{address}/healthy",
@@ -56,9 +56,8 @@ def expected(method: str, template: str) -> Role:
         return Role.EDITOR
     if reading:
         return Role.VIEWER
-    if template in OPERATORS_WRITE and (method in ("POST", "PUT") or template == OPERATORS_WRITE[0] == template):
-        return Role.EDITOR if (template == OPERATORS_WRITE[0] and method != "PATCH") else Role.OPERATOR
-    return Role.EDITOR
+    moves_traffic = template in MANUAL_HEALTH or (template == WEIGHT and method == "PATCH")
+    return Role.OPERATOR if moves_traffic else Role.EDITOR
 
 
 async def test_each_path_method_and_role(guarded: Client, tokens: Mapping[Role, str]) -> None:
