@@ -16,7 +16,7 @@ import pytest
 from control_plane.entities.registry import SCHEMAS
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.nodes import NodeState
-from control_plane.fleet.server import peer_ip
+from control_plane.fleet.peers import peer_ip
 from control_plane.fleet.session import Stage
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.waiting import Outcome, wait_for
