@@ -147,6 +147,10 @@ class Fleet:
         """Every known node by id, in the shape of Kong's `/clustering/data-planes`."""
         return self._nodes.data_planes()
 
+    def refusals(self) -> Mapping[str, int]:
+        """How often somebody was not let in as a node, by reason."""
+        return {} if self.gate is None else {refusal.value: times for refusal, times in self.gate.refusals.items()}
+
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""
         return {node.id: node.hostname for node in self._nodes.live()}

@@ -12,6 +12,7 @@ from typing import Protocol
 import grpc
 import grpc.aio
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from typing_extensions import override
 
 from pointsman.rules.node_names import SERVER_NAME, BadName, name_of, node_id_of
@@ -33,6 +34,9 @@ class FleetAccess(Protocol):
     async def channel(self, address: str, options: Options) -> grpc.aio.Channel:
         """A channel for one conversation. Raises NoAccess."""
 
+    async def run(self) -> None:
+        """Keeps the certificate good, for as long as there is need of that."""
+
     @property
     def expires_at(self) -> float | None:
         """When the node's certificate ends, in seconds since the epoch; None = it has none."""
@@ -48,6 +52,10 @@ class PlainAccess(FleetAccess):
     @override
     async def channel(self, address: str, options: Options) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(address, options=options)
+
+    @override
+    async def run(self) -> None:
+        return None
 
     @property
     @override
@@ -72,9 +80,10 @@ class FilesAccess(FleetAccess):
         self._certificate = certificate
         self._key = key
         self._authority = authority or certificate
-        self._server_name = server_name
         self._expires_at: float | None = None
-        self._read()
+        _, shown, _ = self._read()
+        # With one certificate for all, the control plane shows the very same one.
+        self._server_name = server_name or ("" if authority is not None else _host_name(shown))
 
     def node_id(self) -> str:
         """The id that the certificate names. Raises BadFiles."""
@@ -92,6 +101,10 @@ class FilesAccess(FleetAccess):
         credentials = grpc.ssl_channel_credentials(trusted, key, chain)
         named = [("grpc.ssl_target_name_override", self._server_name)] if self._server_name else []
         return grpc.aio.secure_channel(address, credentials, options=[*options, *named])
+
+    @override
+    async def run(self) -> None:
+        return None  # who wrote the files writes them anew
 
     @property
     @override
@@ -115,6 +128,17 @@ class FilesAccess(FleetAccess):
         except ValueError:
             raise BadFiles(f"{self._certificate} holds no certificate in PEM") from None
         return parts[0], parts[1], parts[2]
+
+
+def _host_name(certificate_pem: bytes) -> str:
+    """The first name that TLS would take a certificate for; empty when there is none."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(common[0].value) if common else ""
+    return next(iter(names.get_values_for_type(x509.DNSName)), "")
 
 
 def joined_channel(address: str, options: Options, *, trusted: bytes, key: bytes, chain: bytes) -> grpc.aio.Channel:

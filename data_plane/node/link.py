@@ -308,6 +308,14 @@ class Link:
 
     async def run(self) -> None:
         """Talks to control planes until `stop`."""
+        care = asyncio.create_task(self._access.run(), name="certificate")
+        try:
+            await self._talk_on()
+        finally:
+            care.cancel()
+            await asyncio.gather(care, return_exceptions=True)
+
+    async def _talk_on(self) -> None:
         while not self._stopping.is_set():
             for address in self._rng.sample(self._settings.addresses, len(self._settings.addresses)):
                 self._talking = asyncio.create_task(self._converse(address), name="fleet link conversation")

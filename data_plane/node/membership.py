@@ -118,6 +118,7 @@ class Membership(FleetAccess):
             joined = await self._join()
         return self._open(address, options, joined)
 
+    @override
     async def run(self) -> None:
         """Renews the certificate for as long as there is one; runs until it is cancelled."""
         failures = 0

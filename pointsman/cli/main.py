@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pointsman.cli import entities, files, fleet, history, planes, targets, tokens, trace
+from pointsman.cli import entities, files, fleet, history, node_identities, planes, targets, tokens, trace
 from pointsman.cli.errors import CliError, Ended, ExitCode
 from pointsman.cli.output import Format, Output
 from pointsman.cli.session import DEFAULT_ADDRESS, Session, hoist, output_format
@@ -119,6 +119,14 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     if completing or "token" in arguments:
         tokens.add_token_commands(group)
     app.add_typer(group, name="token", help="Make, list and revoke tokens for the Admin API.")
+    group = typer.Typer()
+    if completing or "join-token" in arguments:
+        node_identities.add_join_token_commands(group)
+    app.add_typer(group, name="join-token", help="Make, list and revoke tokens that let nodes join.")
+    group = typer.Typer()
+    if completing or "node" in arguments:
+        node_identities.add_node_commands(group)
+    app.add_typer(group, name="node", help="Shut a node out of the fleet, or let it in again.")
     command("trace", trace.trace, "trace GET http://shop.example/cart -H x-a:1")
     return app
 

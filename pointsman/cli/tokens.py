@@ -34,7 +34,7 @@ def create(
     session = session_of(context)
     body: JsonObject = {"name": name, "role": role}
     if ttl:
-        body["ttl_s"] = _seconds(ttl)
+        body["ttl_s"] = seconds(ttl)
     made = as_object(session.client().write_json("POST", "/identity/tokens", body).body)
     text = as_text(made.get("token"))
     session.output.data(made, table=Table(("TOKEN",), [(text,)]), names=[text])
@@ -52,9 +52,9 @@ def list_tokens(context: typer.Context) -> None:
             as_text(token.get("name")),
             as_text(token.get("role")),
             _state(token),
-            _when(token.get("created_at")),
-            _when(token.get("expires_at")),
-            _when(token.get("last_used_at")),
+            when(token.get("created_at")),
+            when(token.get("expires_at")),
+            when(token.get("last_used_at")),
         )
         for token in found
     ]
@@ -90,12 +90,14 @@ def _state(token: JsonObject) -> str:
     return "expired" if expires_at is not None and expires_at <= datetime.now().astimezone().timestamp() else "good"
 
 
-def _when(value: Json) -> str:
+def when(value: Json) -> str:
+    """A time for people; empty when there is none."""
     number = as_number(value)
     return datetime.fromtimestamp(number).astimezone().strftime("%Y-%m-%d %H:%M:%S") if number is not None else ""
 
 
-def _seconds(text: str) -> int:
+def seconds(text: str) -> int:
+    """What `--ttl` says. Raises CliError."""
     found = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if found is None:
         raise failure(ExitCode.USAGE, f"'{text}' is not a time", where="--ttl", remedy="write it like 90d, 12h or 30m")
