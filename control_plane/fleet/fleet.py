@@ -25,6 +25,7 @@ from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import WaitReport, wait_for
+from control_plane.identity.node_certificates import Refusal
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import PlaneRecord, Store, StoreError
 
@@ -149,7 +150,7 @@ class Fleet:
 
     def refusals(self) -> Mapping[str, int]:
         """How often somebody was not let in as a node, by reason."""
-        return {} if self.gate is None else {refusal.value: times for refusal, times in self.gate.refusals.items()}
+        return {} if self.gate is None else {refusal.value: self.gate.refusals[refusal] for refusal in Refusal}
 
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""

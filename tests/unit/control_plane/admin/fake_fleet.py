@@ -49,7 +49,7 @@ class FakeFleet:
         return self.book.verdict(upstream, target, self.live)
 
     def refusals(self) -> Mapping[str, int]:
-        return {}
+        return {"unknown_token": 1}
 
     def loads_age_s(self) -> float | None:
         return 0.5 if self.live else None
