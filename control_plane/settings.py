@@ -11,6 +11,17 @@ from pointsman.logs import LogFormat, LogLevel
 from pointsman.settings import SettingsError, SocketAddress, setting
 
 _LIMITS = Limits()
+ENROLMENT_PORT = 8006
+
+
+class ClusterMtls(StrEnum):
+    """How nodes prove who they are."""
+
+    AUTO = "auto"
+    ENROLLED = "enrolled"
+    SHARED = "shared"
+    PKI = "pki"
+    OFF = "off"
 
 
 class AdminTokens(StrEnum):
@@ -61,8 +72,29 @@ class Settings:
     fleet_listen: SocketAddress = setting(
         SocketAddress("127.0.0.1", 8005), help="where nodes connect; port 0 = chosen by the kernel"
     )
+    cluster_mtls: ClusterMtls = setting(
+        ClusterMtls.AUTO,
+        help="how nodes prove who they are: enrolled = by join tokens, shared or pki = by files, off = not at all; "
+        "auto = enrolled, or off on loopback and with insecure_fleet [cluster_mtls]",
+    )
+    enroll_listen: str = setting(
+        "", help="where nodes with a join token come first; empty = fleet_listen's address, port 8006"
+    )
+    fleet_names: tuple[str, ...] = setting(
+        (), help="more names and addresses in the fleet link's certificate, for proxies that look at them"
+    )
+    node_certificate_life_s: float = setting(
+        86_400.0, minimum=1, maximum=30 * 86_400, help="seconds that a node's certificate is good for, with enrolled"
+    )
+    cluster_cert: str = setting("", help="PEM file of the fleet link's certificate, with shared or pki [cluster_cert]")
+    cluster_cert_key: str = setting("", help="PEM file of its private key [cluster_cert_key]")
+    cluster_ca_cert: str = setting("", help="PEM file of the CA of nodes, with pki [cluster_ca_cert]")
+    cluster_allowed_names: tuple[str, ...] = setting(
+        (), help="patterns like spiffe://example.org/gateway/* that a node's name has to fit, with pki"
+    )
     insecure_fleet: bool = setting(
-        False, help="let the fleet link listen beyond loopback: whoever reaches it can read the configuration"
+        False,
+        help="let the fleet link listen beyond loopback without TLS: whoever reaches it can read the configuration",
     )
     beat_interval_s: float = setting(
         5.0, minimum=0.1, maximum=300, help="seconds between a node's signs of life; three missed = not live"
@@ -110,15 +142,41 @@ class Settings:
                 "travel in the clear; give admin_tls_cert and admin_tls_key, listen on 127.0.0.1, or say "
                 "--insecure-admin if the network around it is safe"
             )
-        if not (self.fleet_listen.is_loopback or self.insecure_fleet):
-            raise SettingsError(
-                f"setting fleet_listen: {self.fleet_listen} can be reached from other machines, and it has no mutual "
-                "TLS yet, and shows the configuration; listen on 127.0.0.1, or say --insecure-fleet if the network "
-                "around it is safe"
-            )
+        self._check_fleet()
         for origin in self.admin_origins:
             if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
                 raise SettingsError(f"setting admin_origins: '{origin}' is no origin; write it like https://host:port")
+
+    @property
+    def node_identity(self) -> ClusterMtls:
+        """How nodes prove who they are; never AUTO."""
+        if self.cluster_mtls is not ClusterMtls.AUTO:
+            return self.cluster_mtls
+        return ClusterMtls.OFF if self.fleet_listen.is_loopback or self.insecure_fleet else ClusterMtls.ENROLLED
+
+    @property
+    def enrolment_address(self) -> SocketAddress:
+        """Where nodes with a join token come first. Raises ValueError."""
+        if self.enroll_listen:
+            return SocketAddress.parse(self.enroll_listen)
+        return SocketAddress(self.fleet_listen.host, ENROLMENT_PORT)
+
+    def _check_fleet(self) -> None:
+        mode = self.node_identity
+        if mode is ClusterMtls.OFF and not (self.fleet_listen.is_loopback or self.insecure_fleet):
+            raise SettingsError(
+                f"setting fleet_listen: {self.fleet_listen} can be reached from other machines, and without mutual TLS "
+                "it shows the configuration to all; leave cluster_mtls at auto, listen on 127.0.0.1, or say "
+                "--insecure-fleet if the network around it is safe"
+            )
+        if mode in (ClusterMtls.SHARED, ClusterMtls.PKI) and not (self.cluster_cert and self.cluster_cert_key):
+            raise SettingsError(f"setting cluster_mtls: {mode} needs cluster_cert and cluster_cert_key")
+        if mode is ClusterMtls.PKI and not (self.cluster_ca_cert and self.cluster_allowed_names):
+            raise SettingsError("setting cluster_mtls: pki needs cluster_ca_cert and cluster_allowed_names")
+        try:
+            _ = self.enrolment_address
+        except ValueError as error:
+            raise SettingsError(f"setting enroll_listen: {error}") from None
 
     @property
     def tokens_required(self) -> bool:

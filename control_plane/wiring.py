@@ -22,11 +22,14 @@ from typing import Self
 from control_plane.admin.guard import Guard
 from control_plane.admin.server import AdminServer
 from control_plane.admin.tls import AdminTls
+from control_plane.fleet.enrolment import EnrolmentServer
 from control_plane.fleet.fleet import Fleet
+from control_plane.fleet.gate import EnrolledGate, Gate, PkiGate, SharedGate
 from control_plane.fleet.settings import FleetSettings
-from control_plane.identity import first_token
+from control_plane.identity import first_token, node_ca
+from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators, Rules
-from control_plane.settings import Settings
+from control_plane.settings import ClusterMtls, Settings
 from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Store, StoreError, StoreUnusable
 from control_plane.store.opening import is_postgres, open_store, shown
@@ -47,6 +50,7 @@ class ControlPlane:
         self.settings = settings
         self.admin_address = settings.admin_listen
         self.fleet_address = settings.fleet_listen
+        self.enrolment_address: SocketAddress | None = None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -79,6 +83,8 @@ class ControlPlane:
         housekeeping.start()
         self._stack.push_async_callback(housekeeping.stop)
 
+        gate = await _gate(store, settings)
+        nodes = gate.nodes if isinstance(gate, EnrolledGate) else None
         fleet = Fleet(
             store,
             FleetSettings(
@@ -89,6 +95,7 @@ class ControlPlane:
                 accept_rollback=settings.accept_rollback,
                 accept_empty=settings.accept_empty,
             ),
+            gate=gate,
         )
         try:
             await fleet.start()
@@ -96,6 +103,15 @@ class ControlPlane:
             raise _not_listening("fleet", settings.fleet_listen, error) from error
         self._stack.push_async_callback(fleet.stop)
         self.fleet_address = SocketAddress(settings.fleet_listen.host, fleet.port)
+
+        if isinstance(gate, EnrolledGate):
+            enrolment = EnrolmentServer(str(settings.enrolment_address), gate)
+            try:
+                await enrolment.start()
+            except OSError as error:
+                raise _not_listening("enroll", settings.enrolment_address, error) from error
+            self._stack.push_async_callback(enrolment.stop)
+            self.enrolment_address = SocketAddress(settings.enrolment_address.host, enrolment.port)
 
         operators = await _operators(store, settings)
         tls = _admin_tls(settings)
@@ -112,6 +128,7 @@ class ControlPlane:
                 origins=frozenset(settings.admin_origins),
             ),
             operators=operators,
+            node_certificates=nodes,
             tls=None if tls is None else tls.context,
             log_level=settings.log_level,
         )
@@ -124,6 +141,8 @@ class ControlPlane:
 
         if settings.ports_file:
             ports = {"admin": str(self.admin_address), "fleet": str(self.fleet_address)}
+            if self.enrolment_address is not None:
+                ports["enroll"] = str(self.enrolment_address)
             try:
                 await asyncio.to_thread(_write_whole, Path(settings.ports_file), json.dumps(ports))
             except OSError as error:
@@ -133,6 +152,33 @@ class ControlPlane:
         _log.info(
             "the control plane is up", extra={"version": await store.head(), "database": shown(settings.database)}
         )
+
+
+async def _gate(store: Store, settings: Settings) -> Gate | None:
+    """Who may be a node; None = whoever reaches the link."""
+    mode = settings.node_identity
+    if mode is ClusterMtls.ENROLLED:
+        try:
+            authority = await node_ca.load_or_make(store, now=time.time())
+        except StoreError as error:
+            raise StartError(f"the CA of the nodes can't be had: {error}") from error
+        nodes = NodeCertificates(store, authority, life_s=settings.node_certificate_life_s)
+        return EnrolledGate(nodes, (settings.fleet_listen.host, *settings.fleet_names))
+    if mode is ClusterMtls.OFF:
+        return None
+    try:
+        return await asyncio.to_thread(_gate_of_files, settings, mode)
+    except (OSError, ValueError) as error:
+        raise StartError(f"cluster_cert, cluster_cert_key or cluster_ca_cert can't be used: {error}") from error
+
+
+def _gate_of_files(settings: Settings, mode: ClusterMtls) -> Gate:
+    certificate, key = Path(settings.cluster_cert).read_bytes(), Path(settings.cluster_cert_key).read_bytes()
+    if mode is ClusterMtls.SHARED:
+        _log.warning("all nodes share one certificate; none can be told from another, or shut out by itself")
+        return SharedGate(certificate, key)
+    trusted = Path(settings.cluster_ca_cert).read_bytes()
+    return PkiGate(certificate, key, trusted, names=settings.cluster_allowed_names)
 
 
 async def _operators(store: Store, settings: Settings) -> Operators:

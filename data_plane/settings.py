@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from data_plane.handover import RouterFlavour
@@ -26,6 +27,18 @@ from pointsman.rules.pems import load_authorities
 from pointsman.settings import SettingsError, SocketAddress, setting
 
 WORKERS_MAX = 256
+ENROLMENT_PORT = 8006
+JOIN_FILE_BYTES_MAX = 4096
+
+
+class ClusterMtls(StrEnum):
+    """How a node proves who it is."""
+
+    AUTO = "auto"
+    ENROLLED = "enrolled"
+    SHARED = "shared"
+    PKI = "pki"
+    OFF = "off"
 
 
 def software_version() -> str:
@@ -71,6 +84,25 @@ class NodeSettings:
     control_plane: tuple[SocketAddress, ...] = setting(
         (SocketAddress("127.0.0.1", 8005),),
         help="fleet link of the control plane [cluster_control_plane]; several are tried in turn",
+    )
+    join: str = setting("", help="join token of the control plane; better given as variable or by join_file")
+    join_file: str = setting("", help="file that holds the join token; read when the node needs it")
+    enroll_at: tuple[SocketAddress, ...] = setting(
+        (), help="where nodes with a join token come first; empty = the control plane's addresses, port 8006"
+    )
+    cluster_mtls: ClusterMtls = setting(
+        ClusterMtls.AUTO,
+        help="how this node proves who it is: enrolled = by a join token, shared or pki = by files, off = not at all; "
+        "auto = enrolled once it has a join token, else off [cluster_mtls]",
+    )
+    cluster_cert: str = setting("", help="PEM file of this node's certificate, with shared or pki [cluster_cert]")
+    cluster_cert_key: str = setting("", help="PEM file of its private key [cluster_cert_key]")
+    cluster_ca_cert: str = setting("", help="PEM file of the control plane's CA, with pki [cluster_ca_cert]")
+    cluster_server_name: str = setting(
+        "", help="name in the control plane's certificate, with pki; empty = the address dialled [cluster_server_name]"
+    )
+    insecure_fleet: bool = setting(
+        False, help="dial control planes on other machines without TLS: who is on the way can read and change all"
     )
     state_dir: Path = setting(Path("pointsman-node"), help="where the node's id and its last good config are kept")
     proxy_listen: tuple[str, ...] = setting(
@@ -254,6 +286,42 @@ class NodeSettings:
 
     log_level: LogLevel = setting(LogLevel.INFO, help="least severity that is logged [log_level]")
     log_format: LogFormat = setting(LogFormat.TEXT, help="how log lines look")
+
+    def identity_mode(self, *, joined: bool) -> ClusterMtls:
+        """How this node proves who it is; never AUTO. `joined` = it has a certificate already. Raises SettingsError."""
+        mode = self.cluster_mtls
+        if mode is ClusterMtls.AUTO:
+            mode = ClusterMtls.ENROLLED if joined or self.join or self.join_file else ClusterMtls.OFF
+        if mode is ClusterMtls.OFF and not self.insecure_fleet:
+            for address in self.control_plane:
+                if not address.is_loopback:
+                    raise SettingsError(
+                        f"setting control_plane: {address} is on another machine, and this node has no certificate; "
+                        "give it a join token (pointsman join-token create), or say --insecure-fleet if the network "
+                        "on the way is safe"
+                    )
+        if mode in (ClusterMtls.SHARED, ClusterMtls.PKI) and not (self.cluster_cert and self.cluster_cert_key):
+            raise SettingsError(f"setting cluster_mtls: {mode} needs cluster_cert and cluster_cert_key")
+        if mode is ClusterMtls.PKI and not self.cluster_ca_cert:
+            raise SettingsError("setting cluster_mtls: pki needs cluster_ca_cert")
+        return mode
+
+    def join_token(self) -> str:
+        """The join token's text; empty when there is none to be had now."""
+        if self.join:
+            return self.join
+        if not self.join_file:
+            return ""
+        try:
+            with Path(self.join_file).open("rb") as file:
+                return file.read(JOIN_FILE_BYTES_MAX).decode("ascii", "replace").strip()
+        except OSError:
+            return ""
+
+    def enrolment_addresses(self) -> tuple[str, ...]:
+        """Where a join token is good."""
+        given = self.enroll_at or tuple(SocketAddress(at.host, ENROLMENT_PORT) for at in self.control_plane)
+        return tuple(str(address) for address in given)
 
     def listens(self) -> tuple[ListenSpec, ...]:
         """The proxy listeners; raises SettingsError."""

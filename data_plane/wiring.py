@@ -17,11 +17,13 @@ from data_plane.handover import Handover
 from data_plane.node.applying import Applier, ApplyLimits
 from data_plane.node.clock import PlaneClock
 from data_plane.node.fence import Contact, FenceKeeper
+from data_plane.node.fleet_access import BadFiles, FilesAccess, FleetAccess, PlainAccess
 from data_plane.node.following import Followers
 from data_plane.node.health_care import HealthCare
 from data_plane.node.identity import Identity
 from data_plane.node.last_good import LastGood
 from data_plane.node.link import Link, LinkSettings
+from data_plane.node.membership import BadIdentity, Membership
 from data_plane.node.messages import Introduction
 from data_plane.node.metrics_sum import MetricsSum
 from data_plane.node.names import Names
@@ -35,7 +37,7 @@ from data_plane.resolve.cache import Cache, CacheRules
 from data_plane.resolve.client import Client
 from data_plane.resolve.resolver import Resolver
 from data_plane.resolve.system import Nameserver, ResolvConf, parse_hosts, parse_resolv_conf
-from data_plane.settings import NodeSettings, software_version
+from data_plane.settings import ClusterMtls, NodeSettings, software_version
 from pointsman import heap
 from pointsman.settings import SettingsError, SocketAddress
 
@@ -55,7 +57,8 @@ async def run(settings: NodeSettings) -> None:
         loop.add_signal_handler(number, signals.put_nowait, number)
     with contextlib.closing(Identity(settings.state_dir)) as identity:
         resolver = _resolver(settings)
-        node = _assemble(settings, identity.node_id, resolver)
+        access, node_id = _access(settings, identity.node_id)
+        node = _assemble(settings, node_id, resolver, access)
         loop.add_signal_handler(signal.SIGHUP, node.reread)
         life = asyncio.create_task(_live(node, settings), name="node")
         told = asyncio.create_task(signals.get(), name="first signal")
@@ -101,7 +104,38 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
+def _access(settings: NodeSettings, own_id: str) -> tuple[FleetAccess, str]:
+    """How this node gets through to the control plane, and its id, which a certificate of an own CA may give.
+
+    Raises SettingsError.
+    """
+    try:
+        mode = settings.identity_mode(joined=Membership.exists(settings.state_dir))
+        if mode is ClusterMtls.ENROLLED:
+            membership = Membership(
+                settings.state_dir,
+                own_id,
+                token=settings.join_token,
+                enrol_at=settings.enrolment_addresses(),
+                addresses=tuple(str(address) for address in settings.control_plane),
+                hostname=socket.gethostname(),
+            )
+            return membership, own_id
+        if mode is ClusterMtls.OFF:
+            return PlainAccess(), own_id
+        authority = Path(settings.cluster_ca_cert) if mode is ClusterMtls.PKI else None
+        files = FilesAccess(
+            Path(settings.cluster_cert),
+            Path(settings.cluster_cert_key),
+            authority,
+            server_name=settings.cluster_server_name,
+        )
+        return files, files.node_id() if mode is ClusterMtls.PKI else own_id
+    except (BadIdentity, BadFiles) as error:
+        raise SettingsError(f"setting cluster_mtls: {error}") from None
+
+
+def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: FleetAccess) -> Node:
     specs = settings.listens()
     count = settings.worker_count()
     proxy = settings.proxy()
@@ -202,6 +236,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver) -> Node:
         rollouts=rollouts,
         plane_clock=plane_clock,
         touch=fences,
+        access=access,
     )
     return Node(
         node_id=node_id,

@@ -22,6 +22,7 @@ from control_plane.admin import (
     kong_config,
     manual_health,
     metrics,
+    node_identities,
     nodes,
     openapi,
     planned,
@@ -45,6 +46,7 @@ from control_plane.entities.errors import EntityError
 from control_plane.entities.plugin import PLUGINS
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import Schema
+from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store, StoreError
 from control_plane.switching.switches import Switches
@@ -64,6 +66,7 @@ class AdminApi:
         connections: Callable[[], information.Connections],
         guard: Guard | None = None,
         operators: Operators | None = None,
+        node_certificates: NodeCertificates | None = None,
         schemas: Mapping[str, Schema] = SCHEMAS,
     ) -> None:
         self.guard = guard or Guard()
@@ -95,6 +98,7 @@ class AdminApi:
         audit.mount(table, store)
         self._refusals = audit.Refusals(store)
         nodes.mount(table, fleet)
+        node_identities.mount(table, node_certificates)
         if fleet.rollouts is not None:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
             switches.mount(table, Switches(store, fleet.rollouts, fleet), self.writes.now)

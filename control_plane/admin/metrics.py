@@ -75,6 +75,9 @@ VERSION = Declared(
     "pointsman_version", Kind.GAUGE, "Configuration version: head of the store, and published to nodes", ("kind",)
 )
 NODES = Declared("pointsman_nodes", Kind.GAUGE, "Nodes by state, as `pointsman nodes` names them", ("state",))
+REFUSALS = Declared(
+    "pointsman_node_refusals_total", Kind.COUNTER, "Enrolments, hellos and renewals refused, by reason", ("reason",)
+)
 NODE_VERSION = Declared("pointsman_node_version", Kind.GAUGE, "The version that a node says it runs", _NODE)
 WRITES = Declared(
     "pointsman_store_write_seconds", Kind.SUMMARY, "Committed writes and the time they took, queueing included"
@@ -98,6 +101,7 @@ METRICS: tuple[Declared, ...] = (
     VERSION,
     NODES,
     NODE_VERSION,
+    REFUSALS,
     WRITES,
     GATHER,
     LOOP_LAG,
@@ -200,7 +204,10 @@ class _Metrics:
         nodes = _gauge(NODES)
         for state in NodeState:
             nodes.add_metric((state.value,), states[state])
-        yield from (seen, hashes, compatible, nodes, versions)
+        refusals = CounterMetricFamily(REFUSALS.name, REFUSALS.help, labels=REFUSALS.labels)
+        for reason, times in self.fleet.refusals().items():
+            refusals.add_metric((reason,), times)
+        yield from (seen, hashes, compatible, nodes, versions, refusals)
 
     def _own(self, head: int | None) -> Iterator[Metric]:
         node_id = self.identity.node_id

@@ -24,6 +24,7 @@ from control_plane.admin.information import SERVER, Connections, Identity
 from control_plane.admin.limits import Limits
 from control_plane.admin.messages import JSON_TYPE, Answer, Call, Refused
 from control_plane.admin.writes import Fleet
+from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store
 from pointsman.settings import SocketAddress
@@ -52,6 +53,7 @@ class AdminServer:
         limits: Limits | None = None,
         guard: Guard | None = None,
         operators: Operators | None = None,
+        node_certificates: NodeCertificates | None = None,
         tls: ssl.SSLContext | None = None,
         log_level: str = "info",
     ) -> None:
@@ -66,6 +68,7 @@ class AdminServer:
             connections=self._connections,
             guard=guard,
             operators=operators,
+            node_certificates=node_certificates,
         )
         self._http: _Server | None = None
         self._listener: asyncio.Server | None = None

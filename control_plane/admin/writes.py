@@ -83,6 +83,9 @@ class Fleet(Protocol):
     def loads_age_s(self) -> float | None:
         """How old the oldest live node's count of open requests is; None when there is none."""
 
+    def refusals(self) -> Mapping[str, int]:
+        """How often somebody was not let in as a node, by reason."""
+
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
         """Returns when all nodes live now run `version` or later, one refused it, or the time is over."""
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from control_plane.entities.types import EntityBody
+from control_plane.fleet.gate import Gate
 from control_plane.fleet.health import HealthBook, TargetVerdict
 from control_plane.fleet.nodes import Nodes, NodeView
 from control_plane.fleet.own_settings import Fence, OwnSettings
@@ -24,12 +25,15 @@ from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import WaitReport, wait_for
+from control_plane.identity.node_certificates import Refusal
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import PlaneRecord, Store, StoreError
 
 log = logging.getLogger(__name__)
 
 PURGE_INTERVAL_S = 3600.0
+GATE_INTERVAL_S = 1.0
+"""How often nodes that were revoked, here or elsewhere, are looked for."""
 
 
 class Fleet:
@@ -42,7 +46,9 @@ class Fleet:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        gate: Gate | None = None,
     ) -> None:
+        self.gate = gate
         self._settings = settings or FleetSettings()
         self._store = store
         self._clock = clock
@@ -65,7 +71,7 @@ class Fleet:
             nodes_min=self._settings.sampling_nodes_min,
         )
         self._own_settings = OwnSettings(store, wall=wall)
-        self._server = LinkServer(self._settings, self._nodes, Shelf(), clock=clock, health=self._health)
+        self._server = LinkServer(self._settings, self._nodes, Shelf(), clock=clock, health=self._health, gate=gate)
         self._publisher = Publisher(store, self._publish, gather=self._settings.gather, clock=clock)
         self.rollouts = Rollouts(
             store,
@@ -102,6 +108,8 @@ class Fleet:
             accept_empty=self._settings.accept_empty,
         )
         self._nodes.load(await self._store.nodes())
+        if self.gate is not None:
+            await self.gate.refresh()
         try:
             await self._publisher.start()
             await self._server.start()
@@ -112,6 +120,8 @@ class Fleet:
         self._own(self._publisher.run(), "fleet publisher")
         self._own(self._save_nodes(), "fleet node records")
         self._own(self._share_health(), "fleet health")
+        if self.gate is not None:
+            self._own(self._keep_gate(self.gate), "fleet gate")
 
     async def stop(self) -> None:
         """Tells the nodes when to come back, closes, and saves what is known of them."""
@@ -137,6 +147,10 @@ class Fleet:
     def data_planes(self) -> Sequence[EntityBody]:
         """Every known node by id, in the shape of Kong's `/clustering/data-planes`."""
         return self._nodes.data_planes()
+
+    def refusals(self) -> Mapping[str, int]:
+        """How often somebody was not let in as a node, by reason."""
+        return {} if self.gate is None else {refusal.value: self.gate.refusals[refusal] for refusal in Refusal}
 
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""
@@ -189,6 +203,15 @@ class Fleet:
             await self._own_settings.follow(self._publisher.published)
             zones = {node.id: node.labels.get(ZONE_LABEL, "") for node in self._nodes.live()}
             self._server.hint(self._hints.due(zones, self._own_settings.modes, now=self._clock()))
+
+    async def _keep_gate(self, gate: Gate) -> None:
+        while True:
+            await asyncio.sleep(GATE_INTERVAL_S)
+            try:
+                await gate.refresh()
+            except StoreError as error:
+                log.warning("which nodes are revoked could not be read: %s", error)
+            self._server.turn_out()
 
     async def _save(self) -> None:
         records = self._nodes.take_dirty()

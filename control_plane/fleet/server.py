@@ -13,17 +13,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import urllib.parse
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import messages
 from control_plane.fleet.canary import Canary
+from control_plane.fleet.enrolment import certificate_frame, status_of
+from control_plane.fleet.gate import ANYBODY, Caller, EnrolledGate, Gate
 from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import (
     Applied,
@@ -37,17 +40,20 @@ from control_plane.fleet.messages import (
     RolloutWord,
 )
 from control_plane.fleet.nodes import Node, Nodes
+from control_plane.fleet.peers import caller_of, metadata_of, peer_ip
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.session import NOTHING, Idle, SnapshotRef, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
-from pointsman.wire.v1.fleet_pb2 import RolloutActivated, RolloutVote, TraceAnswer
+from control_plane.identity.node_certificates import NotLetIn, Refusal
+from control_plane.store.contract import StoreError
+from pointsman.wire.v1.fleet_pb2 import RenewRequest, RolloutActivated, RolloutVote, TraceAnswer
 
 log = logging.getLogger(__name__)
 
 SERVICE = "pointsman.wire.v1.FleetLink"
 NODE_ID_KEY = "pointsman-node-id"
-"""Metadata of a pull that names the node. Until nodes have certificates this is a name, not a proof."""
+"""Metadata of a pull that names the node; a certificate has to name the same one."""
 
 ZONE_LABEL = "zone"
 HINTS_WAITING_MAX = 256
@@ -75,11 +81,13 @@ class Connection:
         node: Node,
         boot_id: int,
         shelf: Shelf,
+        caller: Caller,
         *,
         write_timeout_s: float,
         plane_now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.node = node
+        self.caller = caller
         self._shelf = shelf
         self.boot_id = boot_id
         self.gone = asyncio.Event()
@@ -124,6 +132,11 @@ class Connection:
         """A question of an operator's."""
         self._questions.append(frame)
         self._wake.set()
+
+    @property
+    def ending(self) -> bool:
+        """Whether goodbye is said, or is about to be."""
+        return self._goodbye is not None
 
     def say_goodbye(self, frame: bytes, reason: str) -> None:
         """Ends the stream after this word; what else waits is dropped."""
@@ -199,8 +212,10 @@ class LinkServer:
         clock: Callable[[], float],
         plane_id: str = "",
         health: HealthBook | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._settings = settings
+        self._gate = gate
         self._nodes = nodes
         self._shelf = shelf
         self._clock = clock
@@ -228,10 +243,14 @@ class LinkServer:
         handlers = {
             "Control": grpc.stream_stream_rpc_method_handler(self._control),
             "Pull": grpc.unary_stream_rpc_method_handler(self._pull),
+            "Renew": grpc.unary_unary_rpc_method_handler(self._renew),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         try:
-            self.port = server.add_insecure_port(self._settings.listen)
+            if self._gate is None:
+                self.port = server.add_insecure_port(self._settings.listen)
+            else:
+                self.port = server.add_secure_port(self._settings.listen, self._gate.credentials())
         except RuntimeError as error:
             raise OSError(f"the fleet link can't listen on {self._settings.listen}: {error}") from error
         await server.start()
@@ -417,6 +436,21 @@ class LinkServer:
             await asyncio.gather(reader, writer, return_exceptions=True)
             self._ended(connection, reason)
 
+    def turn_out(self) -> None:
+        """Ends the streams of nodes that may not stay: revoked, or with a certificate that has run out."""
+        if self._gate is None:
+            return
+        for connection in tuple(self._connections.values()):
+            if connection.ending:
+                continue
+            try:
+                self._gate.still(connection.caller)
+            except NotLetIn as refused:
+                self._gate.refused(refused, f"node {connection.node.id}")
+                reason = str(refused)
+                permanent = refused.refusal is not Refusal.EXPIRED
+                connection.say_goodbye(messages.goodbye(reason, permanent=permanent), reason)
+
     async def _greet(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Connection | None:
         """Reads the hello and answers it; None when the stream is over."""
         ip = peer_ip(context.peer())
@@ -425,13 +459,32 @@ class LinkServer:
                 frame = await context.read()
                 if not isinstance(frame, bytes):
                     return None
-                hello, answer = self._judge(frame, ip)
+                try:
+                    caller = await caller_of(context, self._gate)
+                except NotLetIn as refused:
+                    assert self._gate is not None, "who else refuses"
+                    self._gate.refused(refused, f"a hello from {ip}")
+                    self._show_refused(frame, ip, str(refused))
+                    await context.write(messages.goodbye(str(refused), permanent=True))
+                    return None
+                hello, answer = self._judge(frame, ip, caller)
                 await context.write(answer)
         except TimeoutError:
             return None
-        return self._accept(hello, ip) if hello is not None else None
+        except StoreError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store can't be used: {error}")
+        return self._accept(hello, ip, caller) if hello is not None else None
 
-    def _judge(self, frame: bytes, ip: str) -> tuple[Hello | None, bytes]:
+    def _show_refused(self, frame: bytes, ip: str, reason: str) -> None:
+        """Lets operators see why a node that they know is not let in. Who is not known gets no line in their list."""
+        try:
+            hello = messages.decode(frame)
+        except BadMessage:
+            return
+        if isinstance(hello, Hello) and hello.node_id not in self._connections and self._nodes.get(hello.node_id):
+            self._nodes.refused(hello, ip=ip, reason=reason)
+
+    def _judge(self, frame: bytes, ip: str, caller: Caller) -> tuple[Hello | None, bytes]:
         """The hello if it is accepted, and what to answer."""
         try:
             hello = messages.decode(frame)
@@ -440,12 +493,20 @@ class LinkServer:
         except BadMessage as error:
             log.warning("fleet link: %s sent a bad hello: %s", ip, error)
             return None, messages.goodbye(str(error), permanent=True)
+        if self._gate is not None:
+            try:
+                self._gate.greet(caller, hello.node_id)
+                self._gate.still(caller)
+            except NotLetIn as refused:
+                self._gate.refused(refused, f"a hello of node {hello.node_id} from {ip}")
+                return None, messages.goodbye(str(refused), permanent=refused.refusal is not Refusal.EXPIRED)
+        hello = replace(hello, labels={**hello.labels, **caller.labels})
         if (refusal := self._unfit(hello)) is not None:
             log.warning("node %s (%s, %s) is refused: %s", hello.node_id, hello.hostname, ip, refusal)
             if hello.node_id not in self._connections:
                 self._nodes.refused(hello, ip=ip, reason=refusal)
             return None, messages.goodbye(refusal, permanent=True)
-        if (busy := self._taken(hello)) is not None:
+        if (busy := self._taken(hello, caller)) is not None:
             log.warning("node %s (%s, %s) must wait: %s", hello.node_id, hello.hostname, ip, busy)
             lease_s = self._settings.lease_s
             return None, messages.goodbye(busy, reconnect_min_s=lease_s, reconnect_max_s=2 * lease_s)
@@ -457,13 +518,13 @@ class LinkServer:
             schema_level=SCHEMA_LEVEL,
         )
 
-    def _accept(self, hello: Hello, ip: str) -> Connection:
+    def _accept(self, hello: Hello, ip: str, caller: Caller) -> Connection:
         earlier = self._connections.pop(hello.node_id, None)
         if earlier is not None:
             earlier.say_goodbye(messages.goodbye("replaced by a newer stream of this node"), "replaced")
         goal = self._goal(hello.node_id)
         node = self._nodes.accepted(hello, ip=ip, head=goal.ref if goal is not None else NOTHING)
-        connection = Connection(node, hello.boot_id, self._shelf, write_timeout_s=self._settings.lease_s)
+        connection = Connection(node, hello.boot_id, self._shelf, caller, write_timeout_s=self._settings.lease_s)
         self._connections[node.id] = connection
         self._streams.add(connection)
         assert node.session is not None
@@ -485,7 +546,7 @@ class LinkServer:
             )
         return None
 
-    def _taken(self, hello: Hello) -> str | None:
+    def _taken(self, hello: Hello, caller: Caller) -> str | None:
         """Why the node can't be served now.
 
         Of two live processes with one node id the one that started later is served. A restarted node is back at once
@@ -495,7 +556,7 @@ class LinkServer:
         if hello.node_id not in self._connections and len(self._connections) >= self._settings.nodes_max:
             return f"this control plane serves {self._settings.nodes_max} nodes already"
         earlier = self._connections.get(hello.node_id)
-        if earlier is None or hello.boot_id >= earlier.boot_id:
+        if earlier is None or (hello.boot_id >= earlier.boot_id and earlier.caller.key == caller.key):
             return None
         if self._nodes.silent_s(earlier.node) >= self._settings.lease_s:
             return None
@@ -587,12 +648,42 @@ class LinkServer:
                 self._try_on(self._canary.lost(connection.node.id, self._fit(), now=self._clock()), head)
             log.info("node %s is gone: %s", connection.node.id, connection.node.reason)
 
+    async def _check(self, context: grpc.aio.ServicerContext[bytes, bytes], node_id: str | None) -> Caller:
+        """Ends the call unless the connection's certificate is good, and that node's where one is named."""
+        if self._gate is None:
+            return ANYBODY
+        try:
+            caller = await caller_of(context, self._gate)
+            if node_id is not None:
+                self._gate.greet(caller, node_id)
+        except NotLetIn as refused:
+            self._gate.refused(refused, f"a call from {peer_ip(context.peer())}")
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refused))
+        except StoreError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store can't be used: {error}")
+        return caller
+
+    async def _renew(self, frame: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        caller = await self._check(context, None)
+        if not isinstance(self._gate, EnrolledGate) or caller.node_id is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this control plane gives out no certificates")
+        try:
+            request = RenewRequest.FromString(frame)
+            return certificate_frame(await self._gate.nodes.renew(caller.node_id, request.request_der))
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is no request for a certificate")
+        except NotLetIn as refused:
+            await context.abort(status_of(refused), str(refused))
+        except StoreError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store can't be used: {error}")
+
     async def _pull(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         try:
             wanted = messages.decode_pull(request)
-            node_id = messages.node_id(_metadata(context, NODE_ID_KEY))
+            node_id = messages.node_id(metadata_of(context, NODE_ID_KEY))
         except BadMessage as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        await self._check(context, node_id)
         if node_id not in self._connections:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "say hello first")
         published = self._shelf.find(wanted.ref)
@@ -627,18 +718,3 @@ class LinkServer:
 
 def _nobody(_node: str, _word: RolloutWord) -> None:
     """Nobody coordinates rollouts."""
-
-
-def peer_ip(peer: str) -> str:
-    """The address in gRPC's name of a peer: `ipv4:127.0.0.1:4242`, `ipv6:[::1]:4242` (brackets percent-encoded)."""
-    family, _, rest = urllib.parse.unquote(peer).partition(":")
-    if family not in ("ipv4", "ipv6"):
-        return ""
-    return rest.rpartition(":")[0].strip("[]")
-
-
-def _metadata(context: grpc.aio.ServicerContext[bytes, bytes], key: str) -> str:
-    for name, value in context.invocation_metadata() or ():
-        if name == key and isinstance(value, str):
-            return value
-    return ""

@@ -24,6 +24,7 @@ from data_plane.node import messages, session
 from data_plane.node.bases import Bases
 from data_plane.node.clock import PlaneClock
 from data_plane.node.crash_guard import STABLE_S, CrashGuard
+from data_plane.node.fleet_access import FleetAccess, NoAccess, PlainAccess
 from data_plane.node.health_report import HealthSource
 from data_plane.node.keeping import Keeper, Ready
 from data_plane.node.last_good import Generation, LastGood
@@ -142,6 +143,8 @@ class LinkStatus:
     refused: str  # the control plane's reason for a permanent refusal
     last_loss: str  # why the conversation before this one, or the last dial, ended
     head_version: int | None  # the control plane's word
+    certificate_expires_at: float | None  # seconds since the epoch; None = the link needs none, or there is none
+    certificate: str  # what is wrong with it
     last_good: str  # why the last good file is not up to date or was not usable
 
 
@@ -200,6 +203,7 @@ class Link:
         rollouts: RolloutSink | None = None,
         plane_clock: PlaneClock | None = None,
         touch: Touch | None = None,
+        access: FleetAccess | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -214,6 +218,7 @@ class Link:
         self._traces: set[asyncio.Task[None]] = set()
         self._health = health
         self._touch = touch
+        self._access = access or PlainAccess()
         self._rng = rng or random.SystemRandom()
         self._clock = clock
         self._session = Session()
@@ -261,6 +266,8 @@ class Link:
             refused=self._refused,
             last_loss=self._last_loss,
             head_version=self._head_version,
+            certificate_expires_at=self._access.expires_at,
+            certificate=self._access.problem,
             last_good=self._keeper.problem,
         )
 
@@ -301,6 +308,14 @@ class Link:
 
     async def run(self) -> None:
         """Talks to control planes until `stop`."""
+        care = asyncio.create_task(self._access.run(), name="certificate")
+        try:
+            await self._talk_on()
+        finally:
+            care.cancel()
+            await asyncio.gather(care, return_exceptions=True)
+
+    async def _talk_on(self) -> None:
         while not self._stopping.is_set():
             for address in self._rng.sample(self._settings.addresses, len(self._settings.addresses)):
                 self._talking = asyncio.create_task(self._converse(address), name="fleet link conversation")
@@ -343,7 +358,10 @@ class Link:
 
     async def _converse(self, address: str) -> float:
         """Dials and talks until it is over; returns how long to wait before the next dial, in seconds."""
-        channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        try:
+            channel = await self._access.channel(address, _OPTIONS)
+        except NoAccess as error:
+            return self._no_access(address, error)
         conversation = self._conversation = _Conversation(channel, address)
         try:
             await self._talk(conversation)
@@ -549,6 +567,16 @@ class Link:
                 plane_sent_ns=ack.plane_sent_ns,
                 received_ns=received_ns,
             )
+
+    def _no_access(self, address: str, error: NoAccess) -> float:
+        reason = str(error)
+        if reason != self._last_loss:
+            log.error("no way to the control plane at %s: %s; serving on", address, reason)
+        self._last_loss = reason
+        if error.permanent:
+            self._refused = reason
+            return self._reconnect.after_refusal()
+        return self._reconnect.after_loss(connected_s=0.0)
 
     def _after(self, conversation: _Conversation, over: _Over) -> float:
         if self._stopping.is_set():

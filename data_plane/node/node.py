@@ -128,6 +128,15 @@ class Node:
         self._draining = True
 
     @property
+    def certificate_expires_at(self) -> float | None:
+        return self._link.status.certificate_expires_at
+
+    @property
+    def link_problem(self) -> str:
+        status = self._link.status
+        return status.certificate or ("" if status.connected else status.refused or status.last_loss)
+
+    @property
     def software(self) -> str:
         return self._link.software
 

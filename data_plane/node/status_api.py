@@ -106,6 +106,8 @@ class StatusApi:
             "snapshot_hash": running.snapshot_hash.hex() if running is not None else "",
             "epoch": running.epoch.hex() if running is not None else "",
             "control_plane_connected": facts.connected,
+            "control_plane_problem": facts.link_problem,
+            "certificate_expires_at": facts.certificate_expires_at,
             "draining": facts.draining,
             "fenced_services": [
                 {"id": fenced.id, "name": _service_name(running, fenced.id), "since": round(fenced.since, 3)}

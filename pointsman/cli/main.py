@@ -124,6 +124,16 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         name="token",
         help="Make, list and revoke tokens for the Admin API.",
     )
+    app.add_typer(
+        _join_token_commands() if completing or "join-token" in arguments else typer.Typer(),
+        name="join-token",
+        help="Make, list and revoke tokens that let nodes join.",
+    )
+    app.add_typer(
+        _node_commands() if completing or "node" in arguments else typer.Typer(),
+        name="node",
+        help="Shut a node out of the fleet, or let it in again.",
+    )
     command("trace", trace.trace, "trace GET http://shop.example/cart -H x-a:1")
     return app
 
@@ -139,6 +149,25 @@ def _switch_commands() -> typer.Typer:
     from pointsman.cli import switching
 
     return switching.commands()
+
+
+def _join_token_commands() -> typer.Typer:
+    from pointsman.cli import node_identities
+
+    return _group(
+        ("create", node_identities.create, "join-token create --ttl 1h --uses 3 --labels zone=a"),
+        ("list", node_identities.list_tokens, "join-token list"),
+        ("revoke", node_identities.revoke_token, "join-token revoke 5f0c2e9ab41d"),
+    )
+
+
+def _node_commands() -> typer.Typer:
+    from pointsman.cli import node_identities
+
+    return _group(
+        ("revoke", node_identities.revoke, "node revoke 4ef3b2c4-9d5c-4ce8-9bb1-7a1c5ad7eb0f"),
+        ("approve", node_identities.approve, "node approve 4ef3b2c4-9d5c-4ce8-9bb1-7a1c5ad7eb0f"),
+    )
 
 
 def _rollout_commands() -> typer.Typer:

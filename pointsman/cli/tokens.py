@@ -27,7 +27,7 @@ def create(
     session = session_of(context)
     body: JsonObject = {"name": name, "role": role}
     if ttl:
-        body["ttl_s"] = _seconds(ttl)
+        body["ttl_s"] = seconds(ttl)
     made = as_object(session.client().write_json("POST", "/identity/tokens", body).body)
     text = as_text(made.get("token"))
     session.output.data(made, table=Table(("TOKEN",), [(text,)]), names=[text])
@@ -83,7 +83,8 @@ def _state(token: JsonObject) -> str:
     return "expired" if expires_at is not None and expires_at <= datetime.now().astimezone().timestamp() else "good"
 
 
-def _seconds(text: str) -> int:
+def seconds(text: str) -> int:
+    """What `--ttl` says. Raises CliError."""
     found = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if found is None:
         raise failure(ExitCode.USAGE, f"'{text}' is not a time", where="--ttl", remedy="write it like 90d, 12h or 30m")

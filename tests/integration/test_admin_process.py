@@ -24,9 +24,9 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["admin", "fleet"])
-def test_only_loopback_unless_told_otherwise(tmp_path: Path, name: str) -> None:
-    ended = run(f"--{name}-listen", "0.0.0.0:0", folder=tmp_path)
+@pytest.mark.parametrize(("name", "flags"), [("admin", ()), ("fleet", ("--cluster-mtls=off",))])
+def test_only_loopback_unless_told_otherwise(tmp_path: Path, name: str, flags: tuple[str, ...]) -> None:
+    ended = run(f"--{name}-listen", "0.0.0.0:0", *flags, folder=tmp_path)
     assert ended.returncode == 64
     assert f"--insecure-{name}" in ended.stderr
     assert list(tmp_path.iterdir()) == []

@@ -77,6 +77,9 @@ class TwoNodes:
     def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
         return None
 
+    def refusals(self) -> Mapping[str, int]:
+        return {}
+
     def loads_age_s(self) -> float | None:
         return None
 

@@ -16,7 +16,7 @@ import pytest
 from control_plane.entities.registry import SCHEMAS
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.nodes import NodeState
-from control_plane.fleet.server import peer_ip
+from control_plane.fleet.peers import peer_ip
 from control_plane.fleet.session import Lineage, Stage
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.waiting import Outcome, wait_for
@@ -459,7 +459,7 @@ async def test_a_restarted_control_plane_knows_its_nodes_and_sends_them_nothing_
         listen = f"127.0.0.1:{fleet.port}"
         async with node(listen, tmp_path) as one:
             written = await store.write(_create("u"), Origin())
-            await until(lambda: fleet.nodes()[0].version == written.version)
+            await until(lambda: [view.version for view in fleet.nodes()] == [written.version])
             await fleet.stop()
             await store.close()
             async with _fleet(tmp_path / "db", listen=listen) as (_, later):

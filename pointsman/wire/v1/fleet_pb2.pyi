@@ -56,6 +56,34 @@ VOTE_KIND_READY: VoteKind
 VOTE_KIND_READY_WARN: VoteKind
 VOTE_KIND_REFUSE: VoteKind
 
+class EnrollRequest(_message.Message):
+    __slots__ = ("token", "node_id", "request_der", "hostname")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_DER_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    node_id: str
+    request_der: bytes
+    hostname: str
+    def __init__(self, token: _Optional[str] = ..., node_id: _Optional[str] = ..., request_der: _Optional[bytes] = ..., hostname: _Optional[str] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("request_der",)
+    REQUEST_DER_FIELD_NUMBER: _ClassVar[int]
+    request_der: bytes
+    def __init__(self, request_der: _Optional[bytes] = ...) -> None: ...
+
+class NodeCertificate(_message.Message):
+    __slots__ = ("chain_pem", "trusted_pem", "life")
+    CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
+    TRUSTED_PEM_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
+    chain_pem: bytes
+    trusted_pem: bytes
+    life: _duration_pb2.Duration
+    def __init__(self, chain_pem: _Optional[bytes] = ..., trusted_pem: _Optional[bytes] = ..., life: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
 class SnapshotRef(_message.Message):
     __slots__ = ("epoch", "version", "snapshot_hash")
     EPOCH_FIELD_NUMBER: _ClassVar[int]

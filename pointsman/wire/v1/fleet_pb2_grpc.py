@@ -44,6 +44,11 @@ class FleetLinkStub:
                 request_serializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.PullRequest.SerializeToString,
                 response_deserializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.Piece.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/pointsman.wire.v1.FleetLink/Renew',
+                request_serializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.RenewRequest.SerializeToString,
+                response_deserializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.NodeCertificate.FromString,
+                _registered_method=True)
 
 
 class FleetLinkServicer:
@@ -61,6 +66,13 @@ class FleetLinkServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """with the certificate that is to be renewed
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetLinkServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +85,11 @@ def add_FleetLinkServicer_to_server(servicer, server):
                     servicer.Pull,
                     request_deserializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.PullRequest.FromString,
                     response_serializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.Piece.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.RenewRequest.FromString,
+                    response_serializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.NodeCertificate.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +146,108 @@ class FleetLink:
             '/pointsman.wire.v1.FleetLink/Pull',
             pointsman_dot_wire_dot_v1_dot_fleet__pb2.PullRequest.SerializeToString,
             pointsman_dot_wire_dot_v1_dot_fleet__pb2.Piece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.wire.v1.FleetLink/Renew',
+            pointsman_dot_wire_dot_v1_dot_fleet__pb2.RenewRequest.SerializeToString,
+            pointsman_dot_wire_dot_v1_dot_fleet__pb2.NodeCertificate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class EnrolmentStub:
+    """Where nodes come that have no certificate yet. The server proves itself by the CA that the token names.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Enroll = channel.unary_unary(
+                '/pointsman.wire.v1.Enrolment/Enroll',
+                request_serializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.EnrollRequest.SerializeToString,
+                response_deserializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.NodeCertificate.FromString,
+                _registered_method=True)
+
+
+class EnrolmentServicer:
+    """Where nodes come that have no certificate yet. The server proves itself by the CA that the token names.
+    """
+
+    def Enroll(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EnrolmentServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Enroll': grpc.unary_unary_rpc_method_handler(
+                    servicer.Enroll,
+                    request_deserializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.EnrollRequest.FromString,
+                    response_serializer=pointsman_dot_wire_dot_v1_dot_fleet__pb2.NodeCertificate.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'pointsman.wire.v1.Enrolment', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('pointsman.wire.v1.Enrolment', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Enrolment:
+    """Where nodes come that have no certificate yet. The server proves itself by the CA that the token names.
+    """
+
+    @staticmethod
+    def Enroll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.wire.v1.Enrolment/Enroll',
+            pointsman_dot_wire_dot_v1_dot_fleet__pb2.EnrollRequest.SerializeToString,
+            pointsman_dot_wire_dot_v1_dot_fleet__pb2.NodeCertificate.FromString,
             options,
             channel_credentials,
             insecure,

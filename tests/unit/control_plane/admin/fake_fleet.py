@@ -48,6 +48,9 @@ class FakeFleet:
     def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
         return self.book.verdict(upstream, target, self.live)
 
+    def refusals(self) -> Mapping[str, int]:
+        return {"unknown_token": 1}
+
     def loads_age_s(self) -> float | None:
         return 0.5 if self.live else None
 

@@ -16,7 +16,14 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 READING = ("GET", "HEAD")
 
 SECRET = re.compile(r"certificate|/(key-auth|basic-auth|hmac-auth|jwt|oauth2)")
-ADMIN_ONLY = ("/identity/tokens", "/identity/tokens/{token}")
+ADMIN_ONLY = (
+    "/identity/tokens",
+    "/identity/tokens/{token}",
+    "/fleet/join-tokens",
+    "/fleet/join-tokens/{token}",
+    "/fleet/nodes/{node_id}/revoke",
+    "/fleet/nodes/{node_id}/approve",
+)
 WEIGHT = "/upstreams/{upstreams}/targets/{targets}"
 MANUAL_HEALTH = (
     "/upstreams/{upstreams}/targets/{targets}/healthy",

@@ -1,0 +1,82 @@
+"""join-token and node: who may be a node of this fleet."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pointsman.cli.client import segment
+from pointsman.cli.errors import ExitCode, failure
+from pointsman.cli.json_values import JsonObject, as_object, as_objects, as_text
+from pointsman.cli.output import Table, local_time
+from pointsman.cli.session import session_of
+from pointsman.cli.tokens import seconds
+
+
+def create(
+    context: typer.Context,
+    ttl: Annotated[str, typer.Option("--ttl", help="How long nodes may join with it: 30m, 1h, 2d.")] = "1h",
+    uses: Annotated[int, typer.Option("--uses", help="How many nodes may join with it.", min=1)] = 1,
+    labels: Annotated[str, typer.Option("--labels", help="Labels that these nodes get: zone=a,rack=7.")] = "",
+) -> None:
+    """Make a join token. It is printed once, on stdout; only its hash is kept."""
+    session = session_of(context)
+    named: JsonObject = {}
+    for pair in filter(None, labels.split(",")):
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise failure(ExitCode.USAGE, f"'{pair}' is no label", where="--labels", remedy="write it like zone=a")
+        named[name] = value
+    body: JsonObject = {"ttl_s": seconds(ttl), "uses": uses, "labels": named}
+    made = as_object(session.client().write_json("POST", "/fleet/join-tokens", body).body)
+    text = as_text(made.get("token"))
+    session.output.data(made, table=Table(("TOKEN",), [(text,)]), names=[text])
+    session.output.message("start the node with it: POINTSMAN_JOIN=... pointsman data-plane; it can't be shown again")
+
+
+def list_tokens(context: typer.Context) -> None:
+    """List the join tokens: which are good, until when, and how many nodes joined with each."""
+    session = session_of(context)
+    body = as_object(session.client().get("/fleet/join-tokens").body)
+    found = as_objects(body.get("data"))
+    rows = []
+    for token in found:
+        used_by = token.get("used_by")
+        used = len(used_by) if isinstance(used_by, list) else 0
+        labels = ",".join(f"{name}={as_text(value)}" for name, value in as_object(token.get("labels")).items())
+        rows.append(
+            (
+                as_text(token.get("id")),
+                as_text(token.get("state")),
+                f"{used}/{as_text(token.get('uses'))}",
+                local_time(token.get("created_at")),
+                local_time(token.get("expires_at")),
+                labels,
+            )
+        )
+    table = Table(("ID", "STATE", "USED", "CREATED", "EXPIRES", "LABELS"), rows)
+    session.output.data(body, table=table, names=[as_text(token.get("id")) for token in found])
+    if not found:
+        session.output.message("there are no join tokens; make one with `pointsman join-token create`")
+
+
+def revoke_token(context: typer.Context, token: Annotated[str, typer.Argument(help="Id of the token.")]) -> None:
+    """End a join token at once. Nodes that joined with it stay."""
+    session = session_of(context)
+    session.client().request("DELETE", f"/fleet/join-tokens/{segment(token)}")
+    session.output.message(f"revoked {token}")
+
+
+def revoke(context: typer.Context, node: Annotated[str, typer.Argument(help="Id of the node.")]) -> None:
+    """Shut a node out: its stream is closed, and it gets no certificate any more. It goes on serving what it has."""
+    session = session_of(context)
+    session.client().write_json("POST", f"/fleet/nodes/{segment(node)}/revoke", {})
+    session.output.message(f"revoked {node}; it serves on what it has, so stop it too")
+
+
+def approve(context: typer.Context, node: Annotated[str, typer.Argument(help="Id of the node.")]) -> None:
+    """Let a node in again that was revoked. It is back within minutes, or at once when it is restarted."""
+    session = session_of(context)
+    session.client().write_json("POST", f"/fleet/nodes/{segment(node)}/approve", {})
+    session.output.message(f"approved {node}")

@@ -1,0 +1,212 @@
+"""Nodes that prove who they are, as an operator meets them: real processes, the command line, real handshakes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+from typing_extensions import override
+
+from data_plane.node.membership import FILE, Membership
+from pointsman.rules.node_names import node_id_of
+from tests.integration.test_admin_access import pointsman
+from tests.support.processes import ControlPlane, Node
+
+PATIENCE_S = 30.0
+QUICK = ("--drain-delay-s=0",)
+ENROLLED = ("--cluster-mtls=enrolled", "--beat-interval-s=0.3")
+
+
+class Plane(ControlPlane):
+    """A control plane that also says where nodes enrol."""
+
+    enroll = "127.0.0.1:0"
+
+    @override
+    async def up(self) -> None:
+        self.environment["POINTSMAN_ENROLL_LISTEN"] = self.enroll
+        await super().up()
+        ports = json.loads((self.folder / f"{self.name}.ports").read_text())
+        self.enroll = ports.get("enroll", "")
+
+    async def token(self, *options: str) -> str:
+        code, out, err = await pointsman("--addr", self.url, "-o", "name", "join-token", "create", *options)
+        assert code == 0, err
+        return out.strip()
+
+    async def nodes(self) -> dict[str, dict[str, object]]:
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/fleet/nodes") as answer:
+            return {node["node_id"]: node for node in (await answer.json())["data"]}
+
+    async def refusals(self) -> str:
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
+            return "\n".join(line for line in (await answer.text()).splitlines() if "refusals_total{" in line)
+
+
+async def until(look: Callable[[], object], what: str) -> None:
+    """Waits for an awaitable look to be true, with one patience."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        found = look()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        await asyncio.sleep(0.05)
+
+
+def node(plane: Plane, name: str, *flags: str, token: str = "") -> Node:
+    made = Node(name, plane.folder, plane.fleet, "--enroll-at", plane.enroll, *QUICK, *flags)
+    if token:
+        made.environment["POINTSMAN_JOIN"] = token
+    return made
+
+
+def connected(plane: Plane, node: Node) -> Callable[[], object]:
+    async def look() -> bool:
+        known = (await plane.nodes()).get(node.node_id)
+        return bool(known and known["connected"])
+
+    return look
+
+
+async def problem(node: Node) -> str:
+    async with aiohttp.ClientSession() as session, session.get(f"http://{node.status}/status") as answer:
+        return str((await answer.json())["control_plane_problem"])
+
+
+def says(node: Node, words: str) -> Callable[[], object]:
+    async def look() -> bool:
+        return words in await problem(node)
+
+    return look
+
+
+@pytest.fixture
+async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
+    plane = Plane(tmp_path, *ENROLLED, "--node-certificate-life-s=8")
+    await plane.up()
+    yield plane
+    await plane.stop()
+
+
+async def test_a_node_joins_renews_is_revoked_and_approved(plane: Plane) -> None:
+    joined = node(plane, "joined", token=await plane.token("--labels", "zone=a"))
+    second = node(plane, "late")
+    try:
+        await joined.up()
+        await until(connected(plane, joined), "the node to join")
+        assert (await plane.nodes())[joined.node_id]["labels"] == {"zone": "a"}
+        file = plane.folder / "joined.state" / FILE
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+        first = file.read_bytes()
+        await until(lambda: file.read_bytes() != first, "the certificate to be renewed")
+
+        # Its token is used up; a second node gets to hear that, and neither is without an answer to its clients.
+        second.environment["POINTSMAN_JOIN"] = joined.environment["POINTSMAN_JOIN"]
+        await second.up()
+        await until(says(second, "is used up"), "the used token to be refused")
+        assert 'reason="token_used_up"' in await plane.refusals()
+
+        code, _, err = await pointsman("--addr", plane.url, "node", "revoke", joined.node_id)
+        assert code == 0, err
+        await until(says(joined, "was revoked"), "the stream to be closed")
+        # After a restart of either side it is still shut out.
+        await plane.stop()
+        await plane.up()
+        await joined.stop()
+        await joined.up()
+        await until(says(joined, "was revoked"), "the hello to be refused")
+
+        code, _, err = await pointsman("--addr", plane.url, "node", "approve", joined.node_id)
+        assert code == 0, err
+        await joined.stop()
+        await joined.up()
+        await until(connected(plane, joined), "the node to be let in again")
+    finally:
+        await joined.stop()
+        await second.stop()
+
+
+async def test_a_node_without_token_or_certificate_or_of_another_cluster_is_refused(
+    plane: Plane, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Plane(tmp_path / "other", *ENROLLED)
+    await other.up()
+    stranger = node(plane, "stranger", token=await other.token())
+    silent = node(plane, "silent", "--cluster-mtls=enrolled")
+    plain = node(plane, "plain")
+    try:
+        for each in (stranger, silent, plain):
+            await each.up()
+        await until(says(stranger, "not the one that the join token names"), "the other CA to be refused")
+        await until(says(silent, "no join token"), "the node to ask for a token")
+        await until(says(plain, "UNAVAILABLE"), "the plain dial to fail")
+        assert not await plane.nodes()
+    finally:
+        for each in (stranger, silent, plain):
+            await each.stop()
+        await other.stop()
+
+
+async def test_a_certificate_is_good_for_its_own_node_id_only(plane: Plane) -> None:
+    first = node(plane, "first", token=await plane.token("--uses", "2"))
+    second = node(plane, "second", token=first.environment["POINTSMAN_JOIN"])
+    try:
+        for each in (first, second):
+            await each.up()
+            await until(connected(plane, each), "the node to join")
+            await each.stop()
+        states = [plane.folder / f"{name}.state" for name in ("first", "second")]
+        assert all(Membership.exists(state) for state in states)
+        (states[1] / "node_id").write_bytes((states[0] / "node_id").read_bytes())  # claims to be the first
+        await second.up()
+        await until(says(second, "the hello says"), "the other id to be refused")
+        assert 'reason="other_node"' in await plane.refusals()
+    finally:
+        await first.stop()
+        await second.stop()
+
+
+@pytest.mark.parametrize("mode", ["shared", "pki"])
+async def test_certificates_from_files(tmp_path: Path, mode: str) -> None:
+    authority, name = trustme.CA(), "one.gateways.example.org"
+    server = authority.issue_cert("localhost", "127.0.0.1", "gateways.example.org")
+    client = authority.issue_cert(name) if mode == "pki" else server
+    wrong = authority.issue_cert("intruder.example.org" if mode == "pki" else "localhost")
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    files: dict[str, tuple[str, str]] = {}
+    for kind, pair in (("server", server), ("client", client), ("wrong", wrong)):
+        pair.private_key_pem.write_to_path(tmp_path / f"{kind}.key")
+        pair.cert_chain_pems[0].write_to_path(tmp_path / f"{kind}.pem")
+        files[kind] = (f"--cluster-cert={tmp_path / kind}.pem", f"--cluster-cert-key={tmp_path / kind}.key")
+    common = (f"--cluster-mtls={mode}", *((f"--cluster-ca-cert={ca}",) if mode == "pki" else ()))
+    names = ("--cluster-allowed-names=*.gateways.example.org",) if mode == "pki" else ()
+    plane = Plane(tmp_path, "--beat-interval-s=0.3", *common, *names, *files["server"])
+    await plane.up()
+    good = Node("good", tmp_path, plane.fleet, *QUICK, *common, *files["client"])
+    bad = Node("bad", tmp_path, plane.fleet, *QUICK, *common, *files["wrong"])
+    try:
+        await good.up()
+        await until(connected(plane, good), "the node to be let in")
+        if mode == "pki":
+            assert good.node_id == node_id_of(name)
+        await bad.up()
+        words = "fits none of cluster_allowed_names" if mode == "pki" else "UNAVAILABLE"
+        await until(says(bad, words), "the other certificate to be refused")
+        assert len(await plane.nodes()) == 1
+    finally:
+        for each in (good, bad):
+            await each.stop()
+        await plane.stop()
