@@ -279,7 +279,9 @@ class NodeSettings:
     ssl_prefer_server_ciphers: bool = setting(
         True, help="our order of ciphers goes before the client's [ssl_prefer_server_ciphers]"
     )
-    ssl_dhparam: str = setting("", help="PEM file of parameters for ciphers with DHE [ssl_dhparam]")
+    ssl_dhparam: str = setting(
+        "", help="PEM file of parameters for ciphers with DHE; without, they are not used [ssl_dhparam]"
+    )
     ssl_session_timeout: str = setting("", help="refused: it is OpenSSL's own [ssl_session_timeout]")
     ssl_session_cache_size: str = setting("", help="refused: it is OpenSSL's own [ssl_session_cache_size]")
     ssl_session_tickets: bool = setting(True, help="clients keep their sessions themselves [ssl_session_tickets]")
