@@ -54,7 +54,7 @@ async def serving(context: ssl.SSLContext) -> AsyncIterator[int]:
 
 def document(ports: dict[str, int]) -> dict[str, Any]:
     shown = issued("gateway.test", by="clients")
-    upstreams = [
+    upstreams: list[dict[str, Any]] = [
         {"name": name, "host_header": UP, "targets": [{"target": f"127.0.0.1:{port}"}]} for name, port in ports.items()
     ]
     upstreams[-1]["client_certificate"] = {"id": GATEWAY}
