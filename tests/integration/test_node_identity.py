@@ -116,6 +116,21 @@ async def test_a_node_joins_renews_is_revoked_and_approved(plane: Plane) -> None
         await second.up()
         await until(says(second, "is used up"), "the used token to be refused")
         assert 'reason="token_used_up"' in await plane.refusals()
+        _, refused, _ = await pointsman("--addr", plane.url, "node", "refused")
+        assert second.node_id in refused
+        assert "is used up" in refused
+
+        expires_at = (await plane.nodes())[joined.node_id]["certificate_expires_at"]
+        assert isinstance(expires_at, float)
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{plane.url}/clustering/data-planes") as answer:
+                details = {row["id"]: row["cert_details"] for row in (await answer.json())["data"]}
+            async with session.get(f"http://{joined.status}/metrics") as answer:
+                page = await answer.text()
+        assert abs(details[joined.node_id]["expiry_timestamp"] - expires_at) <= 8
+        assert f"kong_data_plane_cluster_cert_expiry_timestamp {str(int(expires_at))[:6]}" in page
+        _, table, _ = await pointsman("--addr", plane.url, "nodes")
+        assert "CERTIFICATE UNTIL" in table
 
         code, _, err = await pointsman("--addr", plane.url, "node", "revoke", joined.node_id)
         assert code == 0, err
@@ -135,6 +150,41 @@ async def test_a_node_joins_renews_is_revoked_and_approved(plane: Plane) -> None
     finally:
         await joined.stop()
         await second.stop()
+
+
+async def test_the_ca_is_rotated_under_nodes_that_stay(plane: Plane, tmp_path: Path) -> None:
+    first = node(plane, "first", token=await plane.token())
+    stranger = node(plane, "stranger", token=await plane.token("--ttl", "1h"))
+    try:
+        await first.up()
+        await until(connected(plane, first), "the node to join")
+        code, before, err = await pointsman("--addr", plane.url, "-o", "json", "ca", "rotate")
+        assert code == 0, err
+        assert json.loads(before)["state"] == "introducing"
+        old = json.loads(before)["authorities"][0]["fingerprint"]
+
+        async def settled() -> bool:
+            _, out, _ = await pointsman("--addr", plane.url, "-o", "json", "ca", "show")
+            return bool(json.loads(out)["state"] == "settled")
+
+        await until(settled, "the rotation to end")
+        file = plane.folder / "first.state" / FILE
+        await until(lambda: file.read_bytes().count(b"BEGIN CERTIFICATE") == 2, "the node to trust the new CA alone")
+        _, names, _ = await pointsman("--addr", plane.url, "-o", "name", "ca", "show")
+        assert names.strip() != old
+        assert "is gone" not in (plane.folder / "control-plane.log").read_text()
+        await first.stop()
+        await first.up()
+        await until(connected(plane, first), "the node to come back by the new CA")
+
+        await stranger.up()
+        await until(says(stranger, "make a new one if the CA was rotated"), "the old token to be refused")
+        code, _, err = await pointsman("--addr", plane.url, "ca", "advance")
+        assert code != 0
+        assert "no rotation of the CA is under way" in err
+    finally:
+        await first.stop()
+        await stranger.stop()
 
 
 async def test_a_node_without_token_or_certificate_or_of_another_cluster_is_refused(
