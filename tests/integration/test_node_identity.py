@@ -12,42 +12,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 import trustme
-from typing_extensions import override
 
 from data_plane.node.membership import FILE, Membership
 from pointsman.rules.node_names import node_id_of
 from tests.integration.test_admin_access import pointsman
-from tests.support.processes import ControlPlane, Node
+from tests.support.enrolled import ENROLLED, Plane
+from tests.support.processes import Node
 
 PATIENCE_S = 30.0
 QUICK = ("--drain-delay-s=0",)
-ENROLLED = ("--cluster-mtls=enrolled", "--beat-interval-s=0.3")
-
-
-class Plane(ControlPlane):
-    """A control plane that also says where nodes enrol."""
-
-    enroll = "127.0.0.1:0"
-
-    @override
-    async def up(self) -> None:
-        self.environment["POINTSMAN_ENROLL_LISTEN"] = self.enroll
-        await super().up()
-        ports = json.loads((self.folder / f"{self.name}.ports").read_text())
-        self.enroll = ports.get("enroll", "")
-
-    async def token(self, *options: str) -> str:
-        code, out, err = await pointsman("--addr", self.url, "-o", "name", "join-token", "create", *options)
-        assert code == 0, err
-        return out.strip()
-
-    async def nodes(self) -> dict[str, dict[str, object]]:
-        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/fleet/nodes") as answer:
-            return {node["node_id"]: node for node in (await answer.json())["data"]}
-
-    async def refusals(self) -> str:
-        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
-            return "\n".join(line for line in (await answer.text()).splitlines() if "refusals_total{" in line)
 
 
 async def until(look: Callable[[], object], what: str) -> None:
@@ -99,7 +72,7 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
 
 
 async def test_a_node_joins_renews_is_revoked_and_approved(plane: Plane) -> None:
-    joined = node(plane, "joined", token=await plane.token("--labels", "zone=a"))
+    joined = node(plane, "joined", token=await plane.token(labels={"zone": "a"}))
     second = node(plane, "late")
     try:
         await joined.up()
@@ -154,7 +127,7 @@ async def test_a_node_joins_renews_is_revoked_and_approved(plane: Plane) -> None
 
 async def test_the_ca_is_rotated_under_nodes_that_stay(plane: Plane, tmp_path: Path) -> None:
     first = node(plane, "first", token=await plane.token())
-    stranger = node(plane, "stranger", token=await plane.token("--ttl", "1h"))
+    stranger = node(plane, "stranger", token=await plane.token())
     try:
         await first.up()
         await until(connected(plane, first), "the node to join")
@@ -210,7 +183,7 @@ async def test_a_node_without_token_or_certificate_or_of_another_cluster_is_refu
 
 
 async def test_a_certificate_is_good_for_its_own_node_id_only(plane: Plane) -> None:
-    first = node(plane, "first", token=await plane.token("--uses", "2"))
+    first = node(plane, "first", token=await plane.token(uses=2))
     second = node(plane, "second", token=first.environment["POINTSMAN_JOIN"])
     try:
         for each in (first, second):
