@@ -302,6 +302,17 @@ class Transaction(Protocol):
     ) -> Sequence[EntityBody]:
         """Up to `size` entities by ascending id, behind the id `after`; `parent` = (foreign field, id)."""
 
+    def page_texts(
+        self,
+        collection: str,
+        *,
+        size: int,
+        after: str = "",
+        tags: TagFilter | None = None,
+        parent: tuple[str, str] | None = None,
+    ) -> Sequence[tuple[str, str]]:
+        """The same page as (id, JSON text in ASCII), for answers that show entities just as they are kept."""
+
     def each(self, collection: str) -> Iterable[EntityBody]:
         """All entities of a collection by ascending id, read in portions: what is not kept costs no memory.
 
