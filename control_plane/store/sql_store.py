@@ -262,6 +262,8 @@ def run_jobs(
             failpoints.reached(failpoints.UNIT_RAN)
         except Exception as error:  # the caller's, delivered to it, unless the database itself failed
             of_database = isinstance(error, DBAPIError)
+            if isinstance(error, TimeoutError):  # the server does not answer; no unit of work waits for anything else
+                raise
             if isinstance(error, DBAPIError) and not one_jobs_fault(error):
                 raise
             if savepoints:
