@@ -46,6 +46,11 @@ _NODE: EntityBody = answer_of(
         "proxy_addresses": {"type": "array", "items": _TEXT},
         "status_address": _TEXT,
         "sync_status": _TEXT,
+        "plane": {
+            "type": ["object", "null"],
+            "properties": {"id": _TEXT, "hostname": _TEXT},
+            "description": "The control plane that the node is connected to.",
+        },
     }
 ) | {"additionalProperties": True}
 
@@ -128,6 +133,7 @@ def _node(view: NodeView, now: float, fences: Sequence[Fence]) -> EntityBody:
         "proxy_addresses": list(view.proxy_addresses),
         "status_address": view.status_address,
         "sync_status": view.sync_status.value,
+        "plane": None if view.plane is None else {"id": view.plane.id, "hostname": view.plane.hostname},
     }
 
 

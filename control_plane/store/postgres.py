@@ -105,7 +105,13 @@ class PostgresStore(SqlStore):
         self._reads_loop = _LoopThread("store-reader")
         self._writer = Writer(self._commit, queue_max=settings.queued_writes_max)
         self._follower = Follower(
-            link, epoch=opened[0], moved=self.committed, poll_s=settings.poll_s, retry_s_max=settings.patience_s
+            link,
+            epoch=opened[0],
+            moved=self.committed,
+            put_back=self.found_put_back,
+            told=self.told,
+            poll_s=settings.poll_s,
+            retry_s_max=settings.patience_s,
         )
         self._following = asyncio.create_task(self._follower.run(), name="store follower")
 
@@ -133,8 +139,13 @@ class PostgresStore(SqlStore):
     def _refuse_if_foreign(self) -> None:
         if self._follower.foreign:
             raise StoreUnavailable(
-                "the database was put back to another history while this control plane ran; restart the control plane"
+                "the database was put back to another history while this control plane ran, so it ends; it is "
+                "started anew by whatever started it"
             )
+
+    @override
+    def tell_planes(self, text: str) -> None:
+        self._follower.tell(text)
 
     async def _read_patiently(self, work: Callable[[Connection], T]) -> T:
         patience = _Patience(time.monotonic() + self._settings.patience_s)
