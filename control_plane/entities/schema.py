@@ -207,6 +207,11 @@ class Schema:
             for name, value in body.items()
         }
 
+    @property
+    def shown_as_kept(self) -> bool:
+        """Whether readers may be handed the very text that is kept: nothing in it is secret or changes with time."""
+        return not self.secrets and not self.lifetimes
+
     def expired(self, body: EntityBody, *, now: float) -> bool:
         """Tell whether an entity's time is over; it is then as good as deleted."""
         return any(isinstance(end := body.get(name), int) and end <= now for name in self.lifetimes)
