@@ -18,7 +18,7 @@ from typing_extensions import override
 from control_plane.admin.api import AdminApi
 from control_plane.admin.information import Connections, Identity
 from control_plane.entities.types import EntityBody
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
 from tests.unit.control_plane.admin.calls import call
 from tests.unit.control_plane.admin.fake_fleet import FakeFleet
 
@@ -34,7 +34,7 @@ class AdminMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory(prefix="pointsman-model-")
-        self.store = self.loop.run_until_complete(open_sqlite(Path(self.folder.name) / "store.db"))
+        self.store = self.loop.run_until_complete(fresh_sqlite(Path(self.folder.name) / "store.db"))
         self.api = AdminApi(
             self.store,
             FakeFleet(),

@@ -22,7 +22,7 @@ from control_plane.entities.types import EntityBody
 from control_plane.snapshot.consistency import check_changes
 from control_plane.store import audit, past
 from control_plane.store.contract import Origin, Store, Transaction, Written
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
 
 State = dict[str, list[EntityBody]]
 
@@ -114,7 +114,7 @@ async def synced(store: Store, text: bytes, *, now: float) -> Written[Summary]:
 def over_a_store(test: Callable[[Store], Awaitable[None]]) -> None:
     async def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            store = await open_sqlite(Path(folder) / "store.db", before_commit=check_changes)
+            store = await fresh_sqlite(Path(folder) / "store.db", before_commit=check_changes)
             try:
                 await test(store)
             finally:
@@ -156,7 +156,7 @@ def test_a_dump_moves_to_another_store_whole(file: EntityBody) -> None:
         await synced(store, to_yaml(file), now=NOW)
         saved = await store.read(lambda tx: to_yaml(dump(tx, with_ids=True)))
         with tempfile.TemporaryDirectory() as folder:
-            other = await open_sqlite(Path(folder) / "other.db", before_commit=check_changes)
+            other = await fresh_sqlite(Path(folder) / "other.db", before_commit=check_changes)
             try:
                 await synced(other, saved, now=NOW)
                 assert await other.read(everything) == await store.read(everything)
