@@ -228,9 +228,10 @@ async def test_malformed_requests_are_refused_in_json(server: AdminServer, dial:
     assert await client.closed()
 
 
-async def test_unknown_methods_are_405(server: AdminServer, dial: Dial) -> None:
+@pytest.mark.parametrize("method", ["PURGE", "FOO"])
+async def test_unknown_methods_are_405(server: AdminServer, dial: Dial, method: str) -> None:
     client = await dial(server)
-    reply = await client.ask(request("PURGE", "/services"))
+    reply = await client.ask(request(method, "/services"))
     assert (reply.status, reply.message) == (405, "Method not allowed")
 
 

@@ -211,6 +211,27 @@ plugins:
     assert (tree(again)["unchanged"], tree(again)["changes"]) == (3, [])
 
 
+async def test_settings_that_plugins_of_a_file_share(client: Client) -> None:
+    file = b"""
+plugins:
+  - {name: stamp, _config: shared, config: {text: mine}}
+---
+_plugin_configs:
+  shared: {text: theirs, times: 4, where: {side: right}}
+services:
+  - name: s
+    host: h
+    plugins: [{name: stamp, _config: shared}]
+"""
+    answer = await client.ask("POST", "/config/sync", file, content_type="application/yaml")
+    assert answer.status == 200, answer.body
+    shared: EntityBody = {**CONFIG, "text": "theirs", "times": 4, "where": {"side": "right", "deep": False}}
+    configs = [row["config"] for row in await rows(client, "/plugins")]
+    assert shared in configs
+    assert {**shared, "text": "mine"} in configs
+    assert (await rows(client, "/services/s/plugins"))[0]["config"] == shared
+
+
 async def rows(client: Client, path: str) -> list[EntityBody]:
     data = (await client.tree("GET", path))["data"]
     assert isinstance(data, list)
