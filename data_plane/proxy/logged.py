@@ -44,4 +44,5 @@ def record_of(exchange: Exchange, client: ClientConnection, now: float) -> Recor
         request_s=now - exchange.started_at,
         attempts=tuple(exchange.attempts),
         version=exchange.version,
+        side=exchange.side_name,
     )
