@@ -28,7 +28,7 @@ from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.fleet.rollout import Policy
 from control_plane.fleet.rollouts import Entry, TooLarge, Unchanged
 from control_plane.store.contract import Origin
-from control_plane.switching.preflight import Gates
+from control_plane.switching.preflight import Gates, Plan
 from control_plane.switching.switches import (
     SERVICES_MAX,
     UNDO_POLICY,
@@ -93,8 +93,10 @@ class _Handlers:
         if wish.force and not origin.reason:
             raise SchemaViolation({"reason": "required with force: it is what the history will say"})
         try:
+            if flag(call, "ask_nodes") and not flag(call, "dry_run"):
+                raise Refused(400, "ask_nodes goes with dry_run=1: a switch asks its nodes in any case")
             if flag(call, "dry_run"):
-                drawn = await self.switches.plan(wish)
+                drawn = await self._planned(call, wish, origin)
                 return json_answer(200, {"dry_run": True, **drawn.to_json()})
             entry = await self.switches.begin(wish, origin, now=self.now())
         except Refusal as refusal:
@@ -104,6 +106,13 @@ class _Handlers:
         except TooLarge as error:
             raise Refused(413, str(error)) from None
         return await self._answer(call, entry)
+
+    async def _planned(self, call: Call, wish: Wish, origin: Origin) -> Plan:
+        """The plan; with `ask_nodes` each node has been asked to prepare it."""
+        if not flag(call, "ask_nodes"):
+            return await self.switches.plan(wish)
+        told = replace(origin, reason=origin.reason or f"what nodes would say to a switch to {wish.to}")
+        return await self.switches.rehearse(wish, told, now=self.now())
 
     async def undo(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Go back to the side before."""
