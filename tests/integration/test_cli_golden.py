@@ -344,7 +344,7 @@ REST: JsonObject = {
 }  # fmt: skip
 
 
-REFUSING: JsonObject = {
+NOT_ENOUGH: JsonObject = {
     "code": "WOULD_ABORT",
     "what": "the nodes' answers are not enough: 1 of 2 nodes are ready, 2 are needed: dp-2 did not vote within 5 s",
     "node": "",
@@ -662,7 +662,7 @@ CASES = [
     Case("switch-plan-refused", ["switch", "plan", "example-service", "--to", "green"],
          lambda a: a.answer("POST", "/switches?dry_run=1", drawn(ILL))),
     Case("switch-plan-asked", ["switch", "plan", "example-service", "--to", "green", "--ask-nodes"],
-         lambda a: a.answer("POST", "/switches?dry_run=1&ask_nodes=1", {**drawn(REFUSING), "rehearsal": REHEARSAL})),
+         lambda a: a.answer("POST", "/switches?dry_run=1&ask_nodes=1", {**drawn(NOT_ENOUGH), "rehearsal": REHEARSAL})),
     Case("switch-undo", ["switch", "undo", "example-service"],
          lambda a: (a.answer("GET", "/switches?service=example-service&size=20", {"data": [switched()]}),
                     a.answer("POST", "/switches/7/undo", UNDO))),
