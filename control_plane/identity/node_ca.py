@@ -145,7 +145,7 @@ async def load_or_make(store: Store, *, now: float) -> Authority:
         known = tx.identities.get(KIND, THE_ONE)
         if known is None:
             known = _make(now)
-            tx.identities.put(KIND, THE_ONE, known)
+            tx.identities.put(KIND, THE_ONE, known, secrets=("key",))
         return known
 
     body = await store.read(lambda tx: tx.identities.get(KIND, THE_ONE))

@@ -20,16 +20,17 @@ import pytest
 from control_plane.store import failpoints
 from control_plane.store.contract import Operation
 from control_plane.store.opening import open_store
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import KEYRING, PostgresServer
 
 WRITER = textwrap.dedent("""
     import asyncio, itertools, sys
     from control_plane.store import editor, failpoints
     from control_plane.store.contract import Origin
     from control_plane.store.opening import open_store
+    from tests.support.postgres import KEYRING
 
     async def main(database, prefix, failpoint, passes):
-        store = await open_store(database)
+        store = await open_store(database, keyring=KEYRING)
         failpoints.arm(failpoint, passes=int(passes))
 
         async def writer(number):
@@ -77,14 +78,14 @@ async def kill_everywhere(database: str, *, rounds: int, rng: random.Random) -> 
                 write_until_killed, database, f"{turn}-{failpoint}", failpoint, passes
             )
             await check(database, acknowledged)
-    store = await open_store(database)
+    store = await open_store(database, keyring=KEYRING)
     head = await store.head()
     await store.close()
     return len(acknowledged), head
 
 
 async def check(database: str, acknowledged: dict[int, str]) -> None:
-    store = await open_store(database)
+    store = await open_store(database, keyring=KEYRING)
     history = await store.changes_since(0)
     assert [version.number for version in history] == list(range(1, len(history) + 1))
     names = {}

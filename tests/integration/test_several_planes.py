@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from control_plane.store.opening import open_store
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import KEYRING, PostgresServer
 from tests.support.processes import START_TIMEOUT_S, ControlPlane, Node, Process
 
 PLANES = 3
@@ -69,7 +69,7 @@ async def several(tmp_path: Path, postgres: PostgresServer) -> AsyncIterator[Pla
 async def check_writers(several: Planes, writes: int) -> int:
     """32 clients write through all control planes; returns the head that every node runs in the end."""
     await asyncio.gather(*(several.write(writer, writes) for writer in range(WRITERS)))
-    store = await open_store(several.url)
+    store = await open_store(several.url, keyring=KEYRING)
     history = await store.changes_since(0)
     await store.close()
     assert [version.number for version in history] == list(range(1, WRITERS * writes + 1))
