@@ -222,7 +222,7 @@ async def test_sealing_anew_goes_on_where_it_was_interrupted(database: str, monk
 
 async def test_a_key_that_another_still_seals_with_is_not_given_up(postgres: PostgresServer, tmp_path: Path) -> None:
     url = postgres.create(tmp_path.name)
-    reverse = Keyring(dict(reversed(BOTH.keys.items())), "the same in another order")
+    reverse = Keyring(dict(sorted(BOTH.keys.items(), reverse=True)), "the same in another order")
     async with opened(url, reverse) as first, opened(url, BOTH) as second:
         await with_secret(first, "one")
         assert await seals.reseal(second.codec, second.in_transaction) == 4
