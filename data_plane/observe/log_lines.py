@@ -53,7 +53,7 @@ class JsonLines:
 
     def __call__(self, record: Record) -> bytes:
         fields = _fields(record.fields.split(b"\r\n"))
-        answer = _fields(record.answer[1:])
+        answer = _fields(b"\r\n".join(record.answer).split(b"\r\n")[1:])
         uri = _text(record.path + record.query)
         host = _text(record.host)
         proxied = record.upstream_s >= 0

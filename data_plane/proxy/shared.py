@@ -52,6 +52,7 @@ class Shared:
         "idle_ends",
         "loop",
         "now",
+        "ports",
         "proxy_latency_lines",
         "read_buffer",
         "request_scanner",
@@ -83,6 +84,7 @@ class Shared:
         self.loop = loop
         self.counters = counters
         self.scheme = scheme
+        self.ports: dict[int, int] = dict(settings.port_maps)
         self.draining: bool = False
         self.idle_ends: bool = False
         # Reserved by request bodies that are gathered; see `ClientConnection._gathers`.

@@ -63,6 +63,7 @@ class FakeFactory:
         self.steps: list[str] = []
         self.connections = 0
         self.in_flight = 0
+        self.reading = 0
 
     def loads(self) -> dict[Endpoint, int]:
         return {}
