@@ -89,7 +89,7 @@ def update(
     schema = STORED[collection]
     current = lookup(tx, collection, key, parent)
     if current is None:
-        raise NotFound({"id": key.lower()} if is_uuid(key) else {str(schema.endpoint_key): key})
+        raise NotFound({"id": key.lower()} if is_uuid(key) else schema.redacted({str(schema.endpoint_key): key}))
     made = schema.on_update(current, patch, now=now, resolve=resolver(tx))
     tx.replace(collection, made)
     return made

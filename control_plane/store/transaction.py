@@ -365,7 +365,7 @@ class SqlTransaction(Transaction):
         for row in rows:
             if (row["id"], row["key"]) not in added:
                 body = portion[row["id"]]
-                raise UniqueViolation({part: body[part] for part in row["key"].split(",")})
+                raise _taken(collection, body, row["key"].split(","))
 
     def _add_references(self, collection: str, sides: Mapping[str, _Side]) -> None:
         """The parents are asked for first: with one missing, the constraint would end the whole transaction."""
@@ -436,7 +436,7 @@ class SqlTransaction(Transaction):
             if old.keys.get(parts) != value:
                 row = {"collection": collection, "key": ",".join(parts), "value": value, "id": entity_id}
                 if execute(_ADD_KEY, row).rowcount != 1:
-                    raise UniqueViolation({part: body[part] for part in parts})
+                    raise _taken(collection, body, parts)
         for field, held in old.references.items():
             if new.references.get(field) != held:
                 execute(_DELETE_REFERENCE, {"of": collection, "with_id": entity_id, "by": field})
@@ -453,6 +453,11 @@ class SqlTransaction(Transaction):
     def _remember(self, collection: str, entity_id: str, before: Stored | None, after: Stored | None) -> None:
         touched = self._touched.setdefault((collection, entity_id), Touched(before, None))
         touched.after = after
+
+
+def _taken(collection: str, body: EntityBody, parts: Sequence[str]) -> UniqueViolation:
+    """Names the key that another entity has, unless it is a secret: errors end up in logs of pipelines."""
+    return UniqueViolation(STORED[collection].redacted({part: body[part] for part in parts}))
 
 
 def _filtered(collection: str, after: str, tags: TagFilter | None, parent: tuple[str, str] | None) -> Select[str]:
