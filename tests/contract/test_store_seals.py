@@ -107,11 +107,11 @@ async def test_tables_hold_no_secret_and_everything_reads_as_written(database: s
         assert found is not None
         history = [change.after for version in await store.changes_since(0) for change in version.changes]
         assert f"{PLANTED}-2" in str(history)
-        authority = await node_ca.load_or_make(store, now=NOW)
+        authority = (await node_ca.load_or_make(store, now=NOW)).issuing
     assert "PRIVATE KEY" not in (rows := await raw(database, all_rows))
     assert "planted" not in rows.replace(f"of {PLANTED}", "")
     async with opened(database) as store:
-        assert (await node_ca.load_or_make(store, now=NOW)).fingerprint == authority.fingerprint
+        assert (await node_ca.load_or_make(store, now=NOW)).issuing.fingerprint == authority.fingerprint
 
 
 async def test_equal_secrets_are_still_refused(database: str) -> None:
@@ -287,8 +287,8 @@ def as_before(connection: Connection) -> None:
                 id=entity, before=None, after=text,
             )
         )  # fmt: skip
-    authority = node_ca._make(NOW)
-    connection.execute(insert(IDENTITY).values(kind="node-ca", id="fleet", body=json.dumps(authority)))
+    authority = node_ca.made(node_ca.ISSUING, "00000000-0000-4000-8000-00000000000e", NOW)
+    connection.execute(insert(IDENTITY).values(kind=node_ca.KIND, id=node_ca.ISSUING, body=json.dumps(authority)))
 
 
 async def check_sealed(database: str, keyring: Keyring) -> None:
