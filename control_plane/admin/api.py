@@ -33,6 +33,7 @@ from control_plane.admin import (
     tags,
     targets,
     tracing,
+    traffic,
     upstream_health,
     upstream_settings,
 )
@@ -103,6 +104,7 @@ class AdminApi:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
             switches.mount(table, Switches(store, fleet.rollouts, fleet), self.writes.now)
         tracing.mount(table, fleet)
+        traffic.mount(table, store, fleet)
         self.lag = metrics.LoopLag()
         metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag)
         files.mount(table, self.writes)

@@ -31,6 +31,7 @@ MANUAL_HEALTH = (
     "/upstreams/{upstreams}/targets/{targets}/{address}/healthy",
     "/upstreams/{upstreams}/targets/{targets}/{address}/unhealthy",
 )
+SIDES = ("/fleet/services/{services}/preview", "/fleet/services/{services}/mirror")
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def expected(method: str, template: str) -> Role:
         return Role.EDITOR
     if reading:
         return Role.VIEWER
-    moves_traffic = template in MANUAL_HEALTH or (template == WEIGHT and method == "PATCH")
+    moves_traffic = template in (*MANUAL_HEALTH, *SIDES) or (template == WEIGHT and method == "PATCH")
     return Role.OPERATOR if moves_traffic else Role.EDITOR
 
 
