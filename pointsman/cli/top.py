@@ -14,7 +14,7 @@ from pointsman.cli.output import Format, Table
 from pointsman.cli.session import session_of
 from pointsman.cli.watching import watch_table
 
-COLUMNS = ("SERVICE / SIDE", "ROLE", "ASKED %", "SEEN %", "REQ/S", "ERR %", "P50", "P99", "OPEN", "COPIES")
+COLUMNS = ("SERVICE", "ROLE", "ASKED", "SEEN", "REQ/S", "ERR%", "P50", "P99", "OPEN", "COPIES")
 
 
 def top(
@@ -26,9 +26,9 @@ def top(
 ) -> None:
     """Show requests a second, errors and latencies of each side of services over the last ten seconds.
 
-    On a terminal it is kept up to date until interrupted; elsewhere, and with -o json, it is shown once. A side whose
-    role is `left` serves nothing new: its OPEN requests are what is left of it. COPIES are those sent to a mirror, and
-    after the slash those that it did not answer.
+    On a terminal it is kept up to date until interrupted; elsewhere, and with -o json, it is shown once. Shares are in
+    percent. A side whose role is `left` serves nothing new: its OPEN requests are what is left of it. COPIES are those
+    sent to a mirror, and after the slash those that it did not answer.
     """
     session = session_of(context)
     client = session.client()
