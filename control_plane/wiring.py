@@ -22,6 +22,9 @@ from typing import Self
 from control_plane.admin.guard import Guard
 from control_plane.admin.server import AdminServer
 from control_plane.admin.tls import AdminTls
+from control_plane.events.ring import Kind, Ring
+from control_plane.events.sources import Sources
+from control_plane.events.webhooks import Webhooks
 from control_plane.fleet.enrolment import EnrolmentServer
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.gate import EnrolledGate, Gate, PkiGate, SharedGate
@@ -52,6 +55,7 @@ class ControlPlane:
         self.fleet_address = settings.fleet_listen
         self.enrolment_address: SocketAddress | None = None
         self._stack = AsyncExitStack()
+        self._store: Store | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -66,6 +70,11 @@ class ControlPlane:
     ) -> None:
         await self._stack.aclose()
 
+    async def until_put_back(self) -> None:
+        """Returns when the database was restored beneath this control plane, which is of no use from then on."""
+        assert self._store is not None, "it is running"
+        await self._store.until_put_back()
+
     async def _start(self) -> None:
         settings = self.settings
         if settings.insecure_admin and not settings.admin_listen.is_loopback:
@@ -78,6 +87,7 @@ class ControlPlane:
         except (StoreError, StoreUnusable) as error:
             raise StartError(str(error)) from error
         self._stack.push_async_callback(store.close)
+        self._store = store
         epoch = await store.epoch()
         housekeeping = Housekeeping(store, Retention(settings.versions_kept, settings.versions_kept_days))
         housekeeping.start()
@@ -104,6 +114,14 @@ class ControlPlane:
         self._stack.push_async_callback(fleet.stop)
         self.fleet_address = SocketAddress(settings.fleet_listen.host, fleet.port)
 
+        ring = Ring(wall=time.time)
+        webhooks = Webhooks(ring, settings.webhooks, kinds=_webhook_kinds(settings), secret=settings.webhook_secret)
+        await webhooks.start()
+        self._stack.push_async_callback(webhooks.stop)
+        sources = Sources(ring, store, fleet.registry, fleet.rollouts)
+        await sources.start()
+        self._stack.push_async_callback(sources.stop)
+
         if isinstance(gate, EnrolledGate):
             enrolment = EnrolmentServer(str(settings.enrolment_address), gate)
             try:
@@ -129,6 +147,8 @@ class ControlPlane:
             ),
             operators=operators,
             node_certificates=nodes,
+            ring=ring,
+            webhooks=webhooks,
             tls=None if tls is None else tls.context,
             log_level=settings.log_level,
         )
@@ -159,10 +179,10 @@ async def _gate(store: Store, settings: Settings) -> Gate | None:
     mode = settings.node_identity
     if mode is ClusterMtls.ENROLLED:
         try:
-            authority = await node_ca.load_or_make(store, now=time.time())
+            authorities = await node_ca.load_or_make(store, now=time.time())
         except StoreError as error:
             raise StartError(f"the CA of the nodes can't be had: {error}") from error
-        nodes = NodeCertificates(store, authority, life_s=settings.node_certificate_life_s)
+        nodes = NodeCertificates(store, authorities, life_s=settings.node_certificate_life_s)
         return EnrolledGate(nodes, (settings.fleet_listen.host, *settings.fleet_names))
     if mode is ClusterMtls.OFF:
         return None
@@ -179,6 +199,10 @@ def _gate_of_files(settings: Settings, mode: ClusterMtls) -> Gate:
         return SharedGate(certificate, key)
     trusted = Path(settings.cluster_ca_cert).read_bytes()
     return PkiGate(certificate, key, trusted, names=settings.cluster_allowed_names)
+
+
+def _webhook_kinds(settings: Settings) -> frozenset[Kind]:
+    return frozenset(Kind(name) for name in settings.webhook_types)
 
 
 async def _operators(store: Store, settings: Settings) -> Operators:

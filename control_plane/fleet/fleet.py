@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import socket
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.gate import Gate
 from control_plane.fleet.health import HealthBook, TargetVerdict
-from control_plane.fleet.nodes import Nodes, NodeView
+from control_plane.fleet.nodes import Nodes, NodeView, Plane
 from control_plane.fleet.own_settings import Fence, OwnSettings
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.publisher import Publisher
@@ -23,16 +22,16 @@ from control_plane.fleet.server import ZONE_LABEL, LinkServer
 from control_plane.fleet.session import Lineage
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.side_figures import SideBook, SideFigures, SideRate
+from control_plane.fleet.standings import Standings
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import WaitReport, wait_for
-from control_plane.identity.node_certificates import Refusal
+from control_plane.identity.refusals import Refusal, RefusedCaller
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import PlaneRecord, Store, StoreError
 
 log = logging.getLogger(__name__)
 
-PURGE_INTERVAL_S = 3600.0
 GATE_INTERVAL_S = 1.0
 """How often nodes that were revoked, here or elsewhere, are looked for."""
 
@@ -62,8 +61,10 @@ class Fleet:
             lease_s=self._settings.lease_s,
             purge_after_s=self._settings.purge_after_s,
             nodes_max=self._settings.nodes_max,
-            plane_id=self._plane.id,
+            plane=Plane(self._plane.id, self._plane.hostname),
         )
+        if gate is not None:
+            self._nodes.certificate_expires_at = gate.expires_at
         self._health = HealthBook()
         self._sides = SideBook()
         self._hints = Hints(
@@ -86,12 +87,20 @@ class Fleet:
             sole=self._settings.sole_plane,
             wall=wall,
         )
+        self._standings = Standings(
+            store, self._nodes, self._plane, self._settings, hurry=self._hurry, clock=clock, wall=wall
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def port(self) -> int:
         """Where nodes dial in, once started."""
         return self._server.port
+
+    @property
+    def registry(self) -> Nodes:
+        """Every known node, for those who want to hear of changes."""
+        return self._nodes
 
     @property
     def published(self) -> int:
@@ -122,7 +131,7 @@ class Fleet:
             raise
         await self.rollouts.start()
         self._own(self._publisher.run(), "fleet publisher")
-        self._own(self._save_nodes(), "fleet node records")
+        self._own(self._standings.run(), "fleet node records")
         self._own(self._share_health(), "fleet health")
         if self.gate is not None:
             self._own(self._keep_gate(self.gate), "fleet gate")
@@ -136,13 +145,15 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        await self._save()
+        self._standings.stop()
+        await self._standings.save()
 
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
-        """Waits until all nodes live now run `version` or later; the rules are in `waiting.py`."""
-        if version > self._publisher.published:
-            self._publisher.hurry(version)
-        return await wait_for(self._nodes, version, epoch=self._epoch, timeout_s=timeout_s)
+        """Waits until all nodes live now, here and on other control planes over the same database, run `version` or
+        later; the rules are in `waiting.py`."""
+        self._hurry(version)
+        async with self._standings.awaited(version, timeout_s):
+            return await wait_for(self._nodes, version, epoch=self._epoch, timeout_s=timeout_s)
 
     def nodes(self) -> Sequence[NodeView]:
         """Every known node, by hostname and id."""
@@ -154,7 +165,11 @@ class Fleet:
 
     def refusals(self) -> Mapping[str, int]:
         """How often somebody was not let in as a node, by reason."""
-        return {} if self.gate is None else {refusal.value: self.gate.refusals[refusal] for refusal in Refusal}
+        return {refusal.value: self._server.refusals.counts[refusal] for refusal in Refusal}
+
+    def refused(self) -> Sequence[RefusedCaller]:
+        """Whoever was not let in as a node, the last first."""
+        return self._server.refusals.newest_first()
 
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""
@@ -193,6 +208,10 @@ class Fleet:
         asked, answer = await self._server.trace(question, node=node, timeout_s=timeout_s)
         return asked.id, asked.hostname, answer
 
+    def _hurry(self, version: int) -> None:
+        if version > self._publisher.published:
+            self._publisher.hurry(version)
+
     def _publish(self, snapshot: Snapshot) -> None:
         self._server.publish(Published(snapshot))
 
@@ -200,17 +219,6 @@ class Fleet:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(_report_death)
         self._tasks.append(task)
-
-    async def _save_nodes(self) -> None:
-        purged_at = self._clock() - PURGE_INTERVAL_S
-        while True:
-            await asyncio.sleep(self._settings.save_interval_s)
-            await self._save()
-            if self._store.shared:
-                await self._share_nodes()
-            if self._clock() - purged_at >= PURGE_INTERVAL_S:
-                purged_at = self._clock()
-                await self._purge()
 
     async def _share_health(self) -> None:
         while True:
@@ -229,34 +237,7 @@ class Fleet:
             except StoreError as error:
                 log.warning("which nodes are revoked could not be read: %s", error)
             self._server.turn_out()
-
-    async def _save(self) -> None:
-        records = self._nodes.take_dirty()
-        if not records:
-            return
-        try:
-            await self._store.save_nodes(records)
-        except StoreError as error:
-            self._nodes.put_back(records)
-            log.warning("the records of %d nodes are not saved yet: %s", len(records), error)
-
-    async def _share_nodes(self) -> None:
-        """Says that this control plane lives, and takes over what others know of nodes."""
-        now = self._wall()
-        silent_s = max(self._settings.lease_s, 3 * self._settings.save_interval_s)
-        record = dataclasses.replace(self._plane, seen_at=now)
-        try:
-            planes = await self._store.save_plane(record, others_seen_before=now - silent_s)
-            self._nodes.merge(await self._store.nodes(), {plane.id for plane in planes})
-        except StoreError as error:
-            log.warning("the nodes of other control planes are not known now: %s", error)
-
-    async def _purge(self) -> None:
-        self._nodes.purge()
-        try:
-            await self._store.forget_nodes(last_seen_before=self._wall() - self._settings.purge_after_s)
-        except StoreError as error:
-            log.warning("the records of nodes long gone are not removed yet: %s", error)
+            self._server.tell_trust()
 
 
 def _report_death(task: asyncio.Task[None]) -> None:
