@@ -35,6 +35,7 @@ from control_plane.admin import (
     tags,
     targets,
     tracing,
+    traffic,
     upstream_health,
     upstream_settings,
 )
@@ -111,6 +112,7 @@ class AdminApi:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
             switches.mount(table, Switches(store, fleet.rollouts, fleet), self.writes.now)
         tracing.mount(table, fleet)
+        traffic.mount(table, store, fleet)
         self.streams = events.Streams(ring, self.door)
         events.mount(table, self.streams)
         self.lag = metrics.LoopLag()
