@@ -34,6 +34,7 @@ from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Store, StoreError, StoreUnusable
 from control_plane.store.opening import is_postgres, open_store, shown
 from control_plane.store.retention import Housekeeping, Retention
+from control_plane.switching.canaries import Canaries
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -113,6 +114,10 @@ class ControlPlane:
             self._stack.push_async_callback(enrolment.stop)
             self.enrolment_address = SocketAddress(settings.enrolment_address.host, enrolment.port)
 
+        canaries = Canaries(store, fleet.rollouts, fleet, sole=not is_postgres(settings.database))
+        await canaries.start()
+        self._stack.push_async_callback(canaries.stop)
+
         operators = await _operators(store, settings)
         tls = _admin_tls(settings)
         if tls is not None:
@@ -129,6 +134,7 @@ class ControlPlane:
             ),
             operators=operators,
             node_certificates=nodes,
+            canaries=canaries,
             tls=None if tls is None else tls.context,
             log_level=settings.log_level,
         )

@@ -49,6 +49,7 @@ from control_plane.entities.schema import Schema
 from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store, StoreError
+from control_plane.switching.canaries import Canaries
 from control_plane.switching.switches import Switches
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class AdminApi:
         guard: Guard | None = None,
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
+        canaries: Canaries | None = None,
         schemas: Mapping[str, Schema] = SCHEMAS,
     ) -> None:
         self.guard = guard or Guard()
@@ -101,7 +103,8 @@ class AdminApi:
         node_identities.mount(table, node_certificates)
         if fleet.rollouts is not None:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
-            switches.mount(table, Switches(store, fleet.rollouts, fleet), self.writes.now)
+        if fleet.rollouts is not None and canaries is not None:
+            switches.mount(table, Switches(store, fleet.rollouts, fleet, canaries), self.writes.now)
         tracing.mount(table, fleet)
         self.lag = metrics.LoopLag()
         metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag)

@@ -27,6 +27,7 @@ from control_plane.admin.writes import Fleet
 from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store
+from control_plane.switching.canaries import Canaries
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class AdminServer:
         guard: Guard | None = None,
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
+        canaries: Canaries | None = None,
         tls: ssl.SSLContext | None = None,
         log_level: str = "info",
     ) -> None:
@@ -69,6 +71,7 @@ class AdminServer:
             guard=guard,
             operators=operators,
             node_certificates=node_certificates,
+            canaries=canaries,
         )
         self._http: _Server | None = None
         self._listener: asyncio.Server | None = None
