@@ -260,6 +260,19 @@ class StillReferenced(EntityError):
         super().__init__(f"ca certificate {ca_certificate} is still referenced by services (id = {service})")
 
 
+class UpstreamInUse(EntityError):
+    """An upstream cannot go while a service's settings send requests to it; answered like a foreign key's refusal."""
+
+    code, name = 4, "foreign key violation"
+
+    def __init__(self, upstream: str, service: str, field: str) -> None:
+        super().__init__(
+            f"the {field} of service '{service}' sends requests to upstream '{upstream}'; "
+            f"end it first: PATCH /fleet/services/{service}/settings with {field} null",
+            fields={"@referenced_by": "service_settings"},
+        )
+
+
 class HeldByRollout(EntityError):
     """An open rollout or canary is about to change this entity; a code of our own, beyond Kong's."""
 
