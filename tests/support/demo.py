@@ -20,6 +20,7 @@ from typing import Any
 import uvloop
 
 from pointsman.cli import switch_view
+from pointsman.cli.signs import ASCII
 from tests.support import ledger
 from tests.support.processes import Fleet
 
@@ -79,7 +80,7 @@ async def _until(fleet: Fleet, *, ready: bool) -> None:
 
 
 def _show(view: Mapping[str, Any]) -> None:
-    for line in switch_view.tree(dict(view), switch_view.ASCII, width=96):
+    for line in switch_view.tree(dict(view), ASCII, width=96):
         print(line)
     print(flush=True)
 

@@ -13,7 +13,9 @@ CONNECT = Limits(errors=None, connect=0.01, slower=None)
 SLOWER = Limits(errors=None, connect=None, slower=2.0)
 
 
-def side(requests: int, errors: int = 0, *, unconnected: int = 0, slow: int = 0, ms: float = 2, slow_ms: float = 200):
+def side(
+    requests: int, errors: int = 0, *, unconnected: int = 0, slow: int = 0, ms: float = 2, slow_ms: float = 200
+) -> SideFigures:
     """A side whose requests took `ms`, but `slow` of them `slow_ms`."""
     counts = [0] * BUCKETS
     counts[bucket_of(ms / 1000)] += requests - slow
