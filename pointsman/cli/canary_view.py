@@ -36,7 +36,7 @@ def headline(view: JsonObject, moved: str) -> str:
     canary = as_object(view.get("canary"))
     steps = ", ".join(_percent(step.get("percent")) for step in as_objects(canary.get("steps")))
     every = as_number(canary.get("every_s"))
-    pace = "each held until it is promoted" if every is None else f"{seconds(every)} each"
+    pace = "each held until it is promoted" if every is None else f"{every:g} s each"
     return f"{moved}, canary {as_text(view.get('switch'))}: {steps}, {pace}"
 
 
@@ -91,7 +91,7 @@ def exit_code_of(view: JsonObject) -> ExitCode:
 def steps_table(view: JsonObject) -> Table:
     """One line a step: its share, what became of it, and what both sides did meanwhile."""
     canary = as_object(view.get("canary"))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for at, step in enumerate(as_objects(canary.get("steps")), 1):
         sides = as_objects(as_object(step.get("verdict")).get("sides"))
         if at == as_number(canary.get("step")) and not sides:
@@ -108,19 +108,17 @@ def steps_table(view: JsonObject) -> Table:
                 *sums.cells(),
             )
         )
-    columns = ("STEP", "SHARE", "STATE", "STOOD", "VERSION", "REQUESTS", "NEW", "ERRORS", "OLD ERRORS", "P", "OLD P")
+    columns = ("STEP", "SHARE", "STATE", "STOOD", "VERSION", "REQUESTS", "NEW", "ERRORS", "LATENCY")
     return Table(columns, rows)
 
 
 def lines(view: JsonObject) -> list[str]:
     """What the table has no room for."""
-    found = []
     breach = as_object(as_object(view.get("canary")).get("breach"))
-    if breach:
-        at, back = as_number(breach.get("at")), as_number(breach.get("undone_at"))
-        took = f", all requests were back after {seconds(back - at)}" if at is not None and back is not None else ""
-        found.append(f"gate {as_text(breach.get('gate'))} broke: {as_text(breach.get('what'))}{took}")
-    return found
+    at, back = as_number(breach.get("at")), as_number(breach.get("undone_at"))
+    if at is None or back is None:
+        return []
+    return [f"all requests were back {seconds(back - at)} after the gate broke"]
 
 
 def events(view: JsonObject, moved: str) -> Iterator[str]:
@@ -143,7 +141,6 @@ def events(view: JsonObject, moved: str) -> Iterator[str]:
         yield f"step {now_at}: in doubt, it stays until there is none"
     if problem := as_text(canary.get("problem")):
         yield f"step {as_text(canary.get('going_to'))} failed, tried again: {problem}"
-    yield from lines({**view, "canary": {**canary, "breach": _undated(canary)}})
     if view.get("state") in ENDED:
         yield ending(view)
 
@@ -211,9 +208,7 @@ class _Sums:
             str(self.old + self.new) if self.old + self.new else "",
             self.share,
             _ratio(self.new_errors, self.new),
-            _ratio(self.old_errors, self.old),
             _ms(self.new_latency_s),
-            _ms(self.old_latency_s),
         )
 
     def told(self) -> str:
@@ -288,12 +283,6 @@ def _waits_for(canary: JsonObject) -> str:
             return ", in doubt"
         case _:
             return ""
-
-
-def _undated(canary: JsonObject) -> Json:
-    """The breach without how long going back took, which is not known in the first moment."""
-    breach = canary.get("breach")
-    return {**breach, "undone_at": None} if isinstance(breach, dict) else None
 
 
 def _total(sides: Sequence[Mapping[str, Json]], name: str) -> int:
