@@ -17,6 +17,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -451,6 +452,7 @@ def _weigh(drive: _Drive, moves: Sequence[Move], course: Course, nodes: Mapping[
     assert windows is not None
     each: list[Pair] = []
     sums: list[Pair] = []
+    names = _names(nodes)
     for move in moves:
         old_id, new_id = drive.sides.get(move.source, ""), drive.sides.get(move.to, "")
         old_sum, new_sum = SideFigures(), SideFigures()
@@ -458,10 +460,16 @@ def _weigh(drive: _Drive, moves: Sequence[Move], course: Course, nodes: Mapping[
             if node not in nodes:
                 continue
             old, new = windows.of(move.id, node, old_id), windows.of(move.id, node, new_id)
-            each.append(Pair(move.service, nodes[node], old, new))
+            each.append(Pair(move.service, names[node], old, new))
             old_sum, new_sum = old_sum + old, new_sum + new
         sums.append(Pair(move.service, "", old_sum, new_sum))
     return judge(course.limits, each, sums)
+
+
+def _names(nodes: Mapping[str, str]) -> Mapping[str, str]:
+    """Host names, with enough of the id behind them where several nodes are on one host."""
+    times = Counter(nodes.values())
+    return {node: host if times[host] == 1 else f"{host} {node[:8]}" for node, host in nodes.items()}
 
 
 def _share(wish: Wish) -> int:
