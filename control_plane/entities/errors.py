@@ -206,7 +206,7 @@ class InvalidUnique(EntityError):
 
     def __init__(self, field: str, why: str) -> None:
         self.name = f"invalid unique {field}"
-        super().__init__(why, fields={field: why})
+        super().__init__(why)
 
 
 class InvalidOptions(EntityError):
