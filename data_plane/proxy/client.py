@@ -372,6 +372,8 @@ class ClientConnection(asyncio.Protocol):
             service = tables.services.get(route.service)
             name = (service.config.name or service.config.host) if service is not None else ""
             plan.traffic = shared.counters.traffic.of(name, route.name or route.id)
+            if service is not None:
+                service.count_in(shared.counters.sides)
             if shared.settings.allow_debug_header:
                 plan.debug = debug_lines(route, service)
         return plan
