@@ -74,6 +74,7 @@ class Ledger:
     lost: list[Record] = field(default_factory=list)
     doubled: int = 0
     stray: int = 0
+    bad_answers: int = 0  # the side's own 500, brought to the client as it was
     by_status: Counter[int] = field(default_factory=Counter)
     by_instance: Counter[str] = field(default_factory=Counter)
     violations: list[tuple[Record, Switch]] = field(default_factory=list)
@@ -183,6 +184,7 @@ def settle(
             ledger.doubled += 1
         else:
             ledger.answered_once += 1
+            ledger.bad_answers += record.status == 500
             ledger.by_instance[record.instance] += 1
             ledger.latencies_ms.append((record.answered - record.due) * 1000)
         if record.status:
