@@ -284,14 +284,15 @@ class NodeMetrics:
         node_id = facts.node_id
         sums = facts.plain_sums()
         active = sum(worker.connections_active for worker in workers)
+        reading = sum(worker.connections_reading for worker in workers)
         writing = sum(worker.in_flight for worker in workers)
         states = {
             "accepted": sums.connections_accepted,
             "active": active,
             "handled": sums.connections_accepted,
-            "reading": 0,
+            "reading": reading,
             "total": sums.requests,
-            "waiting": max(active - writing, 0),
+            "waiting": max(active - reading - writing, 0),
             "writing": writing,
         }
         page.family(CONNECTIONS, (((node_id, _SUBSYSTEM, state), count) for state, count in states.items()))

@@ -73,6 +73,7 @@ class WorkerCounters:
     version: int
     rss_bytes: int
     upstream_connections_open: int = 0
+    connections_reading: int = 0
     loads: tuple[tuple[str, str, int], ...] = ()
     """Upstream, endpoint's key and how many requests are open towards it."""
 
@@ -388,6 +389,7 @@ class WorkerProcess:
                 version=counters.version,
                 rss_bytes=counters.rss_bytes,
                 upstream_connections_open=counters.upstream_connections_open,
+                connections_reading=counters.connections_reading,
                 loads=tuple((load.endpoint.upstream, load.endpoint.key, load.in_flight) for load in counters.loads),
             ),
         )

@@ -675,6 +675,7 @@ class Exchange:
                 request_s=now - self.started_at,
                 attempts=tuple(self.attempts),
                 version=self.version,
+                side=self._service.side_name if self.attempts else "",
             )
         )
         self.answer_lines = ()

@@ -79,6 +79,11 @@ class ClientFactory:
         self._forget_greetings()
         return len(self._shared.clients) + len(self._shared.greetings)
 
+    @property
+    def reading(self) -> int:
+        """Client connections on which a request head has begun and is not complete."""
+        return sum(connection.has_partial_head for connection in self._shared.clients)
+
     def doing(self) -> dict[str, int]:
         """What the client connections are at, in words, with how many of them."""
         return dict(Counter(DOING[connection.state] for connection in self._shared.clients))

@@ -54,6 +54,7 @@ class Shared:
         "loop",
         "mirroring",
         "now",
+        "ports",
         "proxy_latency_lines",
         "read_buffer",
         "request_scanner",
@@ -85,6 +86,7 @@ class Shared:
         self.loop = loop
         self.counters = counters
         self.scheme = scheme
+        self.ports: dict[int, int] = dict(settings.port_maps)
         self.draining: bool = False
         self.idle_ends: bool = False
         # Reserved by request bodies that are gathered; see `ClientConnection._gathers`.

@@ -441,6 +441,7 @@ class Worker:
                     requests=counters.requests,
                     connections_accepted=counters.connections_accepted,
                     connections_active=self._factory.connections,
+                    connections_reading=self._factory.reading,
                     in_flight=self._factory.in_flight,
                     version=self._version,
                     rss_bytes=memory.rss_bytes(),

@@ -258,7 +258,7 @@ class Activated(_message.Message):
     def __init__(self, version: _Optional[int] = ..., at_monotonic_ns: _Optional[int] = ..., late_us: _Optional[int] = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes", "loads", "requests_malformed", "attempts_failed", "retries", "errors_internal", "upstream_connections_open", "upstream_connections_opened", "upstream_connections_reused", "folded", "log_lines", "log_lines_dropped")
+    __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes", "loads", "requests_malformed", "attempts_failed", "retries", "errors_internal", "upstream_connections_open", "upstream_connections_opened", "upstream_connections_reused", "folded", "log_lines", "log_lines_dropped", "connections_reading")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
@@ -277,6 +277,7 @@ class Counters(_message.Message):
     FOLDED_FIELD_NUMBER: _ClassVar[int]
     LOG_LINES_FIELD_NUMBER: _ClassVar[int]
     LOG_LINES_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_READING_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     requests: int
     connections_accepted: int
@@ -295,7 +296,8 @@ class Counters(_message.Message):
     folded: int
     log_lines: int
     log_lines_dropped: int
-    def __init__(self, sequence: _Optional[int] = ..., requests: _Optional[int] = ..., connections_accepted: _Optional[int] = ..., connections_active: _Optional[int] = ..., in_flight: _Optional[int] = ..., version: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ..., requests_malformed: _Optional[int] = ..., attempts_failed: _Optional[int] = ..., retries: _Optional[int] = ..., errors_internal: _Optional[int] = ..., upstream_connections_open: _Optional[int] = ..., upstream_connections_opened: _Optional[int] = ..., upstream_connections_reused: _Optional[int] = ..., folded: _Optional[int] = ..., log_lines: _Optional[int] = ..., log_lines_dropped: _Optional[int] = ...) -> None: ...
+    connections_reading: int
+    def __init__(self, sequence: _Optional[int] = ..., requests: _Optional[int] = ..., connections_accepted: _Optional[int] = ..., connections_active: _Optional[int] = ..., in_flight: _Optional[int] = ..., version: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ..., requests_malformed: _Optional[int] = ..., attempts_failed: _Optional[int] = ..., retries: _Optional[int] = ..., errors_internal: _Optional[int] = ..., upstream_connections_open: _Optional[int] = ..., upstream_connections_opened: _Optional[int] = ..., upstream_connections_reused: _Optional[int] = ..., folded: _Optional[int] = ..., log_lines: _Optional[int] = ..., log_lines_dropped: _Optional[int] = ..., connections_reading: _Optional[int] = ...) -> None: ...
 
 class Traffic(_message.Message):
     __slots__ = ("routes",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import cast
 
 from google.protobuf.duration_pb2 import Duration
@@ -64,6 +64,7 @@ class FakeFactory:
         self.steps: list[str] = []
         self.connections = 0
         self.in_flight = 0
+        self.reading = 0
 
     def loads(self) -> dict[Endpoint, int]:
         return {}
@@ -194,3 +195,9 @@ class Rig:
         """Where the next request of a service goes."""
         endpoint = self.tables.services[service_id].balancer.pick(())
         return f"{endpoint.ip}:{endpoint.port}"
+
+    async def eventually(self, condition: Callable[[], bool]) -> None:
+        """Let the loop run until the condition holds."""
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0)
