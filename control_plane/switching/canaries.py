@@ -47,6 +47,8 @@ TICK_S = 0.25
 """How often both sides are looked at."""
 LOOK_EVERY_S = 1.0
 """How often canaries that nobody drives are looked for."""
+COME_BACK_S = 15.0
+"""For the nodes of a canary that is taken up to come back, before it goes on without those that do not."""
 RETURN_WAIT_S = 30.0
 """For nodes to say that they are back, where that was a plain write."""
 
@@ -77,6 +79,8 @@ class _Drive:
     number: int
     sides: Mapping[str, str]
     """Ids of upstreams by name."""
+    patient_until: float = 0.0
+    """Monotonic: until then it does not go on without nodes that it began with."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     windows: Windows | None = None
@@ -104,6 +108,8 @@ class Canaries:
         self._wall = wall
         self._drives: dict[int, _Drive] = {}
         self._look = asyncio.Event()
+        self._fresh: set[int] = set()
+        """Begun here and not driven yet."""
         self._tasks: list[asyncio.Task[None]] = []
         self._unlisten: Callable[[], None] | None = None
 
@@ -145,6 +151,7 @@ class Canaries:
             return number
 
         number = (await self._store.write(register, asked.origin)).result
+        self._fresh.add(number)
         self._look.set()
         return number
 
@@ -207,6 +214,10 @@ class Canaries:
             return
         for number, sides in found:
             drive = _Drive(number, sides)
+            if number not in self._fresh:
+                log.warning("canary %d is taken up again", number)
+                drive.patient_until = time.monotonic() + COME_BACK_S
+            self._fresh.discard(number)
             self._drives[number] = drive
             drive.task = asyncio.create_task(self._drive(drive), name=f"canary {number}")
             drive.task.add_done_callback(self._driven)
@@ -270,9 +281,20 @@ class Canaries:
             return False
         if isinstance(wish, TakeBack) and canary.attempts:
             await self._take_back_plainly(drive, asked, wish)
+        elif isinstance(wish, Shift) and self._nodes_are_away(drive, asked):
+            return False
         else:
             await self._roll_out(drive, asked, canary, wish)
         return True
+
+    def _nodes_are_away(self, drive: _Drive, asked: Asked) -> bool:
+        """A control plane that has just started knows no node yet; they are on their way back."""
+        live = self._fleet.live_nodes()
+        if time.monotonic() >= drive.patient_until:
+            return not live
+        nodes = asked.act.plan.get("nodes") if asked.act.plan is not None else None
+        began_with = (node for node in (nodes if isinstance(nodes, list) else ()) if isinstance(node, dict))
+        return any(node["node_id"] not in live for node in began_with)
 
     async def _pause(self, drive: _Drive) -> None:
         with contextlib.suppress(TimeoutError):
