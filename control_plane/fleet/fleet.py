@@ -94,6 +94,11 @@ class Fleet:
         return self._server.port
 
     @property
+    def registry(self) -> Nodes:
+        """Every known node, for those who want to hear of changes."""
+        return self._nodes
+
+    @property
     def published(self) -> int:
         """The version that nodes are offered; behind the store's head while a burst is gathered."""
         return self._publisher.published

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pointsman.cli import entities, files, fleet, history, planes, targets, tokens, trace
+from pointsman.cli import entities, events, files, fleet, history, planes, targets, tokens, trace
 from pointsman.cli.contexts import DEFAULT_ADDRESS, Target
 from pointsman.cli.errors import CliError, Ended, ExitCode
 from pointsman.cli.output import Format, Output
@@ -103,6 +103,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(_rollout_commands() if shown else typer.Typer(), name="rollout", help="Changes at one instant.")
     command("nodes", fleet.nodes, "nodes --watch")
     command("status", fleet.status, "status -o json")
+    command("events", events.events, "events --types switch,node")
     command("history", history.history, "history --size 20")
     app.add_typer(
         _group(("show", history.show, "version show 3"), ("diff", history.diff, "version diff 5 3")),
