@@ -1,8 +1,9 @@
 """What each side did lately: the nodes' running sums, made into windows that move with the time. Pure.
 
 The window of a step begins with the step and never grows longer than asked for, so that a fault late in a long step is
-not lost among the many requests before it. What a node counted before it is seen first is not of the window; a node
-that starts anew counts from nothing, and what it counts since is.
+not lost among the many requests before it. Nodes report about once a second, so the first report after the step's begin
+is of both times: a node's part of the window begins with that one. A node that starts anew counts from nothing, and
+what it counts since is of the window.
 """
 
 from __future__ import annotations
@@ -32,18 +33,21 @@ class Windows:
     def __init__(self, *, length_s: float) -> None:
         self._length_s = length_s
         self._tracks: dict[str, dict[tuple[str, str], _Track]] = {}
+        self._before: dict[tuple[str, str], Mapping[str, SideFigures]] = {}
+        """What nodes, that have reported nothing new since, said of a service when the window began."""
 
     def note(self, service: str, readings: Mapping[str, Mapping[str, SideFigures]], now: float) -> None:
         """Takes in what nodes, by id, say of a service's sides, by upstream id."""
         tracks = self._tracks.setdefault(service, {})
         known = {node for node, _ in tracks}
         for node, sides in readings.items():
+            if node not in known:
+                self._begin(service, node, sides, now)
+                continue
             for upstream, reading in sides.items():
                 track = tracks.get((node, upstream))
-                if track is None:
-                    # A side that a node names for the first time while it names others has counted from nothing.
-                    before = SideFigures(since=reading.since) if node in known else reading
-                    track = tracks[node, upstream] = _Track(before, SideFigures())
+                if track is None:  # a side that a node names for the first time has counted from nothing
+                    track = tracks[node, upstream] = _Track(SideFigures(since=reading.since), SideFigures())
                     track.past.append((now, track.added))
                 track.added += reading - track.last
                 track.last = reading
@@ -52,6 +56,15 @@ class Windows:
                 track.past.append((now, track.added))
             while len(track.past) > 1 and track.past[1][0] <= now - self._length_s:
                 track.past.popleft()
+
+    def _begin(self, service: str, node: str, sides: Mapping[str, SideFigures], now: float) -> None:
+        """Waits for the node's first report of the window's time, and counts from that one."""
+        before = self._before.setdefault((service, node), sides)
+        if before == sides:
+            return
+        for upstream, reading in sides.items():
+            track = self._tracks[service][node, upstream] = _Track(reading, SideFigures())
+            track.past.append((now, track.added))
 
     def nodes(self, service: str) -> Iterator[str]:
         """Ids of the nodes that have said something of the service."""

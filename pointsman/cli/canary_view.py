@@ -5,6 +5,7 @@ Every fact here is in the Admin API's answer; `-o json` prints that.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,11 +41,11 @@ def headline(view: JsonObject, moved: str) -> str:
     return f"{moved}, canary {as_text(view.get('switch'))}: {steps}, {pace}"
 
 
-def ending(view: JsonObject) -> str:
-    """How it stands or ended, in one line."""
+def ending(view: JsonObject, *, short: bool = False) -> str:
+    """How it stands or ended, in one line; `short` = without the reason."""
     state, to = as_text(view.get("state")), as_text(view.get("to"))
     why = as_text(view.get("ended_because"))
-    told = f": {why}" if why else ""
+    told = f": {why}" if why and not short else ""
     match state:
         case "confirmed" | "partial":
             undone = f", undone by switch {as_text(view['undone_by'])}" if view.get("undone_by") is not None else ""
@@ -146,7 +147,7 @@ def events(view: JsonObject, moved: str) -> Iterator[str]:
 
 
 def tree(
-    view: JsonObject, moved: str, signs: Signs, *, preflight: str, old_sides: Sequence[str], now: float
+    view: JsonObject, moved: str, signs: Signs, *, preflight: str, old_sides: Sequence[str], now: float, width: int
 ) -> list[str]:
     """The whole of a canary at one glance: its steps, its gates, each node's share and figures."""
     canary = as_object(view.get("canary"))
@@ -155,7 +156,8 @@ def tree(
     drawn = [headline(view, moved)]
     if reason := as_text(view.get("reason")):
         drawn.append(f'reason: "{reason}"')
-    drawn.append(f"{mark.get(state, signs.busy)} {ending(view)}")
+    drawn.append(f"{mark.get(state, signs.busy)} {ending(view, short=True)}")
+    drawn += [signs.bar + line for line in textwrap.wrap(as_text(view.get("ended_because")), width - len(signs.bar))]
     share = as_number(canary.get("share_percent")) or 0.0
     filled = round(BAR_WIDTH * share / 100)
     bar = signs.full * filled + signs.empty * (BAR_WIDTH - filled)
@@ -258,7 +260,9 @@ def _seen_lines(canary: JsonObject, signs: Signs) -> list[str]:
     sides = as_objects(canary.get("sides"))
     total = _Sums.of(sides)
     seen = f"{total.share or '-'} seen over {total.old + total.new} requests"
-    drawn = [f"{signs.branch}{signs.idle} requests   {_percent(canary.get('share_percent'))} asked, {seen}"]
+    steps, at = as_objects(canary.get("steps")), int(as_number(canary.get("step")) or 0)
+    asked = _percent(steps[at - 1].get("percent")) if 0 < at <= len(steps) else "0 %"
+    drawn = [f"{signs.branch}{signs.idle} requests   {asked} asked, {seen}"]
     names = sorted({as_text(side.get("node")) for side in sides} - {""})
     shown, more = names[:NODES_SHOWN_MAX], len(names) - NODES_SHOWN_MAX
     width = max((len(name) for name in shown), default=0)

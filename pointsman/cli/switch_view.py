@@ -164,7 +164,7 @@ def tree(view: JsonObject, signs: Signs, *, width: int = WIDTH, now: float = 0.0
     """The whole of a switch at one glance, one line a step and a node; `now` = seconds since 1970."""
     if canary_view.is_canary(view):
         preflight, sides = _preflight(view, signs), old_side_lines(view)
-        drawn = canary_view.tree(view, moves(view), signs, preflight=preflight, old_sides=sides, now=now)
+        drawn = canary_view.tree(view, moves(view), signs, preflight=preflight, old_sides=sides, now=now, width=width)
         return [_cut(line, width) for line in drawn]
     state, nodes = as_text(view.get("state")), as_objects(view.get("nodes"))
     mark = {"confirmed": signs.good, "partial": signs.bad, "aborted": signs.bad}.get(state, signs.busy)

@@ -37,7 +37,11 @@ def test_the_tree_shows_steps_gates_and_what_each_node_sees() -> None:
 def test_a_canary_that_went_back_names_the_figure_and_fits_everywhere() -> None:
     lines = switch_view.tree(shown(made.undone()), ASCII, width=80)
     assert all(line.isascii() and len(line) <= 80 for line in lines)
-    assert lines[2].startswith("!! undone, all requests go where they went before: gate errors: ")
+    assert lines[2:5] == [
+        "!! undone, all requests go where they went before",
+        "|  gate errors: example-service on node dp-2: 50 % errors, the old side 0 % over",
+        "|  600 requests; the limit is 1 % more",
+    ]
     assert any("errors on dp-2 50 % (old 0 %)" in line for line in lines)
     assert canary_view.lines(shown(made.undone())) == ["all requests were back 400 ms after the gate broke"]
     assert canary_view.lines(shown(made.confirmed())) == []
