@@ -24,7 +24,7 @@ from data_plane.node import messages, session
 from data_plane.node.bases import Bases
 from data_plane.node.clock import PlaneClock
 from data_plane.node.crash_guard import STABLE_S, CrashGuard
-from data_plane.node.fleet_access import FleetAccess, NoAccess, PlainAccess
+from data_plane.node.fleet_access import BadTrust, FleetAccess, NoAccess, PlainAccess
 from data_plane.node.health_report import HealthSource
 from data_plane.node.keeping import Keeper, Ready
 from data_plane.node.last_good import Generation, LastGood
@@ -36,6 +36,7 @@ from data_plane.node.messages import (
     HealthRequest,
     Introduction,
     RolloutWord,
+    Trust,
     Welcome,
 )
 from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stage
@@ -311,7 +312,7 @@ class Link:
 
     async def run(self) -> None:
         """Talks to control planes until `stop`."""
-        care = asyncio.create_task(self._access.run(), name="certificate")
+        care = asyncio.create_task(self._access.run(self._say_standing), name="certificate")
         try:
             await self._talk_on()
         finally:
@@ -450,6 +451,7 @@ class Link:
         if self._sides is not None:
             self._sides.connected(conversation.wake.set)
         self._plane_clock.reset()
+        self._say_standing()
         if self._rollouts is not None:
             self._rollouts.connected(conversation.say, lambda: self._say_beat(conversation))
 
@@ -479,6 +481,8 @@ class Link:
                 case HealthRequest():
                     if self._health is not None:
                         self._health.asked()
+                case Trust():
+                    self._trust(message)
                 case FleetHealth():
                     if self._health is not None:
                         self._health.hinted(message.said)
@@ -490,6 +494,17 @@ class Link:
                     log.debug("the control plane sent a message of a later protocol")
                 case _:
                     assert_never(message)
+
+    def _trust(self, word: Trust) -> None:
+        try:
+            self._access.told(word.trusted, renew_within_s=word.within_s if word.renew else None)
+        except (BadTrust, OSError) as error:
+            log.error("the control plane's word on the CA can't be followed: %s", error)
+
+    def _say_standing(self) -> None:
+        standing = self._access.standing
+        if standing is not None and self.connected:
+            self._say(messages.standing(trusts=standing.trusts, issuer=standing.issuer))
 
     def _heard(self, *, caught_up: bool) -> None:
         if self._touch is None:

@@ -83,3 +83,26 @@ def approve(context: typer.Context, node: Node) -> None:
     session = session_of(context)
     session.client().write_json("POST", f"/fleet/nodes/{segment(node)}/approve", {})
     session.output.message(f"approved {node}")
+
+
+def refused(context: typer.Context) -> None:
+    """List whoever was not let in as a node, the last first, with the reason and what to do."""
+    session = session_of(context)
+    body = as_object(session.client().get("/fleet/refusals").body)
+    found = as_objects(body.get("data"))
+    rows = [
+        (
+            as_text(each.get("node_id")),
+            as_text(each.get("hostname")),
+            as_text(each.get("address")),
+            as_text(each.get("reason")),
+            as_text(each.get("times")),
+            local_time(each.get("last_at")),
+            as_text(each.get("message")),
+        )
+        for each in found
+    ]
+    table = Table(("ID", "NODE", "ADDRESS", "REASON", "TIMES", "LAST", "MESSAGE"), rows)
+    session.output.data(body, table=table, names=[as_text(each.get("node_id")) for each in found])
+    if not found:
+        session.output.message("nobody was refused since this control plane started")
