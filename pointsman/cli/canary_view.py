@@ -18,6 +18,7 @@ from pointsman.cli.waiting import seconds
 ENDED = ("confirmed", "partial", "aborted", "undone")
 BAR_WIDTH = 24
 NODES_SHOWN_MAX = 12
+WRAPPED_AT = 76
 KEYS = "keys: p promote  h hold  a abort  u undo  q leave (it goes on)"
 _GATES = {"errors": "errors", "connect": "failed connections", "latency": "latency"}
 
@@ -35,10 +36,10 @@ def is_open(view: JsonObject) -> bool:
 def headline(view: JsonObject, moved: str) -> str:
     """What was asked for, in one line; `moved` = what goes from where to where."""
     canary = as_object(view.get("canary"))
-    steps = ", ".join(_percent(step.get("percent")) for step in as_objects(canary.get("steps")))
+    steps = ", ".join(f"{as_number(step.get('percent')) or 0:g}" for step in as_objects(canary.get("steps")))
     every = as_number(canary.get("every_s"))
-    pace = "each held until it is promoted" if every is None else f"{every:g} s each"
-    return f"{moved}, canary {as_text(view.get('switch'))}: {steps}, {pace}"
+    pace = "by hand" if every is None else f"{every:g} s each"
+    return f"{moved}, canary {as_text(view.get('switch'))}: {steps} %, {pace}"
 
 
 def ending(view: JsonObject, *, short: bool = False) -> str:
@@ -143,7 +144,9 @@ def events(view: JsonObject, moved: str) -> Iterator[str]:
     if problem := as_text(canary.get("problem")):
         yield f"step {as_text(canary.get('going_to'))} failed, tried again: {problem}"
     if view.get("state") in ENDED:
-        yield ending(view)
+        yield ending(view, short=True)
+        for line in textwrap.wrap(as_text(view.get("ended_because")), WRAPPED_AT):
+            yield f"  {line}"
 
 
 def tree(

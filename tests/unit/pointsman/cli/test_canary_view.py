@@ -18,7 +18,7 @@ def shown(canary: Canary) -> JsonObject:
 
 def test_the_tree_shows_steps_gates_and_what_each_node_sees() -> None:
     assert switch_view.tree(shown(made.on_second_step()), UTF8, now=made.BEGAN + 41.1) == [
-        "example-service: blue -> green, canary 7: 5 %, 25 %, 100 %, 30 s each",
+        "example-service: blue -> green, canary 7: 5, 25, 100 %, 30 s each",
         'reason: "2.7.1"',
         "◌ watching: step 2 of 3, 25 % to green",
         "├─ ✔ preflight  2/2 targets healthy, each node sees 2 or more, capacity 133 %",
@@ -54,13 +54,14 @@ def test_lines_of_a_pipe_never_change_once_they_are_told() -> None:
         assert lines[: len(told)] == told
         told = lines
     assert told == [
-        "example-service: blue -> green, canary 7: 5 %, 25 %, 100 %, 30 s each",
+        "example-service: blue -> green, canary 7: 5, 25, 100 %, 30 s each",
         "step 1: 5 % to green, version 9",
         "step 1: passed, 5.0 % of 4000 requests, errors 0 %",
         "step 2: 25 % to green, version 10",
         "step 2: broken, 24.0 % of 5000 requests, errors 25 %",
-        "undone, all requests go where they went before: gate errors: example-service on node dp-2: 50 % errors, "
-        "the old side 0 % over 600 requests; the limit is 1 % more",
+        "undone, all requests go where they went before",
+        "  gate errors: example-service on node dp-2: 50 % errors, the old side 0 %",
+        "  over 600 requests; the limit is 1 % more",
     ]
 
 
