@@ -229,13 +229,22 @@ class Records(Protocol):
         """Adds records at the end of the trail. Writes that take a version get theirs without this."""
 
 
+CANARY_STATE = "canary."
+"""A canary is kept among the rollouts whose numbers it shares; its states begin so, and no rollout's do."""
+
+
 @dataclass(frozen=True, slots=True)
 class RolloutRecord:
-    """A rollout as it outlives a control plane. `state` and `body` are the coordinator's."""
+    """A rollout, or a canary, as it outlives a control plane. `state` and `body` are the coordinator's."""
 
     number: int
     state: str
     body: EntityBody
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it is no rollout itself, but what a row of rollouts is steps of."""
+        return self.state.startswith(CANARY_STATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,11 +268,11 @@ class Identities(Protocol):
     def each(self, kind: str) -> Sequence[EntityBody]:
         """All objects of a kind, by id."""
 
-    def put(self, kind: str, identity: str, body: EntityBody) -> None:
-        """Keeps an object, in the place of the one with its id."""
+    def put(self, kind: str, identity: str, body: EntityBody, *, secrets: Sequence[str] = ()) -> None:
+        """Keeps an object, in the place of the one with its id; the fields in `secrets` are sealed on disk."""
 
-    def add(self, kind: str, identity: str, body: EntityBody) -> bool:
-        """Keeps an object unless there is one with its id; whether it was kept."""
+    def add(self, kind: str, identity: str, body: EntityBody, *, secrets: Sequence[str] = ()) -> bool:
+        """Keeps an object, as `put`, unless there is one with its id; whether it was kept."""
 
     def delete(self, kind: str, identity: str) -> bool:
         """Removes an object; False when there was none."""
@@ -361,6 +370,9 @@ class Transaction(Protocol):
 
     def holders(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
         """Which rollout holds which of these entities."""
+
+    def act_for(self, rollout: int) -> None:
+        """Lets this unit of work change what that rollout holds; `holders` does not name it any more."""
 
     def lease(self, name: str) -> Lease | None:
         """Who has a lease, or had it last."""
