@@ -43,6 +43,7 @@ from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stag
 from data_plane.node.pull import Pulls, SnapshotGone
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.session import Session
+from data_plane.node.side_sums import SideSource
 from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, Offer, SnapshotRefused, apply_delta, make_delta
 from pointsman.wire.v1 import fleet_pb2
 
@@ -203,6 +204,7 @@ class Link:
         in_flight: Callable[[], int] = lambda: 0,
         tracer: Tracer | None = None,
         health: HealthSource | None = None,
+        sides: SideSource | None = None,
         rollouts: RolloutSink | None = None,
         plane_clock: PlaneClock | None = None,
         touch: Touch | None = None,
@@ -220,6 +222,7 @@ class Link:
         self._tracer = tracer or _nobody_traces
         self._traces: set[asyncio.Task[None]] = set()
         self._health = health
+        self._sides = sides
         self._touch = touch
         self._access = access or PlainAccess()
         self._rng = rng or random.SystemRandom()
@@ -384,6 +387,8 @@ class Link:
             self._conversation = None
             if self._health is not None:
                 self._health.disconnected()
+            if self._sides is not None:
+                self._sides.disconnected()
             if self._rollouts is not None:
                 self._rollouts.disconnected()
             if self._touch is not None and conversation.welcomed_at is not None:
@@ -455,6 +460,8 @@ class Link:
         self._heard(caught_up=welcome.head == self._session.running)
         if self._health is not None:
             self._health.connected(conversation.wake.set, beat_interval_s=welcome.beat_interval_s)
+        if self._sides is not None:
+            self._sides.connected(conversation.wake.set)
         self._plane_clock.reset()
         self._say_standing()
         if self._rollouts is not None:
@@ -554,11 +561,14 @@ class Link:
                 raise _Over("this node stops")
 
     def _next_word(self, conversation: _Conversation) -> fleet_pb2.NodeMessage | None:
-        """What is said next: what waits, and after that what there is to report on health."""
+        """What is said next: what waits, after that what there is to report on health, and then on sides."""
         if conversation.outbox:
             return conversation.outbox.popleft()
         report = self._health.next_report() if self._health is not None else None
-        return None if report is None else messages.health_report(report)
+        if report is not None:
+            return messages.health_report(report)
+        counted = self._sides.next_report() if self._sides is not None else None
+        return None if counted is None else messages.side_report(counted)
 
     async def _beat(self, conversation: _Conversation, interval_s: float) -> NoReturn:
         # The first beat comes at a random point of the interval: nodes that connected together must not beat together.

@@ -201,6 +201,11 @@ def beat(
     )
 
 
+def side_report(report: fleet_pb2.SideReport) -> fleet_pb2.NodeMessage:
+    """What the sides of services have counted."""
+    return fleet_pb2.NodeMessage(sides=report)
+
+
 def health_report(report: fleet_pb2.HealthReport) -> fleet_pb2.NodeMessage:
     """What changed in the health table, or all of it."""
     return fleet_pb2.NodeMessage(health=report)

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from pointsman.cli import completion
 from pointsman.cli.client import segment
 from pointsman.cli.errors import ExitCode, failure
 from pointsman.cli.json_values import JsonObject, as_object, as_objects, as_text
 from pointsman.cli.output import Table, local_time
 from pointsman.cli.session import session_of
 from pointsman.cli.tokens import seconds
+
+Node = Annotated[str, typer.Argument(metavar="NODE", help="Id of the node.", autocompletion=completion.NODES)]
 
 
 def create(
@@ -68,14 +71,14 @@ def revoke_token(context: typer.Context, token: Annotated[str, typer.Argument(he
     session.output.message(f"revoked {token}")
 
 
-def revoke(context: typer.Context, node: Annotated[str, typer.Argument(help="Id of the node.")]) -> None:
+def revoke(context: typer.Context, node: Node) -> None:
     """Shut a node out: its stream is closed, and it gets no certificate any more. It goes on serving what it has."""
     session = session_of(context)
     session.client().write_json("POST", f"/fleet/nodes/{segment(node)}/revoke", {})
     session.output.message(f"revoked {node}; it serves on what it has, so stop it too")
 
 
-def approve(context: typer.Context, node: Annotated[str, typer.Argument(help="Id of the node.")]) -> None:
+def approve(context: typer.Context, node: Node) -> None:
     """Let a node in again that was revoked. It is back within minutes, or at once when it is restarted."""
     session = session_of(context)
     session.client().write_json("POST", f"/fleet/nodes/{segment(node)}/approve", {})

@@ -711,7 +711,7 @@ class SideReport(_message.Message):
     def __init__(self, since: _Optional[int] = ..., full: _Optional[bool] = ..., sides: _Optional[_Iterable[_Union[SideSums, _Mapping]]] = ..., omitted: _Optional[int] = ...) -> None: ...
 
 class SideSums(_message.Message):
-    __slots__ = ("service", "upstream", "requests", "errors_5xx", "connect_errors", "latency", "open", "mirror", "closed_late")
+    __slots__ = ("service", "upstream", "requests", "errors_5xx", "connect_errors", "latency", "open", "mirror", "closed_late", "watched", "service_name", "upstream_name")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -721,6 +721,9 @@ class SideSums(_message.Message):
     OPEN_FIELD_NUMBER: _ClassVar[int]
     MIRROR_FIELD_NUMBER: _ClassVar[int]
     CLOSED_LATE_FIELD_NUMBER: _ClassVar[int]
+    WATCHED_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_NAME_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_NAME_FIELD_NUMBER: _ClassVar[int]
     service: str
     upstream: str
     requests: int
@@ -730,7 +733,10 @@ class SideSums(_message.Message):
     open: int
     mirror: MirrorSums
     closed_late: int
-    def __init__(self, service: _Optional[str] = ..., upstream: _Optional[str] = ..., requests: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., connect_errors: _Optional[int] = ..., latency: _Optional[_Iterable[int]] = ..., open: _Optional[int] = ..., mirror: _Optional[_Union[MirrorSums, _Mapping]] = ..., closed_late: _Optional[int] = ...) -> None: ...
+    watched: bool
+    service_name: str
+    upstream_name: str
+    def __init__(self, service: _Optional[str] = ..., upstream: _Optional[str] = ..., requests: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., connect_errors: _Optional[int] = ..., latency: _Optional[_Iterable[int]] = ..., open: _Optional[int] = ..., mirror: _Optional[_Union[MirrorSums, _Mapping]] = ..., closed_late: _Optional[int] = ..., watched: _Optional[bool] = ..., service_name: _Optional[str] = ..., upstream_name: _Optional[str] = ...) -> None: ...
 
 class MirrorSums(_message.Message):
     __slots__ = ("sent", "errors_5xx", "failed", "skipped")
