@@ -179,10 +179,10 @@ async def _gate(store: Store, settings: Settings) -> Gate | None:
     mode = settings.node_identity
     if mode is ClusterMtls.ENROLLED:
         try:
-            authority = await node_ca.load_or_make(store, now=time.time())
+            authorities = await node_ca.load_or_make(store, now=time.time())
         except StoreError as error:
             raise StartError(f"the CA of the nodes can't be had: {error}") from error
-        nodes = NodeCertificates(store, authority, life_s=settings.node_certificate_life_s)
+        nodes = NodeCertificates(store, authorities, life_s=settings.node_certificate_life_s)
         return EnrolledGate(nodes, (settings.fleet_listen.host, *settings.fleet_names))
     if mode is ClusterMtls.OFF:
         return None

@@ -250,14 +250,17 @@ class WorkerProcess:
         self._send(message.SerializeToString())
         return await asyncio.shield(self._drained)
 
-    async def counters(self, *, timeout_s: float, traffic: bool = False) -> WorkerCounters:
-        """What the worker has counted; `traffic` brings `sums` up to date too. Raises WorkerDied or TimeoutError."""
+    async def counters(self, *, timeout_s: float, traffic: bool = False, sides: bool = False) -> WorkerCounters:
+        """What the worker has counted; `traffic` and `sides` bring those `sums` up to date too.
+
+        Raises WorkerDied or TimeoutError.
+        """
         self._sequence += 1
         sequence = self._sequence
         answer: asyncio.Future[WorkerCounters] = asyncio.get_running_loop().create_future()
         self._counters[sequence] = answer
         try:
-            request = wire.CountersRequest(sequence=sequence, traffic=traffic)
+            request = wire.CountersRequest(sequence=sequence, traffic=traffic, sides=sides)
             self._send(wire.ToWorker(counters_request=request).SerializeToString())
             async with asyncio.timeout(timeout_s):
                 return await answer
@@ -364,6 +367,8 @@ class WorkerProcess:
                     self.on_observations(message.observations)
             case "traffic":
                 self.sums.told(message.traffic)
+            case "sides":
+                self.sums.sides.told(message.sides.sides)
             case "trace":
                 _finish(self._traces.get(message.trace.id), message.trace)
             case "drained":

@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING
 
 from data_plane.balancer.endpoint import NoEndpoint
 from data_plane.balancer.upstream import Upstream
-from data_plane.observe.access_log import AccessLog, Attempt, Record
+from data_plane.observe.access_log import AccessLog, Attempt
+from data_plane.observe.side_counts import QUICK_MS, SideCounts
 from data_plane.observe.traffic import CLIENT_GONE, PROXIED_OK, QUICK_KONG_S, QUICK_REQUEST_S
 from data_plane.proxy import pool
+from data_plane.proxy.answer_head import CLOSE, KEEP_ALIVE, UPGRADE, add_latencies, add_unusual_tail
 from data_plane.proxy.answers import ENGINE_MESSAGES
 from data_plane.proxy.choosing import Choice
 from data_plane.proxy.chunks import LAST_CHUNK, last_chunk
 from data_plane.proxy.forwarding import forwarded_by_trusted
+from data_plane.proxy.logged import record_of
 from data_plane.proxy.settings import STREAM_BYTES
 from data_plane.proxy.shared import LATENCIES_READY
 from data_plane.proxy.upstream import CLOSED
@@ -42,10 +45,6 @@ if TYPE_CHECKING:
     from data_plane.proxy.upstream_tls import Identity
 
 logger = logging.getLogger(__name__)
-
-KEEP_ALIVE = b"Connection: keep-alive"
-CLOSE = b"Connection: close"
-UPGRADE = b"Connection: Upgrade"
 
 _NOTHING: list[bytes] = []
 
@@ -65,7 +64,6 @@ class Exchange:
     __slots__ = (
         "_attempts",
         "_attempts_max",
-        "_balanced_at",
         "_body_flowed",
         "_choice",
         "_client",
@@ -86,6 +84,7 @@ class Exchange:
         "answer_lines",
         "answering",
         "attempts",
+        "balanced_at",
         "bytes_in",
         "bytes_out",
         "code",
@@ -125,7 +124,7 @@ class Exchange:
         self._body_flowed: bool = False
         self._unbuffered_body: bool = False
         self._status: int = 0
-        self._balanced_at: float = 0.0
+        self.balanced_at: float = 0.0
         self.upstream: UpstreamConnection | None = None
         self.answering: bool = False
         self.request_sent: bool = False
@@ -146,6 +145,16 @@ class Exchange:
         self.bytes_out: int = 0
         self.answer_lines: tuple[bytes, ...] = ()
         self.attempts: list[Attempt] = []
+
+    @property
+    def side(self) -> SideCounts | None:
+        """Where the request under way is counted."""
+        return self._service.figures
+
+    @property
+    def side_name(self) -> str:
+        """The upstream that the request was sent to; empty when it was sent to none, or kept for no access log."""
+        return self._service.side_name if self.attempts else ""
 
     def describe(self) -> str:
         """Say for the log which route and version this request is served by."""
@@ -174,6 +183,14 @@ class Exchange:
         service = plan.service
         assert service is not None
         client = self._client
+        mirror: ServiceRuntime | None = None
+        if service.sides is not None:
+            sides = service.sides
+            other = sides.other(plan, client)
+            if other is not None:
+                service = other
+            else:
+                mirror = sides.mirrored_to()
         self._plan = plan
         self._service = service
         self.is_head = plan.is_head
@@ -212,6 +229,11 @@ class Exchange:
             content = b""
         pieces.append(content)
         self._pieces = pieces
+        if mirror is not None:
+            if streaming:
+                self._shared.mirroring.skip(mirror)
+            else:
+                self._shared.mirroring.offer(mirror, plan, client, pieces)
         self._attempt()
 
     def _choose(self, balancer: Balancer, plan: Plan) -> Choice:
@@ -233,9 +255,9 @@ class Exchange:
         self._service.balancer.take(endpoint)
         self._endpoint = endpoint
         self._attempts += 1
-        self._balanced_at = time.monotonic()
+        self.balanced_at = time.monotonic()
         if self._shared.access_log is not None:
-            self.attempts.append(Attempt(endpoint.ip, endpoint.port, self._balanced_at))
+            self.attempts.append(Attempt(endpoint.ip, endpoint.port, self.balanced_at))
         self._sent = False
         upstream = pool.take_idle(self._shared, endpoint, self._identity(endpoint))
         if upstream is not None:
@@ -333,8 +355,9 @@ class Exchange:
             self._sent = False
             self._connect(endpoint)
             return
+        self._service.figures.connect_errors += 1
         if self._choice is not None:
-            self._choice.failed(endpoint, status, self._balanced_at)
+            self._choice.failed(endpoint, status, self.balanced_at)
         self._release()
         if repeatable and self._attempts < self._attempts_max:
             self._shared.counters.retries += 1
@@ -355,8 +378,10 @@ class Exchange:
         self._release()
         assert plan is not None
         if self.answering:
+            self._service.figures.broke_off(self.code >> 1)
             self._client.cut()
         else:
+            self._service.figures.connect_errors += 1
             self._fail(502)
 
     def timed_out(self) -> None:
@@ -386,12 +411,40 @@ class Exchange:
         """
         logger.warning("answer cut: %s (%s)", reason, self.describe())
         self.upstream = None
+        self._service.figures.broke_off(self.code >> 1)
         self._broke_off(status)
         self._release()
         self._client.cut()
 
+    def close_late(self) -> None:
+        """End what is still open on a side that the service has left: its drain deadline is over.
+
+        What has been handed to a transport still goes out. A tunnel ends in good order; of an answer the client must
+        see that it is not whole; a request that has no answer yet gets ours.
+        """
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        upstream = self.upstream
+        self.upstream = None
+        if upstream is not None:
+            upstream.part()
+        self._service.figures.closed_late += 1
+        self._release()
+        if not self.answering:
+            self._forget()
+            self._client.answer(504, ENGINE_MESSAGES[504], engine=True, proxied=True)
+        elif upstream is not None and upstream.tunnels:
+            self._forget()
+            self._client.tunnel_ended()
+        else:
+            self._forget()
+            self._client.cut()
+
     def abandon(self) -> None:
         """The client is gone, or its request can't be completed: stop everything."""
+        if not self.code and self.request_sent and self._endpoint is not None:
+            self._service.figures.left(time.monotonic() - self.balanced_at)
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -403,7 +456,9 @@ class Exchange:
         self._forget()
 
     def _no_endpoint(self, none: NoEndpoint) -> None:
+        self._service.figures.connect_errors += 1
         if self._attempts == 0:
+            self._service.figures.failed()
             self._forget()
             self._client.answer(none.status, none.message, engine=False)
         else:
@@ -411,12 +466,14 @@ class Exchange:
             self._fail(none.status)
 
     def _fail(self, status: int) -> None:
+        if status != 500:  # which is no fault of the side
+            self._service.figures.failed()
         self._forget()
         self._client.answer(status, ENGINE_MESSAGES[status], engine=True, proxied=True)
 
     def _broke_off(self, status: int) -> None:
         if self._choice is not None and self._endpoint is not None:
-            self._choice.failed(self._endpoint, status, self._balanced_at)
+            self._choice.failed(self._endpoint, status, self.balanced_at)
 
     def _release(self) -> None:
         endpoint = self._endpoint
@@ -477,23 +534,27 @@ class Exchange:
         if head.via is None and head.has_date and head.has_server and head.trailer is None:
             lines.append(shared.tail_keep if keep else shared.tail_close)
         else:
-            self._unusual_tail(head, lines, KEEP_ALIVE if keep else CLOSE)
+            add_unusual_tail(shared, head, lines, KEEP_ALIVE if keep else CLOSE, te_trailers=self.te_trailers)
         if self._choice is not None and self._endpoint is not None:
             self._status = head.status
             self._choice.answering(self._endpoint, lines)
-        balanced_at = self._balanced_at
+        balanced_at = self.balanced_at
         self.code = head.status << 1
         self.upstream_s = upstream_s = time.monotonic() - balanced_at
         self.proxy_s = proxy_s = balanced_at - self.started_at
+        ms = int(upstream_s * 1000)
+        if ms < QUICK_MS and head.status < 500:
+            self._service.figures.quick_ms[ms] += 1
+        else:
+            self._service.figures.answered(head.status, upstream_s)
         if shared.usual_latencies:
-            ms = int(upstream_s * 1000)
             lines.append(shared.upstream_latency_lines[ms] if ms < LATENCIES_READY else shared.upstream_latency(ms))
             ms = int(proxy_s * 1000)
             lines.append(shared.proxy_latency_lines[ms] if ms < LATENCIES_READY else shared.proxy_latency(ms))
         else:
             if settings.upstream_status:
                 lines.append(b"X-Kong-Upstream-Status: %d" % head.status)
-            self._latencies(lines, upstream_s, proxy_s)
+            add_latencies(shared, lines, upstream_s, proxy_s)
         if settings.request_id_downstream:
             lines.append(b"X-Kong-Request-Id: " + self.request_id)
         if settings.allow_debug_header:
@@ -502,39 +563,9 @@ class Exchange:
             self.answer_lines = tuple(lines)
         return lines
 
-    def _unusual_tail(self, head: ResponseHead, lines: list[bytes], connection: bytes) -> None:
-        shared = self._shared
-        lines.append(connection)
-        if not head.has_date:
-            lines.append(shared.date_line())
-        if shared.settings.server and not head.has_server:
-            lines.append(shared.server_line)
-        if shared.settings.via:
-            lines.append(b"Via: " + (b"1.1 " if not head.via else head.via + b", 1.1 ") + shared.via_token)
-        elif head.via:
-            lines.append(b"Via: " + head.via)
-        if head.trailer is not None and self.te_trailers:
-            lines.append(b"Trailer: " + head.trailer)
-
     def _close_delimits(self, head: ResponseHead) -> bool:
         """Tell whether for HTTP/1.0 only the end of the connection can end this answer: no length, and no chunks."""
         return not self.is_head and head.length < 0 and head.status not in (204, 304)
-
-    def _latencies(self, lines: list[bytes], upstream_s: float, proxy_s: float) -> None:
-        settings = self._shared.settings
-        if settings.upstream_latency:
-            lines.append(self._shared.upstream_latency(int(upstream_s * 1000)))
-        if settings.proxy_latency:
-            lines.append(self._shared.proxy_latency(int(proxy_s * 1000)))
-
-    def proxied_lines(self) -> list[bytes]:
-        """Return the lines that a 502 or 504 of ours carries, like any proxied answer."""
-        shared = self._shared
-        lines: list[bytes] = []
-        self._latencies(lines, time.monotonic() - self._balanced_at, self._balanced_at - self.started_at)
-        if shared.settings.via:
-            lines.append(b"Via: 1.1 " + shared.via_token)
-        return lines
 
     def write(self, data: bytes) -> None:
         """Pass a piece of the answer to the client."""
@@ -553,7 +584,7 @@ class Exchange:
         assert endpoint is not None
         self._endpoint = None
         if self._choice is not None:
-            self._choice.answered(endpoint, self._status, self._balanced_at)
+            self._choice.answered(endpoint, self._status, self.balanced_at)
         self._service.balancer.release(endpoint)
         self._forget()
         self._client.request_done()
@@ -562,8 +593,9 @@ class Exchange:
         """Count the request under way, which ends here, whatever way it took. Called once for each."""
         now = time.monotonic()
         self.answering = False
-        if self._client.reserved:
-            self._client.free_reserved()
+        body = self._client.body
+        if body is not None and body.reserved:
+            body.free()
         plan = self.plan
         assert plan is not None
         traffic = plan.traffic
@@ -584,41 +616,8 @@ class Exchange:
             self.log(shared.access_log, now)
 
     def log(self, access_log: AccessLog, now: float) -> None:
-        """Put the request into the access log; without a plan it was malformed, and nothing of its head is known."""
-        plan = self.plan
-        client = self._client
-        head = client.head
-        code = self.code
-        proxied = code > 0 and not code & 1
-        access_log.put(
-            Record(
-                ended=time.time(),
-                ended_at=now,
-                client=client.peer.client_address(head) if plan is not None else client.peer.client,
-                scheme=client.scheme,
-                port=client.port,
-                method=head.method if plan is not None else b"",
-                path=head.path if plan is not None else b"",
-                query=head.query if plan is not None else b"",
-                http10=head.http10,
-                host=head.host if plan is not None else b"",
-                fields=head.block if plan is not None else b"",
-                status=code >> 1,
-                own=bool(code & 1),
-                answer=self.answer_lines,
-                bytes_in=self.bytes_in,
-                bytes_out=self.bytes_out,
-                request_id=self.request_id,
-                route=plan.route if plan is not None else None,
-                service=plan.service.config if plan is not None and plan.service is not None else None,
-                upstream_start=plan.start if plan is not None else b"",
-                proxy_s=self.proxy_s if proxied else 0.0,
-                upstream_s=self.upstream_s if proxied else -1.0,
-                request_s=now - self.started_at,
-                attempts=tuple(self.attempts),
-                version=self.version,
-            )
-        )
+        """Put the request into the access log."""
+        access_log.put(record_of(self, self._client, now))
         self.answer_lines = ()
         self.attempts = []
 
