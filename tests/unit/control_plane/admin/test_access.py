@@ -66,6 +66,7 @@ def expected(method: str, template: str) -> Role:
     if reading:
         return Role.VIEWER
     moves_traffic = template in MANUAL_HEALTH or (template == WEIGHT and method == "PATCH")
+    moves_traffic = moves_traffic or template.startswith("/switches")
     return Role.OPERATOR if moves_traffic else Role.EDITOR
 
 
