@@ -157,10 +157,14 @@ class AdminApi:
         except EntityError as error:
             return error_answer(error)
         except StoreError as error:
-            _log.warning("the store refused a request", extra={"method": call.method, "path": call.path, "why": error})
+            _log.warning(
+                "the store refused a request", extra={"method": call.method, "path": call.template, "why": error}
+            )
             return store_answer(error)
         except Exception:
-            _log.exception("a request failed", extra={"method": call.method, "path": call.path})
+            _log.exception(
+                "a request failed", extra={"method": call.method, "path": call.template}
+            )  # a path may hold a key
             return message_answer(500, "An unexpected error occurred")
 
 

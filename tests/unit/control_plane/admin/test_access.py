@@ -67,6 +67,7 @@ def expected(method: str, template: str) -> Role:
     if reading:
         return Role.VIEWER
     moves_traffic = template in (*MANUAL_HEALTH, *SIDES) or (template == WEIGHT and method == "PATCH")
+    moves_traffic = moves_traffic or template.startswith("/switches")
     return Role.OPERATOR if moves_traffic else Role.EDITOR
 
 
