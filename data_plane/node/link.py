@@ -73,6 +73,8 @@ _OPTIONS = (
     ("grpc.max_send_message_length", 128 * 1024),
     ("grpc.keepalive_time_ms", 9_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # gRPC pings to measure bandwidth, too; while such a ping is out no other is sent, and it may take a minute.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),  # nodes and control plane share a network; a web proxy has no place between them
@@ -234,6 +236,8 @@ class Link:
             pace=Reconnect(settings.reconnect, self._rng),
         )
         self._conversation: _Conversation | None = None
+        self.loaded = asyncio.Event()
+        """Whether `restore` has read what there is: from then on the workers are at work, and this process is not."""
         self._pulled: Ready | None = None
         self._bases = Bases()
         self._work: asyncio.Task[None] | None = None
@@ -281,6 +285,12 @@ class Link:
         Call it before `run`, so that the first hello can say what runs.
         """
         await asyncio.to_thread(self._guard.begin)
+        try:
+            return await self._restore_or_forgive()
+        finally:
+            self.loaded.set()
+
+    async def _restore_or_forgive(self) -> bool:
         if await self._restore():
             return True
         if self._guard.refused:
@@ -292,6 +302,8 @@ class Link:
     async def _restore(self) -> bool:
         for generation in Generation:
             loaded = await asyncio.to_thread(self._last_good.load, generation)
+            if loaded.snapshot is not None:
+                self.loaded.set()
             for problem in loaded.problems:
                 self._keeper.problem = problem
                 log.error("last good snapshot: %s", problem)
