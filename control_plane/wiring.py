@@ -35,7 +35,8 @@ from control_plane.identity.operators import Operators, Rules
 from control_plane.settings import ClusterMtls, Settings
 from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Store, StoreError, StoreUnusable
-from control_plane.store.opening import is_postgres, open_store, shown
+from control_plane.store.opening import given_keyring, is_postgres, open_store, shown
+from control_plane.store.resealing import Resealer
 from control_plane.store.retention import Housekeeping, Retention
 from control_plane.switching.canaries import Canaries
 from pointsman.settings import SocketAddress
@@ -84,7 +85,8 @@ class ControlPlane:
             _log.warning("the fleet link is open to everyone who can reach %s", settings.fleet_listen)
 
         try:
-            store = await open_store(settings.database, before_commit=before_commit)
+            keyring = given_keyring(settings.keyring, settings.keyring_file)
+            store = await open_store(settings.database, keyring=keyring, before_commit=before_commit)
         except (StoreError, StoreUnusable) as error:
             raise StartError(str(error)) from error
         self._stack.push_async_callback(store.close)
@@ -93,6 +95,10 @@ class ControlPlane:
         housekeeping = Housekeeping(store, Retention(settings.versions_kept, settings.versions_kept_days))
         housekeeping.start()
         self._stack.push_async_callback(housekeeping.stop)
+
+        resealer = Resealer(store)
+        resealer.start()
+        self._stack.push_async_callback(resealer.stop)
 
         gate = await _gate(store, settings)
         nodes = gate.nodes if isinstance(gate, EnrolledGate) else None

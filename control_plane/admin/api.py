@@ -35,6 +35,7 @@ from control_plane.admin import (
     tags,
     targets,
     tracing,
+    traffic,
     upstream_health,
     upstream_settings,
 )
@@ -114,6 +115,7 @@ class AdminApi:
         if fleet.rollouts is not None and canaries is not None:
             switches.mount(table, Switches(store, fleet.rollouts, fleet, canaries), self.writes.now)
         tracing.mount(table, fleet)
+        traffic.mount(table, store, fleet)
         self.streams = events.Streams(ring, self.door)
         events.mount(table, self.streams)
         self.lag = metrics.LoopLag()
@@ -158,10 +160,14 @@ class AdminApi:
         except EntityError as error:
             return error_answer(error)
         except StoreError as error:
-            _log.warning("the store refused a request", extra={"method": call.method, "path": call.path, "why": error})
+            _log.warning(
+                "the store refused a request", extra={"method": call.method, "path": call.template, "why": error}
+            )
             return store_answer(error)
         except Exception:
-            _log.exception("a request failed", extra={"method": call.method, "path": call.path})
+            _log.exception(
+                "a request failed", extra={"method": call.method, "path": call.template}
+            )  # a path may hold a key
             return message_answer(500, "An unexpected error occurred")
 
 

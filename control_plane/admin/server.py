@@ -12,7 +12,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -160,15 +160,17 @@ class AdminServer:
         return response
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
-        headers = request.headers
+        headers: Mapping[str, str] = request.headers
         target = request.raw_path
-        if not target.startswith("/"):  # the absolute form that proxies use
+        if not target.startswith("/"):  # the absolute form that proxies use, whose host counts (RFC 9112, 3.2.2)
+            headers = CIMultiDict(headers)
+            headers["Host"] = target.partition("://")[2].partition("/")[0]
             target = request.rel_url.raw_path_qs
         call = Call(
             request.method if request.method in _STANDARD_METHODS else "OTHER",
             target,
             headers=headers,
-            content_types=tuple(headers.getall("Content-Type", ())),
+            content_types=tuple(request.headers.getall("Content-Type", ())),
             has_body=request.body_exists,
             read_body=lambda bytes_max: self._read(request, bytes_max),
             remote=request.remote or "",

@@ -268,11 +268,11 @@ class Identities(Protocol):
     def each(self, kind: str) -> Sequence[EntityBody]:
         """All objects of a kind, by id."""
 
-    def put(self, kind: str, identity: str, body: EntityBody) -> None:
-        """Keeps an object, in the place of the one with its id."""
+    def put(self, kind: str, identity: str, body: EntityBody, *, secrets: Sequence[str] = ()) -> None:
+        """Keeps an object, in the place of the one with its id; the fields in `secrets` are sealed on disk."""
 
-    def add(self, kind: str, identity: str, body: EntityBody) -> bool:
-        """Keeps an object unless there is one with its id; whether it was kept."""
+    def add(self, kind: str, identity: str, body: EntityBody, *, secrets: Sequence[str] = ()) -> bool:
+        """Keeps an object, as `put`, unless there is one with its id; whether it was kept."""
 
     def delete(self, kind: str, identity: str) -> bool:
         """Removes an object; False when there was none."""

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select,
 
 from control_plane.store import answers, audit
 from control_plane.store.contract import Change, Operation, Origin, Version
+from control_plane.store.sealing import Codec
 from control_plane.store.tables import CHANGE, HEAD, VERSION
-from control_plane.store.transaction import PORTION, Touched, decode
+from control_plane.store.transaction import PORTION, Touched
 
 _NEXT = (
     update(HEAD).where(HEAD.c.one == 1).values(version=HEAD.c.version + bindparam("count")).returning(HEAD.c.version)
@@ -128,23 +129,25 @@ def versions(connection: Connection, *, size: int, before: int | None) -> Sequen
     return [_version(row) for row in rows]
 
 
-def versions_with_changes(connection: Connection, *, above: int, up_to: int | None = None) -> Sequence[Version]:
+def versions_with_changes(
+    connection: Connection, codec: Codec, *, above: int, up_to: int | None = None
+) -> Sequence[Version]:
     """Return the versions above `above`, in commit order, with their changes."""
     statement = select(VERSION).where(VERSION.c.number > above)
     if up_to is not None:
         statement = statement.where(VERSION.c.number <= up_to)
     changes: dict[int, list[Change]] = {}
     for row in _changed(connection, above, up_to):
-        changes.setdefault(row.version, []).append(_change(row))
+        changes.setdefault(row.version, []).append(_change(row, codec))
     return [
         _version(row, tuple(changes.get(row.number, ())))
         for row in connection.execute(statement.order_by(VERSION.c.number))
     ]
 
 
-def changes_between(connection: Connection, above: int, up_to: int | None = None) -> Iterator[Change]:
+def changes_between(connection: Connection, codec: Codec, above: int, up_to: int | None = None) -> Iterator[Change]:
     """Yield the changes of the versions above `above`, in order, read in portions."""
-    return map(_change, _changed(connection, above, up_to))
+    return (_change(row, codec) for row in _changed(connection, above, up_to))
 
 
 def _changed(connection: Connection, above: int, up_to: int | None) -> Iterator[Row[tuple[object, ...]]]:
@@ -166,7 +169,9 @@ def _changed(connection: Connection, above: int, up_to: int | None) -> Iterator[
         version, position = rows[-1].version, rows[-1].position
 
 
-def of_entity(connection: Connection, collection: str, entity_id: str, *, size: int) -> list[tuple[Version, Change]]:
+def of_entity(
+    connection: Connection, codec: Codec, collection: str, entity_id: str, *, size: int
+) -> list[tuple[Version, Change]]:
     """Return one entity's newest changes, newest first."""
     rows = connection.execute(
         select(CHANGE, VERSION)
@@ -175,7 +180,7 @@ def of_entity(connection: Connection, collection: str, entity_id: str, *, size: 
         .order_by(CHANGE.c.version.desc())
         .limit(size)
     )
-    return [(_version(row), _change(row)) for row in rows]
+    return [(_version(row), _change(row, codec)) for row in rows]
 
 
 def oldest(connection: Connection) -> int:
@@ -223,11 +228,11 @@ def _version(row: Row[tuple[object, ...]], changes: tuple[Change, ...] = ()) -> 
     )
 
 
-def _change(row: Row[tuple[object, ...]]) -> Change:
+def _change(row: Row[tuple[object, ...]], codec: Codec) -> Change:
     return Change(
         Operation(row.operation),
         row.collection,
         row.id,
-        None if row.before is None else decode(row.before),
-        None if row.after is None else decode(row.after),
+        None if row.before is None else codec.decode(row.collection, row.before),
+        None if row.after is None else codec.decode(row.collection, row.after),
     )

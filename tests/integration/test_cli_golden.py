@@ -272,6 +272,64 @@ SERVICES = f"/services?size={1000}"
 PATCH = "/services/example-service"
 
 
+SIDE_OF = "/fleet/services/example-service/{}"
+SETTINGS: JsonObject = {
+    "id": SERVICE["id"],
+    "service": {"id": SERVICE["id"]},
+    "partition": "serve_stale",
+    "fence_after_s": 60,
+    "split": None,
+    "preview": None,
+    "mirror": None,
+    "drain_deadline": None,
+}
+PREVIEW: JsonObject = {"to": UPSTREAM["id"], "header": "x-preview", "cookie": None, "value": "1"}
+
+
+def figures(requests_per_s: float, **facts: Json) -> JsonObject:
+    return {
+        "requests_per_s": requests_per_s,
+        "error_ratio": 0.0 if requests_per_s else None,
+        "errors_5xx_per_s": 0.0,
+        "connect_errors_per_s": 0.0,
+        "latency_ms": {"p50": 3.2, "p95": 9, "p99": 12.75}
+        if requests_per_s
+        else {"p50": None, "p95": None, "p99": None},
+        "open": 0,
+        "totals": {"requests": 8000, "errors_5xx": 0, "connect_errors": 0, "closed_late": 0},
+        **facts,
+    }
+
+
+def side(name: str, role: str, asked: Json, seen: Json, **facts: Json) -> JsonObject:
+    return {"upstream": UPSTREAM["id"], "name": name, "role": role, "share_asked": asked, "share_seen": seen,
+            "mirror": None, "nodes": [], **facts}  # fmt: skip
+
+
+TRAFFIC: JsonObject = {
+    "window_s": 10.0,
+    "nodes": 2,
+    "omitted": 3,
+    "data": [
+        {
+            "service": SERVICE["id"],
+            "name": "example-service",
+            "sides": [
+                side("blue", "primary", 0.95, 0.9512, **figures(301.4, open=7), nodes=[
+                    {"node_id": "00000001-0000-4000-8000-000000000000", "hostname": "dp-1", **figures(151.0, open=4)},
+                    {"node_id": "00000002-0000-4000-8000-000000000000", "hostname": "dp-2", **figures(150.4, open=3)},
+                ]),
+                side("green", "split", 0.05, 0.0488, **figures(15.5, error_ratio=0.0324, latency_ms={
+                    "p50": 41.0, "p95": 230.0, "p99": 12000.0})),
+                side("next", "mirror", None, 0.0, **figures(0),
+                     mirror={"sent": 120, "errors_5xx": 0, "failed": 3, "skipped": 1}),
+            ],
+        },
+        {"service": NAMELESS["id"], "name": "cart", "sides": [side("purple", "left", None, 0.0, **figures(0, open=2))]},
+    ],
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Case:
     """A command line and the answers it finds; `formats` are the ways it is run."""
@@ -744,6 +802,31 @@ CASES = [
                              "problems": [{"number": 1, "message": "record 1 was altered"}]})),
     Case("validate", ["validate", "-f", FILE],
          lambda a: a.answer("POST", "/config/sync?dry_run=1", {"dry_run": True, "status": 200, **SUMMARY})),
+    Case("preview", ["preview", "example-service", "--to", "green", "--header", "x-preview: 1", "--wait", "5"],
+         lambda a: a.answer("PUT", SIDE_OF.format("preview"), {**SETTINGS, "preview": PREVIEW}, version=9)),
+    Case("preview-lagging", ["preview", "example-service", "--to", "green", "--cookie", "preview=1", "--wait", "5"],
+         lambda a: a.answer("PUT", SIDE_OF.format("preview"),
+                            {**waited(2, LAGGING), "entity": {**SETTINGS, "preview": PREVIEW}}, status=202, version=9)),
+    Case("preview-show", ["preview", "example-service"],
+         lambda a: a.answer("GET", SIDE_OF.format("settings"), {**SETTINGS, "preview": PREVIEW})
+                    .answer("GET", f"/upstreams/{UPSTREAM['id']}", UPSTREAM), ("table", "json", "name")),
+    Case("preview-off", ["preview", "off", "example-service"],
+         lambda a: a.answer("DELETE", SIDE_OF.format("preview"), SETTINGS, version=10)),
+    Case("preview-no-mark", ["preview", "example-service", "--to", "green"], lambda a: None),
+    Case("preview-no-service", ["preview", "nope", "--to", "green", "-H", "x:1"],
+         lambda a: a.answer("PUT", "/fleet/services/nope/preview", NOT_FOUND, status=404)),
+    Case("mirror", ["mirror", "example-service", "--to", "green", "--percent", "2.5"],
+         lambda a: a.answer("PUT", SIDE_OF.format("mirror"),
+                            {**SETTINGS, "mirror": {"to": UPSTREAM["id"], "share": 250}}, version=9)),
+    Case("mirror-off", ["mirror", "example-service", "off", "--wait", "5"],
+         lambda a: a.answer("DELETE", SIDE_OF.format("mirror"), SETTINGS, version=10)),
+    Case("top", ["top"], lambda a: a.answer("GET", "/fleet/traffic", TRAFFIC), ("table", "json", "name")),
+    Case("top-nodes", ["top", "example-service", "--nodes", "--once"],
+         lambda a: a.answer("GET", "/fleet/traffic?service=example-service", TRAFFIC), ("table",)),
+    Case("top-nothing", ["top"],
+         lambda a: a.answer("GET", "/fleet/traffic", {**TRAFFIC, "data": []})),
+    Case("top-no-service", ["top", "nope"],
+         lambda a: a.answer("GET", "/fleet/traffic?service=nope", NOT_FOUND, status=404)),
     Case("trace", ["trace", "GET", "http://a.example/shop/1?x=1", "-H", "x-a: 1", "-H", "x-a: 2", "--node", "dp-1"],
          lambda a: a.answer("POST", "/fleet/trace", TRACED), ("table", "json", "name")),
     Case("trace-no-route", ["trace", "POST", "https://b.example/", "--sni", "b.example"],
@@ -772,6 +855,7 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdmin]:
         monkeypatch.setattr(module, "time", FakeTime(ticks))
     monkeypatch.setattr("pointsman.cli.entities.time", FakeTime(ticks))
     monkeypatch.setattr("pointsman.cli.targets.time", FakeTime(ticks))
+    monkeypatch.setattr("pointsman.cli.sides.time", FakeTime(ticks))
     with FakeAdmin() as fake:
         yield fake
     monkeypatch.undo()
