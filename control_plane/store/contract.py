@@ -179,6 +179,14 @@ class AuditRecord:
     hash: str
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a call of `drop_below` came to."""
+
+    versions: int
+    more: bool  # whether there is more to drop
+
+
 class Records(Protocol):
     """What the store keeps beside the entities as they are: how they became so, for one unit of work."""
 
@@ -200,9 +208,9 @@ class Records(Protocol):
     def oldest(self) -> int:
         """The lowest version that is kept; one above the head when there is none."""
 
-    def drop_below(self, version: int, *, changes_max: int) -> int:
-        """Forgets versions below `version`, oldest first, until about `changes_max` changes went; returns how many
-        versions went. The newest version always stays."""
+    def drop_below(self, version: int, *, changes_max: int) -> Dropped:
+        """Forgets versions below `version`, oldest first, and no more than about `changes_max` changes. The newest
+        version always stays. A version that has more changes goes over several calls, and is gone from the first."""
 
     def first_at_or_after(self, committed_at: float) -> int:
         """The lowest version committed at that time or later; one above the head when there is none."""
