@@ -76,6 +76,7 @@ class Ledger:
     doubled: int = 0
     stray: int = 0
     bad_answers: int = 0  # the side's own 500, brought to the client as it was
+    bad_outside: int = 0  # of those, the ones that no canary was on its way for
     in_canaries: int = 0  # requests that were due while a canary was on its way
     by_status: Counter[int] = field(default_factory=Counter)
     by_instance: Counter[str] = field(default_factory=Counter)
@@ -91,6 +92,8 @@ class Ledger:
             found.append(f"{len(self.lost)} requests lost, first: {self.lost[0].problem}")
         if self.doubled or self.stray:
             found.append(f"{self.doubled} requests doubled, {self.stray} answers without a request")
+        if self.bad_outside:
+            found.append(f"{self.bad_outside} requests saw a bad side while no canary was on its way")
         if self.violations:
             record, switch = self.violations[0]
             found.append(
@@ -343,7 +346,7 @@ def _canary_lines(ledger: Ledger) -> list[str]:
         return []
     share = 100 * ledger.bad_answers / ledger.in_canaries if ledger.in_canaries else 0.0
     seen = f"{ledger.bad_answers} of {ledger.in_canaries} requests ({share:.1f} %) saw a bad side in their time"
-    return [f"canaries     {canaries}: {seen}, none outside of it"]
+    return [f"canaries     {canaries}: {seen}, {ledger.bad_outside} at another"]
 
 
 def _rollout_lines(switches: Sequence[Switch]) -> list[str]:
