@@ -33,7 +33,7 @@ from control_plane.store.contract import Origin
 from control_plane.switching import canary_record
 from control_plane.switching.canary import Canary, NotNow, Phase
 from control_plane.switching.moving import UNDO_POLICY
-from control_plane.switching.preflight import Gates
+from control_plane.switching.preflight import Gates, Plan
 from control_plane.switching.refusals import Missing, Refusal
 from control_plane.switching.switches import SERVICES_MAX, PreflightRefused, Switches, Wish
 
@@ -95,8 +95,10 @@ class _Handlers:
             raise SchemaViolation({"reason": "required with force: it is what the history will say"})
         canary = canaries.asked_for(body["canary"]) if body.get("canary") is not None else None
         try:
+            if flag(call, "ask_nodes") and not flag(call, "dry_run"):
+                raise Refused(400, "ask_nodes goes with dry_run=1: a switch asks its nodes in any case")
             if flag(call, "dry_run"):
-                drawn = await self.switches.plan(wish)
+                drawn = await self._planned(call, wish, origin)
                 course = {} if canary is None else {"canary": canary_record.course_json(canary.course)}
                 return json_answer(200, {"dry_run": True, **drawn.to_json(), **course})
             if canary is not None:
@@ -110,6 +112,13 @@ class _Handlers:
         except TooLarge as error:
             raise Refused(413, str(error)) from None
         return await self._answer(call, entry)
+
+    async def _planned(self, call: Call, wish: Wish, origin: Origin) -> Plan:
+        """The plan; with `ask_nodes` each node has been asked to prepare it."""
+        if not flag(call, "ask_nodes"):
+            return await self.switches.plan(wish)
+        told = replace(origin, reason=origin.reason or f"what nodes would say to a switch to {wish.to}")
+        return await self.switches.rehearse(wish, told, now=self.now())
 
     async def undo(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Go back to the side before."""

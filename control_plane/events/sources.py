@@ -98,6 +98,8 @@ class Sources:
 
     def _rollout(self, entry: Entry) -> None:
         facts, state = entry.facts, entry.machine.state
+        if entry.machine.rehearsal:
+            return  # nothing happens in one
         if state.final and facts.ended_at is None:
             return  # it is about to end, and will be told with all that is known then
         told = (state.value, _at_rest(entry))

@@ -200,6 +200,10 @@ class Rollout:
     version: int | None = None
     due: float | None = None
     """When `tick` must be called at the latest."""
+    rehearsal: bool = False
+    """It asks every node and decides nothing: it ends as aborted once the votes are in."""
+    would_decide: bool = False
+    """Of a rehearsal that has ended: whether the votes were enough."""
 
     @classmethod
     def of(cls, policy: Policy, nodes: Mapping[str, str]) -> Rollout:
@@ -237,7 +241,7 @@ class Rollout:
         if vote.vote is Vote.REFUSE and not tolerated:
             member.standing = Standing.REFUSED
             member.reason = vote.faults[0].message if vote.faults else "refused"
-            if self.policy.on_refuse is Reaction.ABORT:
+            if self.policy.on_refuse is Reaction.ABORT and not self.rehearsal:
                 return self._abort(f"{member.hostname} refused: {member.reason}", "")
         else:
             member.standing = Standing.READY
@@ -358,18 +362,28 @@ class Rollout:
     def _judge(self) -> list[Action]:
         counted = [member for member in self.members.values() if member.standing in _COUNTED]
         ready = [member for member in counted if member.standing is Standing.READY]
-        need = math.ceil(len(counted) * self.policy.need_percent / 100 - 1e-9)
-        if not ready:
-            return self._abort(_first_reason(self.members.values()) or "no node is ready", "")
-        if len(ready) < need:
-            why = _first_reason(counted)
-            return self._abort(f"{len(ready)} of {len(counted)} nodes are ready, {need} are needed: {why}", "")
-        if (ill := self._unhealthy(ready)) is not None:
-            return self._abort(ill, "")
+        if (why := self._against(counted, ready)) is not None:
+            return self._abort(why, "")
+        if self.rehearsal:
+            self.would_decide = True
+            return self._abort("rehearsed: enough nodes are ready, and nothing was to change", "")
         self.state = State.DECIDING
         self.due = None
         left_out = tuple(member.id for member in counted if member.standing is not Standing.READY)
         return [*([Abort(left_out)] if left_out else []), Decide()]
+
+    def _against(self, counted: Sequence[Member], ready: Sequence[Member]) -> str | None:
+        """Why it can't be decided with these votes; None = it can."""
+        refused = next((member for member in counted if member.standing is Standing.REFUSED), None)
+        if refused is not None and self.policy.on_refuse is Reaction.ABORT:
+            return f"{refused.hostname} refused: {refused.reason}"
+        if not ready:
+            return _first_reason(self.members.values()) or "no node is ready"
+        need = math.ceil(len(counted) * self.policy.need_percent / 100 - 1e-9)
+        if len(ready) < need:
+            why = _first_reason(counted)
+            return f"{len(ready)} of {len(counted)} nodes are ready, {need} are needed: {why}"
+        return self._unhealthy(ready)
 
     def _unhealthy(self, ready: Sequence[Member]) -> str | None:
         """The upstream that too few targets of are healthy, in words. All nodes that are ready say so together."""

@@ -216,11 +216,13 @@ class Rollouts:
         *,
         act: EntityBody | None = None,
         owner: Owner | None = None,
+        rehearsal: bool = False,
     ) -> Entry:
         """Plans a rollout of what `work` changes, gives it a number and lets it begin.
 
         `act` is kept with it and shown, as it is: what the operator's verb that asked for it wants to find again.
-        A rollout with an `owner` changes what the owner holds, and holds nothing itself.
+        A rollout with an `owner` changes what the owner holds, and holds nothing itself. A rehearsal asks the nodes for
+        their votes and changes nothing; it holds nothing either, and ends when a rollout that means it comes.
         Raises what `work` and the checks raise (HeldByRollout among it), Unchanged, Elsewhere, TooMany, TooLarge and
         StoreError; nothing has happened then.
         """
@@ -235,7 +237,10 @@ class Rollouts:
         planned = await plan(self._store, owned)
         if not planned.changes:
             raise Unchanged(planned.result, planned.head)
-        entry = await self._register(planned, origin, policy, act, owner)
+        machine = Rollout(policy, {}, rehearsal=rehearsal)
+        entry = await self._register(planned, origin, machine, act, owner)
+        if not rehearsal:
+            self._end_rehearsals(f"gave way to rollout {entry.facts.number}")
         self._open[entry.facts.number] = entry
         self._own(self._coordinate(entry), f"rollout {entry.facts.number}")
         return entry
@@ -280,12 +285,19 @@ class Rollouts:
 
     # --- one rollout ------------------------------------------------------------------------------------------------
 
+    def _end_rehearsals(self, reason: str) -> None:
+        """Nobody waits for votes that nothing will come of."""
+        for entry in list(self._open.values()):
+            if entry.machine.rehearsal and entry.machine.state in (State.QUEUED, State.PREPARING):
+                self._perform(entry, entry.machine.abort(reason, ""))
+                entry.wake.set()
+
     async def _register(
-        self, planned: Plan[T], origin: Origin, policy: Policy, act: EntityBody | None, owner: Owner | None
+        self, planned: Plan[T], origin: Origin, machine: Rollout, act: EntityBody | None, owner: Owner | None
     ) -> Entry:
         holder, now = self._server.plane_id, self._wall()
         facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=now, act=act)
-        entry = Entry(facts, Rollout(policy, {}), planned.result, owner)
+        entry = Entry(facts, machine, planned.result, owner)
 
         def register(tx: Transaction) -> None:
             lease = tx.take_lease(LEASE, holder, now=self._lease_now(now), expires_at=now + LEASE_S)
@@ -293,11 +305,12 @@ class Rollouts:
                 raise Elsewhere("another control plane coordinates a rollout now; ask it, or ask again shortly")
             if owner is not None:
                 owner.admit(tx)
-            check_not_held(tx, planned.changes)
+            if not machine.rehearsal:
+                check_not_held(tx, planned.changes)
             entry.fence = lease.fence
             facts.number = tx.next_rollout()
             tx.save_rollout(entry.record())
-            if owner is None:
+            if owner is None and not machine.rehearsal:
                 tx.hold(facts.number, [(change.collection, change.id) for change in planned.changes])
 
         await self._store.write(register, origin)
@@ -331,6 +344,8 @@ class Rollouts:
             await asyncio.sleep(0.002)
             head = await self._propose(entry)
         self._gate.set()
+        if entry.machine.state.final:
+            return  # aborted while the head was looked at
         released = self._server.released
         base = released.snapshot if released is not None else head
         assert isinstance(base, Snapshot)
@@ -499,10 +514,11 @@ class Rollouts:
         facts.ended_at = self._wall()
         facts.took_s = _now() - entry.began
         self._gate.set()
-        self.counts[machine.state.value] += 1
+        if not machine.rehearsal:
+            self.counts[machine.state.value] += 1
         if machine.state is not State.ABORTED:
             facts.drained = [Drained(upstream) for upstream in facts.lose]
-        level = logging.INFO if machine.state is State.CONFIRMED else logging.WARNING
+        level = logging.INFO if machine.state is State.CONFIRMED or machine.rehearsal else logging.WARNING
         log.log(
             level, "rollout %d is %s: %s", facts.number, machine.state.value, machine.reason or "every node runs it"
         )

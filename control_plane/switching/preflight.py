@@ -13,6 +13,8 @@ from enum import StrEnum
 
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.fleet.health import AddressState, TargetVerdict
+from control_plane.fleet.rollout import Vote
+from control_plane.switching.rehearsal import Rehearsed
 
 
 class Code(StrEnum):
@@ -28,6 +30,11 @@ class Code(StrEnum):
     NAME_NOT_RESOLVED = "NAME_NOT_RESOLVED"
     NOT_REPORTED = "NOT_REPORTED"
     NOT_CHECKED = "NOT_CHECKED"
+    NODE_REFUSES = "NODE_REFUSES"
+    NODE_SLOW = "NODE_SLOW"
+    WOULD_ABORT = "WOULD_ABORT"
+    TARGET_UNREACHED = "TARGET_UNREACHED"
+    NEW_SIDE_CHANGES = "NEW_SIDE_CHANGES"
     SERVICE_DISABLED = "SERVICE_DISABLED"
     OLD_SIDE_NO_UPSTREAM = "OLD_SIDE_NO_UPSTREAM"
 
@@ -166,7 +173,11 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a switch would do. `nodes` = host names of the live nodes by id; `old` has the sides that lose traffic."""
+    """What a switch would do. `nodes` = host names of the live nodes by id; `old` has the sides that lose traffic.
+
+    `side_held_by` = the open rollout that is about to change the new side's own upstream or targets; `rehearsed` = what
+    nodes answered when they were asked to prepare it, None = they were not asked.
+    """
 
     moves: tuple[Move, ...]
     new: Side
@@ -174,6 +185,8 @@ class Plan:
     nodes: Mapping[str, str]
     gates: Gates
     base_version: int
+    side_held_by: int | None = None
+    rehearsed: Rehearsed | None = None
 
     @property
     def capacity_percent(self) -> float | None:
@@ -200,6 +213,7 @@ class Plan:
                 f"{self.gates.min_capacity_percent:g} % are asked for"
             )
             found.append(Finding(Code.CAPACITY_TOO_SMALL, what, "add targets, or raise their weight"))
+        found += self._answered()
         return found
 
     def warnings(self) -> list[Finding]:
@@ -212,8 +226,12 @@ class Plan:
             if move.source and move.source not in {side.name for side in self.old}:
                 what = f"service {move.service} points to {move.source}, which is no upstream: its capacity is unknown"
                 found.append(Finding(Code.OLD_SIDE_NO_UPSTREAM, what, "undo goes back there all the same"))
+        if self.side_held_by is not None:
+            what = f"rollout {self.side_held_by} is about to change upstream {self.new.name} or its targets"
+            found.append(Finding(Code.NEW_SIDE_CHANGES, what, f"see it: pointsman rollout show {self.side_held_by}"))
         for target in self.new.targets:
             found += self._of_target(target)
+        found += self._told_by_nodes()
         return found
 
     def to_json(self) -> EntityBody:
@@ -244,7 +262,34 @@ class Plan:
             },
             "refusals": [finding.to_json() for finding in refusals],
             "warnings": [finding.to_json() for finding in warnings],
+            **({} if self.rehearsed is None else {"rehearsal": self.rehearsed.to_json()}),
         }
+
+    def _answered(self) -> Iterable[Finding]:
+        """Why the nodes' answers would have ended the switch; each node that refuses has its own finding."""
+        told = self.rehearsed
+        if told is None or told.would_decide:
+            return
+        refusing = [answer for answer in told.nodes if answer.vote is Vote.REFUSE]
+        for answer in refusing:
+            what = f"node {answer.hostname} refuses to prepare it: {answer.reason or 'it did not say why'}"
+            remedy = "mend what it names, or let the others go without it: policy need_percent with on_refuse proceed"
+            yield Finding(Code.NODE_REFUSES, what, remedy, node=answer.hostname)
+        if not refusing:
+            what = f"the nodes' answers are not enough: {told.reason}"
+            yield Finding(Code.WOULD_ABORT, what, "see `pointsman nodes`, then ask again")
+
+    def _told_by_nodes(self) -> Iterable[Finding]:
+        """What nodes said beside their votes: who is slow, and each target that one could not connect to."""
+        for answer in self.rehearsed.nodes if self.rehearsed is not None else ():
+            if answer.vote is None:
+                what = f"node {answer.hostname} has not answered: {answer.reason}"
+                yield Finding(Code.NODE_SLOW, what, "see `pointsman nodes`", node=answer.hostname)
+            for each in answer.unreached:
+                at = f" at {each.address}" if each.address and each.address != each.target else ""
+                what = f"node {answer.hostname} can't reach target {each.target}{at}: {each.error}"
+                remedy = "mend the way from this node to the target, or the target"
+                yield Finding(Code.TARGET_UNREACHED, what, remedy, node=answer.hostname, target=each.target)
 
     def _held(self) -> Iterable[Finding]:
         for move in self.moves:

@@ -10,6 +10,7 @@ back at one instant, the others follow.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -28,12 +29,15 @@ from control_plane.switching.canary_record import Asked
 from control_plane.switching.moving import HEALTH_CODES, UNDO_POLICY, check_host, send_all
 from control_plane.switching.preflight import Code, Finding, Gates, Move, Plan, Side, target_view
 from control_plane.switching.refusals import Missing, Refusal
+from control_plane.switching.rehearsal import rehearsed
 
 SERVICES_MAX = 64
 """Services in one switch."""
 ACTS_MAX = 10_000
 """Switches that undo and the history know; older ones are found by their number."""
 PAGE = 100
+TURN_S = 5.0
+"""What a rehearsal waits for its turn beside the time to vote."""
 _CAME_TO_NOTHING = (State.ABORTED.value, Phase.UNDONE.value)
 
 
@@ -91,9 +95,33 @@ class Switches:
             )
             return Side(str(of["id"]), str(of["name"]), tuple(targets))
 
-        return Plan(
-            found.moves, side(found.new), tuple(side(each) for each in found.old), nodes, wish.gates, found.head
-        )
+        old = tuple(side(each) for each in found.old)
+        return Plan(found.moves, side(found.new), old, nodes, wish.gates, found.head, found.side_held_by)
+
+    async def rehearse(self, wish: Wish, origin: Origin, *, now: float) -> Plan:
+        """The plan with what each node answers when it is asked to prepare it; nothing changes.
+
+        Nobody is asked when no node is live or a rollout holds a service. Raises as `plan`, and what `Rollouts.create`
+        raises.
+        """
+        drawn = await self.plan(wish)
+        if not drawn.nodes or any(move.held_by is not None for move in drawn.moves):
+            return drawn
+        policy = _policy(wish)
+
+        def move(tx: Transaction) -> None:
+            for each in drawn.moves:
+                send_all(tx, each, now=now)
+
+        entry = await self._rollouts.create(move, origin, policy, rehearsal=True)
+        number = entry.facts.number
+        try:
+            async with asyncio.timeout(policy.vote_by_s + TURN_S):
+                await entry.ended.wait()
+        except TimeoutError:
+            self._rollouts.abort(number, "other rollouts had the turn for too long", "")
+        names = {target.id: target.target for target in drawn.new.targets}
+        return replace(drawn, rehearsed=rehearsed(number, entry.machine, names))
 
     async def begin(self, wish: Wish, origin: Origin, *, now: float) -> Entry:
         """Checks and begins. Raises PreflightRefused, Missing, Refusal, and what `Rollouts.create` raises."""
@@ -279,6 +307,7 @@ class _Found:
     old: tuple[EntityBody, ...]
     targets: Mapping[str, Sequence[EntityBody]]
     head: int
+    side_held_by: int | None
 
 
 def _look_up(tx: Transaction, wish: Wish) -> _Found:
@@ -305,7 +334,9 @@ def _look_up(tx: Transaction, wish: Wish) -> _Found:
     sources = [tx.find("upstreams", {"name": source}) for source in dict.fromkeys(move.source for move in moves)]
     old = tuple(each for each in sources if each is not None)
     targets = {str(each["id"]): _targets(tx, str(each["id"])) for each in (upstream, *old)}
-    return _Found(tuple(moves), upstream, old, targets, tx.head())
+    side = [("targets", str(each["id"])) for each in targets[str(upstream["id"])]]
+    holders = tx.holders([("upstreams", str(upstream["id"])), *side])
+    return _Found(tuple(moves), upstream, old, targets, tx.head(), max(holders.values(), default=None))
 
 
 def _service(tx: Transaction, name: str) -> EntityBody:

@@ -137,6 +137,17 @@ def plan_lines(plan: JsonObject) -> list[str]:
     return [f"{moves(plan)} on {len(nodes)} nodes", f"{as_text(plan.get('to'))}: {size}{weight}"]
 
 
+def answer_lines(plan: JsonObject) -> Iterator[str]:
+    """What each node answered when it was asked to prepare; nothing where they were not asked."""
+    for node in as_objects(as_object(plan.get("rehearsal")).get("nodes")):
+        if node.get("vote") is None:
+            yield f"{node_name(node)}: no answer, {as_text(node.get('reason'))}"
+            continue
+        looked = f"{as_text(node.get('healthy'))}/{as_text(node.get('targets'))} targets healthy"
+        told = f"{as_text(node.get('vote'))} in {seconds(node.get('prepared_s'))}, {looked}"
+        yield f"{node_name(node)}: {told}, {as_text(node.get('connections'))} connections opened"
+
+
 def events(view: JsonObject) -> Iterator[str]:
     """Everything that has happened so far, each as one line that never changes: a pipe gets those that are new."""
     if canary_view.is_canary(view):

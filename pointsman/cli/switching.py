@@ -117,8 +117,20 @@ def now(
     _carry_out(session, "/switches", body, wait_s=WAIT_S if wait is None else wait, watch=watch)
 
 
-def plan(context: typer.Context, services: Services, to: To, min_healthy: MinHealthy = None) -> None:
+def plan(
+    context: typer.Context,
+    services: Services,
+    to: To,
+    min_healthy: MinHealthy = None,
+    *,
+    ask_nodes: Annotated[
+        bool, typer.Option("--ask-nodes", help="Let each node prepare it as far as its vote, then let go.")
+    ] = False,
+) -> None:
     """Show what a switch would do and what speaks against it; nothing happens.
+
+    With --ask-nodes every node resolves the names, connects to each target of the new side, by TLS where the service
+    speaks it, and says what it would vote.
 
     Exits 0 when it may be done and 4 when the preflight would refuse it.
     """
@@ -127,7 +139,8 @@ def plan(context: typer.Context, services: Services, to: To, min_healthy: MinHea
     if min_healthy is not None:
         body["policy"] = {"min_healthy_percent": min_healthy}
     try:
-        found = as_object(session.client().write_json("POST", "/switches?dry_run=1", body).body)
+        path = "/switches?dry_run=1" + ("&ask_nodes=1" if ask_nodes else "")
+        found = as_object(session.client().write_json("POST", path, body).body)
     except RefusedRequest as error:
         raise _explained(error) from error
     output = session.output
@@ -135,6 +148,8 @@ def plan(context: typer.Context, services: Services, to: To, min_healthy: MinHea
         output.message(line)
     targets = as_objects(as_object(found.get("new_side")).get("targets"))
     output.data(found, table=switch_view.plan_table(found), names=[as_text(each.get("target")) for each in targets])
+    for line in switch_view.answer_lines(found):
+        output.message(line)
     for warning in as_objects(found.get("warnings")):
         output.message(f"warning: {as_text(warning.get('what'))} ({as_text(warning.get('code'))})")
     if refusals := _faults(found.get("refusals")):

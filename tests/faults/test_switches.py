@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop, Record
 from tests.support.processes import Answer, Fleet
-from tests.support.rollouts import PATIENCE_S, SERVICE, View, all_live, host_of
+from tests.support.rollouts import PATIENCE_S, SERVICE, View, all_live, host_of, until_state, versions
 
 CHECKS = {
     "active": {
@@ -78,8 +78,8 @@ def of(answer: Answer) -> View:
     return answer.body
 
 
-async def plan(fleet: Fleet, to: str = "green", **more: object) -> View:
-    answer = await fleet.admin("POST", f"{LIST}?dry_run=1", {"service": SERVICE, "to": to, **more})
+async def plan(fleet: Fleet, to: str = "green", *, query: str = "", **more: object) -> View:
+    answer = await fleet.admin("POST", f"{LIST}?dry_run=1{query}", {"service": SERVICE, "to": to, **more})
     assert answer.status == 200, answer.body
     return of(answer)
 
@@ -182,6 +182,22 @@ async def refused_by_a_node(fleet: Fleet) -> None:
         while not (drawn := await plan(fleet, "unchecked"))["ready"]:
             await asyncio.sleep(0.05)
     assert [each["code"] for each in drawn["warnings"]] == ["NOT_CHECKED"]
+    asked = await plan(fleet, "unchecked", query="&ask_nodes=1")
+    assert [each["code"] for each in asked["refusals"]] == ["NODE_REFUSES"] * 3
+    assert "none of its 1 targets can take traffic" in asked["refusals"][0]["what"]
+    unreached = [each for each in asked["warnings"] if each["code"] == "TARGET_UNREACHED"]
+    assert {each["node"] for each in unreached} == {node["hostname"] for node in asked["nodes"]}
+    assert all(each["target"] == "127.0.0.1:1" and "can't reach" in each["what"] for each in unreached)
+    half = {"target": fleet.upstreams["green-1"].address, "weight": 1}
+    assert (await fleet.admin("POST", "/upstreams/unchecked/targets", half, {"Prefer": "wait=20"})).status == 201
+    before = await versions(fleet)
+    asked = await plan(fleet, "unchecked", query="&ask_nodes=1", policy={"min_healthy_percent": 50})
+    assert [node["vote"] for node in asked["rehearsal"]["nodes"]] == ["ready_warn"] * 3, asked["rehearsal"]
+    assert (asked["ready"], asked["rehearsal"]["would_decide"]) == (True, True)
+    assert sum(each["code"] == "TARGET_UNREACHED" for each in asked["warnings"]) == 3
+    assert (await host_of(fleet), await versions(fleet)) == ("blue", before)
+    gone = await fleet.admin("DELETE", f"/upstreams/unchecked/targets/{half['target']}", None, {"Prefer": "wait=20"})
+    assert gone.status == 204
     answer = await switch(fleet, "unchecked")
     view = of(answer)
     assert (answer.status, view["code"], view["state"]) == (409, "ABORTED", "aborted")
@@ -214,6 +230,7 @@ async def a_lagging_node_and_a_lost_one(fleet: Fleet, books: Books) -> None:
     stalled = fleet.nodes[2]
     stalled.kill(signal.SIGSTOP)
     try:
+        await a_rehearsal_names_who_is_slow_and_gives_way(fleet)
         answer = await switch(fleet, "green", policy={"vote_by_s": 0.5, "need_percent": 60, "confirm_by_s": 0.5})
     finally:
         stalled.kill(signal.SIGCONT)
@@ -245,6 +262,26 @@ async def a_lagging_node_and_a_lost_one(fleet: Fleet, books: Books) -> None:
     assert sorted(node["standing"] for node in view["nodes"]) == ["activated", "activated", "gone"]
     await stalled.up()
     await all_live(fleet)
+
+
+async def a_rehearsal_names_who_is_slow_and_gives_way(fleet: Fleet) -> None:
+    """With one node stopped."""
+    asked = await plan(fleet, query="&ask_nodes=1", policy={"vote_by_s": 0.5, "need_percent": 60})
+    votes = [node["vote"] for node in asked["rehearsal"]["nodes"]]
+    assert (asked["ready"], sorted(map(str, votes))) == (True, ["None", "ready", "ready"])
+    assert [each["code"] for each in asked["warnings"]] == ["NODE_SLOW"]
+    asked = await plan(fleet, query="&ask_nodes=1", policy={"vote_by_s": 0.5})
+    assert [each["code"] for each in asked["refusals"]] == ["WOULD_ABORT"]
+    first = int(asked["rehearsal"]["rollout"]) + 1
+    asking = asyncio.create_task(plan(fleet, query="&ask_nodes=1", policy={"vote_by_s": 50}))
+    async with asyncio.timeout(PATIENCE_S):
+        while (await fleet.admin("GET", f"/fleet/rollouts/{first}")).status != 200:
+            await asyncio.sleep(0.01)
+    await until_state(fleet, first, "preparing")
+    meant = await switch(fleet, "green", policy={"vote_by_s": 0.5})
+    assert (meant.status, of(meant)["code"]) == (409, "ABORTED"), "all nodes were needed"
+    told = await asking
+    assert told["rehearsal"]["reason"] == f"gave way to rollout {of(meant)['switch']}"
 
 
 async def the_history_has_all_of_it(fleet: Fleet, first: int) -> None:

@@ -412,6 +412,27 @@ REST: JsonObject = {
 }  # fmt: skip
 
 
+NOT_ENOUGH: JsonObject = {
+    "code": "WOULD_ABORT",
+    "what": "the nodes' answers are not enough: 1 of 2 nodes are ready, 2 are needed: dp-2 did not vote within 5 s",
+    "node": "",
+    "target": "",
+    "remedy": "see `pointsman nodes`, then ask again",
+    "overridable": False,
+}
+REHEARSAL: JsonObject = {
+    "rollout": 9,
+    "would_decide": False,
+    "reason": "1 of 2 nodes are ready, 2 are needed: dp-2 did not vote within 5 s",
+    "nodes": [
+        {"node_id": proof(1)["node_id"], "hostname": "dp-1", "vote": "ready", "prepared_s": 0.012, "targets": 2,
+         "healthy": 2, "connections": 8, "unreached": [], "faults": [], "reason": ""},
+        {"node_id": proof(2)["node_id"], "hostname": "dp-2", "vote": None, "prepared_s": None, "targets": 0,
+         "healthy": 0, "connections": 0, "unreached": [], "faults": [], "reason": "did not vote within 5 s"},
+    ],
+}  # fmt: skip
+
+
 def drawn(*refusals: JsonObject) -> JsonObject:
     ids = [str(proof(number)["node_id"]) for number in (1, 2)]
     ill: Json = "unhealthy" if refusals else "healthy"
@@ -754,6 +775,8 @@ CASES = [
          lambda a: a.answer("POST", "/switches?dry_run=1", drawn())),
     Case("switch-plan-refused", ["switch", "plan", "example-service", "--to", "green"],
          lambda a: a.answer("POST", "/switches?dry_run=1", drawn(ILL))),
+    Case("switch-plan-asked", ["switch", "plan", "example-service", "--to", "green", "--ask-nodes"],
+         lambda a: a.answer("POST", "/switches?dry_run=1&ask_nodes=1", {**drawn(NOT_ENOUGH), "rehearsal": REHEARSAL})),
     Case("switch-undo", ["switch", "undo", "example-service"],
          lambda a: (a.answer("GET", "/switches?service=example-service&size=20", {"data": [switched()]}),
                     a.answer("POST", "/switches/7/undo", UNDO))),

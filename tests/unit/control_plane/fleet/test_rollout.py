@@ -202,6 +202,30 @@ def test_an_operator_can_stop_it_until_the_decision() -> None:
             later.abort("", "")
 
 
+def test_a_rehearsal_hears_everyone_and_decides_nothing() -> None:
+    willing = begun()
+    willing.rehearsal = True
+    willing.voted("a", 1, READY)
+    willing.voted("b", 1, READY)
+    assert kinds(willing.voted("c", 1, READY)) == [Abort, Release, Finish]
+    assert (willing.state, willing.would_decide, willing.version) == (State.ABORTED, True, None)
+
+    doubtful = begun()
+    doubtful.rehearsal = True
+    assert doubtful.voted("b", 1, REFUSED) == []  # the others are heard, too
+    doubtful.voted("a", 1, READY)
+    assert kinds(doubtful.voted("c", 1, READY)) == [Abort, Release, Finish]
+    assert (doubtful.would_decide, doubtful.reason) == (False, "host-b refused: no valid regex")
+
+    slow = begun(Policy(need_percent=60))
+    slow.rehearsal = True
+    slow.voted("a", 1, READY)
+    slow.voted("b", 1, READY)
+    assert kinds(slow.tick(5.0)) == [Abort, Release, Finish]
+    assert slow.would_decide
+    assert slow.members["c"].reason == "did not vote within 5 s"
+
+
 def test_a_node_that_could_not_activate_takes_the_head() -> None:
     rollout = decided()
     rollout.activated("a", REPORT)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
 from control_plane.fleet.health import AddressReport, AddressState, HealthBook, TargetReport
+from control_plane.fleet.rollout import Policy, Rollout, UpstreamReport, Vote, Voted
+from control_plane.fleet.session import Fault
 from control_plane.switching.preflight import Code, Gates, Move, Plan, Seen, Side, TargetView, target_view
+from control_plane.switching.rehearsal import rehearsed
 
 NODES = {"1": "dp-1", "2": "dp-2", "3": "dp-3"}
 H, U, X, N, Q = Seen.HEALTHY, Seen.UNCHECKED, Seen.UNHEALTHY, Seen.UNRESOLVED, Seen.UNKNOWN
@@ -95,3 +99,59 @@ def test_words_come_from_what_nodes_report() -> None:
     assert list(view.seen.values()) == [H, X, U, N, Q]
     assert view.why == {"2": "tcp failure", "4": "NXDOMAIN"}
     assert (view.weight, view.healthy) == (7, False)
+
+
+def asked(policy: Policy, votes: Mapping[str, Voted]) -> Plan:
+    """A plan whose nodes were asked; who has no vote is slow."""
+    machine = Rollout.of(policy, NODES)
+    machine.rehearsal = True
+    machine.begin(list(NODES), 0.0)
+    for node, vote in votes.items():
+        machine.voted(node, 1, vote)
+    machine.tick(policy.vote_by_s)
+    return replace(plan(side((H, H, H))), rehearsed=rehearsed(7, machine, {"1": "10.0.0.1:80"}))
+
+
+READY = Voted(Vote.READY, staged=True, took_s=0.1, upstreams=(UpstreamReport("u", 1, 1, 4),))
+BLIND = Voted(
+    Vote.REFUSE,
+    staged=True,
+    faults=(Fault("NO_HEALTHY_TARGET", message="none of its 1 targets can take traffic"),),
+    upstreams=(UpstreamReport("u", 1, 0, 0, (("1", "10.0.0.1:80", "connection refused"),)),),
+)
+
+
+def test_what_nodes_answer_is_part_of_the_plan() -> None:
+    drawn = asked(Policy(), {"1": READY, "2": READY, "3": READY})
+    assert (drawn.refusals(), drawn.warnings()) == ([], [])
+    told = drawn.to_json()["rehearsal"]
+    assert isinstance(told, dict)
+    assert (told["rollout"], told["would_decide"], told["reason"]) == (7, True, "")
+
+
+def test_a_node_that_refuses_and_the_target_that_it_can_not_reach_are_named() -> None:
+    drawn = asked(Policy(), {"1": READY, "2": BLIND, "3": READY})
+    (refusal,) = drawn.refusals()
+    assert (refusal.code, refusal.node, refusal.overridable) == (Code.NODE_REFUSES, "dp-2", False)
+    assert refusal.what == "node dp-2 refuses to prepare it: none of its 1 targets can take traffic"
+    (warning,) = drawn.warnings()
+    assert (warning.code, warning.node, warning.target) == (Code.TARGET_UNREACHED, "dp-2", "10.0.0.1:80")
+    assert warning.what == "node dp-2 can't reach target 10.0.0.1:80: connection refused"
+    assert drawn.to_json()["ready"] is False
+
+
+def test_a_node_that_says_nothing_counts_by_the_policy() -> None:
+    enough = asked(Policy(need_percent=60), {"1": READY, "2": READY})
+    assert enough.refusals() == []
+    assert [(each.code, each.node) for each in enough.warnings()] == [(Code.NODE_SLOW, "dp-3")]
+    (refusal,) = asked(Policy(), {"1": READY, "2": READY}).refusals()
+    assert refusal.code is Code.WOULD_ABORT
+    assert "2 of 3 nodes are ready, 3 are needed: dp-3 did not vote within 5 s" in refusal.what
+
+
+def test_a_rollout_that_changes_the_new_side_is_told() -> None:
+    (warning,) = replace(plan(side((H, H, H))), side_held_by=9).warnings()
+    assert (warning.code, warning.what) == (
+        Code.NEW_SIDE_CHANGES,
+        "rollout 9 is about to change upstream green or its targets",
+    )
