@@ -210,6 +210,7 @@ def _member(member: Member, facts: Facts) -> EntityBody:
         },
         "activated_us_after_instant": after_us,
         "late_us": list(activation.late_us) if activation is not None else None,
+        "armed_us_before_instant": activation.ahead_us if activation is not None else None,
         "clock_error_us": activation.clock_error_us
         if activation is not None
         else (vote.clock_error_us if vote is not None else None),

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar
 
@@ -46,6 +46,7 @@ from control_plane.fleet.rollout import (
     Standing,
     State,
     TooLate,
+    arming_s,
     lead_s,
 )
 from control_plane.fleet.rollout_plan import Overtaken, Plan, plan, replay
@@ -68,6 +69,8 @@ WAITING_MAX = 32
 """Rollouts that may wait for their turn."""
 RECENT_MAX = 64
 """Rollouts kept in memory after their end; older ones are in the store."""
+ARMINGS_MAX = 20
+"""Rollouts by which the lead of the next one is judged."""
 GATE_S_MAX = 2.0
 COMMIT_S = 0.004
 """What writing a decision takes, about. When it took longer the instant is set anew before anyone hears of it."""
@@ -123,6 +126,7 @@ class Entry:
         self.fence = 0
         self.began = time.monotonic()
         self.activated_s = 0.0  # monotonic: the instant
+        self.lead_s = 0.0  # that was left of the lead when nodes were told
         self.wake = asyncio.Event()
 
     def view(self) -> EntityBody:
@@ -163,6 +167,7 @@ class Rollouts:
         self._tasks: set[asyncio.Task[None]] = set()
         self._epoch = b""
         self._running: dict[str, int] = {}
+        self._armings_s: deque[float] = deque(maxlen=ARMINGS_MAX)
         self._stop_listening: Callable[[], None] = _nothing
         self._listeners: list[Callable[[Entry], None]] = []
         self.counts: dict[str, int] = {state.value: 0 for state in State if state.final}
@@ -397,7 +402,7 @@ class Rollouts:
         machine, facts, proposed = entry.machine, entry.facts, entry.proposed
         assert proposed is not None
         errors = [member.vote.clock_error_us for member in machine.members.values() if member.vote is not None]
-        lead = lead_s(nodes=len(machine.members), clock_errors_us=errors)
+        lead = lead_s(nodes=len(machine.members), clock_errors_us=errors, armings_s=self._armings_s)
         holder = self._server.plane_id
 
         def commit(tx: Transaction) -> int:
@@ -437,7 +442,7 @@ class Rollouts:
             at_plane_ns = now_ns + int(lead * 1e9)  # the disk took its time; nobody has heard of the first instant
         facts.at_plane_ns, facts.lead_s = at_plane_ns, lead
         remaining = (at_plane_ns - now_ns) / 1e9
-        entry.activated_s = _now() + remaining
+        entry.activated_s, entry.lead_s = _now() + remaining, remaining
         self._publisher.hurry(written.version)
         asyncio.get_running_loop().call_later(remaining + 0.002, self._instant_passed, entry)
         self._perform(entry, machine.decided(written.version, _now(), lead_s=remaining))
@@ -465,6 +470,9 @@ class Rollouts:
         facts.took_s = _now() - entry.began
         self._gate.set()
         self.counts[machine.state.value] += 1
+        aheads_us = [member.activation.ahead_us for member in machine.members.values() if member.activation is not None]
+        if aheads_us:
+            self._armings_s.append(arming_s(entry.lead_s, aheads_us))
         if machine.state is not State.ABORTED:
             facts.drained = [Drained(upstream) for upstream in facts.lose]
         level = logging.INFO if machine.state is State.CONFIRMED else logging.WARNING

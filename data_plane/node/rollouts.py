@@ -381,6 +381,7 @@ class Rollouts:
             snapshot=ref_to_wire(snapshot.ref),
             at_plane_ns=self._clock.to_plane(outcome.last_swap_ns, now_ns) or 0,
             late_us=outcome.late_us,
+            ahead_us=outcome.ahead_us,
             clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
         )
         self._done[opened.number] = told
