@@ -71,7 +71,15 @@ class Fleet:
             nodes_min=self._settings.sampling_nodes_min,
         )
         self._own_settings = OwnSettings(store, wall=wall)
-        self._server = LinkServer(self._settings, self._nodes, Shelf(), clock=clock, health=self._health, gate=gate)
+        self._server = LinkServer(
+            self._settings,
+            self._nodes,
+            Shelf(),
+            clock=clock,
+            plane_id=self._plane.id,
+            health=self._health,
+            gate=gate,
+        )
         self._publisher = Publisher(store, self._publish, gather=self._settings.gather, clock=clock)
         self.rollouts = Rollouts(
             store,
@@ -80,6 +88,7 @@ class Fleet:
             self._nodes,
             self._health,
             sole=self._settings.sole_plane,
+            hostname=self._plane.hostname,
             wall=wall,
         )
         self._tasks: list[asyncio.Task[None]] = []

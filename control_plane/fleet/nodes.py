@@ -317,6 +317,10 @@ class Nodes:
             if now - node.last_beat < self._lease_s
         ]
 
+    def elsewhere(self) -> list[Node]:
+        """Nodes that are connected to another control plane over the same database, by its record."""
+        return [node for node in self._nodes.values() if node.elsewhere and not node.connected]
+
     def present(self) -> set[str]:
         """Ids of the nodes that are connected, or whose stream ended less than a lease ago."""
         now = self._clock()

@@ -185,6 +185,7 @@ class Finish:
 
 Action = Prepare | Decide | Activate | Abort | Release | Finish
 
+NO_NODE = "no node is connected to this control plane"
 ROUNDS_MAX = 8
 """Times the change is rebased on a head that moved before the rollout gives up."""
 ARMING_S_MAX = 0.3
@@ -219,7 +220,7 @@ class Rollout:
         self.round = 1
         self.due = now + self.policy.vote_by_s
         if not self.members:
-            return self._abort("no node is live", "")
+            return self._abort(NO_NODE, "")
         return self._ask([node for node in self.members if node in at_base])
 
     def at_base(self, node: str) -> list[Action]:
@@ -289,8 +290,12 @@ class Rollout:
         return [Activate(armed), *self._confirm()]
 
     def activated(self, node: str, report: ActivationReport) -> list[Action]:
-        """The node swapped."""
+        """The node swapped. Of one that was taken to have followed it is evidence still, and changes no outcome."""
         member = self.members.get(node)
+        if member is not None and member.standing is Standing.FOLLOWED and member.activation is None:
+            member.standing = Standing.ACTIVATED
+            member.activation = report
+            return []
         if self.state is not State.DECIDED or member is None or member.standing in (Standing.ACTIVATED, Standing.GONE):
             return []
         member.standing = Standing.ACTIVATED

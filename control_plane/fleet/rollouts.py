@@ -10,6 +10,10 @@ is created, and so is a plain write.
 While a rollout is on its way its nodes are offered nothing else. When the head moves meanwhile, what was prepared is
 made anew from it before the decision; from the second time on plain writes wait for that, at most `GATE_S_MAX`.
 
+The lease is kept while a rollout is open and dropped after the last one, so that another control plane's turn comes at
+once. Who could not renew it in time, because it was stopped or cut off from the database, lets go of what is not
+decided. The record of a rollout says who coordinates it under which fence: only that one writes its end.
+
 State is in the store at each step. A control plane that dies before the decision leaves a rollout that never was: it is
 aborted by the next one, and nodes let go by themselves. One that dies after it leaves a version that is the head:
 nodes that were armed activate without it, all others take the head when they connect, and the next control plane only
@@ -34,6 +38,7 @@ from control_plane.fleet.messages import RolloutWord, wire_delta
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.rollout import (
+    NO_NODE,
     Abort,
     Action,
     Activate,
@@ -54,7 +59,7 @@ from control_plane.fleet.rollout_view import Drained, Facts, from_record, to_jso
 from control_plane.fleet.server import LinkServer
 from control_plane.fleet.session import SnapshotRef
 from control_plane.snapshot.builder import Snapshot
-from control_plane.store.contract import Origin, RolloutRecord, Store, StoreError, Transaction
+from control_plane.store.contract import Lease, Origin, RolloutRecord, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
 from pointsman.wire.v1 import fleet_pb2
 
@@ -62,7 +67,12 @@ T = TypeVar("T")
 
 LEASE = "rollouts"
 LEASE_S = 5.0
+LEASE_WAIT_S = 2.0
+"""How long a new rollout waits for another control plane's to end before it is refused."""
+LEASE_ASK_S = 0.05
 RECOVER_EVERY_S = 0.5
+RECOVER_SOLE_S = 5.0
+"""How often rollouts that nobody coordinates are looked for; a sole control plane leaves none but by a broken store."""
 RESUMED_S = 60.0
 """For nodes to come back after a restart of ours: they wait longer from one attempt to the next."""
 WAITING_MAX = 32
@@ -74,6 +84,8 @@ ARMINGS_MAX = 20
 GATE_S_MAX = 2.0
 COMMIT_S = 0.004
 """What writing a decision takes, about. When it took longer the instant is set anew before anyone hears of it."""
+SAVES_QUICK = 5
+"""Tries to save the end of a rollout before those who wait for it are told all the same."""
 DRAIN_S = 60.0
 DRAIN_EVERY_S = 0.5
 COUNTS_OLD_S = 2.0
@@ -94,7 +106,7 @@ class Unchanged(Exception):
 
 
 class Elsewhere(StoreError):
-    """Another control plane coordinates rollouts now."""
+    """Another control plane coordinates rollouts now; the text names it."""
 
 
 class TooMany(StoreError):
@@ -110,7 +122,14 @@ class _Moved(Exception):
 
 
 class _Fenced(Exception):
-    """The lease has changed hands."""
+    """The lease has changed hands, or was over."""
+
+    def __init__(self, lease: Lease | None, holder: str) -> None:
+        super().__init__(
+            "this control plane was held up for longer than its lease"
+            if lease is None or lease.holder in ("", holder)
+            else f"control plane {lease.holder} has taken over"
+        )
 
 
 class Entry:
@@ -123,7 +142,6 @@ class Entry:
         self.ended = asyncio.Event()
         self.base: Snapshot | None = None
         self.proposed: Snapshot | None = None
-        self.fence = 0
         self.began = time.monotonic()
         self.activated_s = 0.0  # monotonic: the instant
         self.lead_s = 0.0  # that was left of the lead when nodes were told
@@ -149,6 +167,7 @@ class Rollouts:
         health: HealthBook,
         *,
         sole: bool = True,
+        hostname: str = "",
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -157,6 +176,10 @@ class Rollouts:
         self._nodes = nodes
         self._health = health
         self._sole = sole
+        self._holder = f"{server.plane_id} on {hostname}" if hostname else server.plane_id
+        self._leased_until = 0.0  # monotonic: the lease is ours at least until then
+        self._book = asyncio.Lock()  # who writes which rollouts of the store are ours, and who looks
+        self._ending: set[int] = set()  # ended, and their record does not say so yet
         self._wall = wall
         self._turn = asyncio.Lock()
         self._open: dict[int, Entry] = {}
@@ -227,7 +250,6 @@ class Rollouts:
         if not planned.changes:
             raise Unchanged(planned.result, planned.head)
         entry = await self._register(planned, origin, policy, act)
-        self._open[entry.facts.number] = entry
         self._own(self._coordinate(entry), f"rollout {entry.facts.number}")
         return entry
 
@@ -260,22 +282,37 @@ class Rollouts:
     # --- one rollout ------------------------------------------------------------------------------------------------
 
     async def _register(self, planned: Plan[T], origin: Origin, policy: Policy, act: EntityBody | None) -> Entry:
-        holder, now = self._server.plane_id, self._wall()
-        facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=now, act=act)
+        facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=self._wall(), act=act)
+        facts.coordinator = self._holder
         entry = Entry(facts, Rollout(policy, {}), planned.result)
 
-        def register(tx: Transaction) -> None:
-            lease = tx.take_lease(LEASE, holder, now=self._lease_now(now), expires_at=now + LEASE_S)
-            if lease is None:
-                raise Elsewhere("another control plane coordinates a rollout now; ask it, or ask again shortly")
+        def register(tx: Transaction) -> Lease | None:
+            """None, or who has the lease instead of us."""
             check_not_held(tx, planned.changes)
-            entry.fence = lease.fence
+            lease = self._take_lease(tx)
+            if lease is None:
+                return tx.lease(LEASE)
+            facts.fence = lease.fence
             facts.number = tx.next_rollout()
             tx.save_rollout(entry.record())
             tx.hold(facts.number, [(change.collection, change.id) for change in planned.changes])
+            return None
 
-        await self._store.write(register, origin)
-        return entry
+        until = _now() + LEASE_WAIT_S
+        while True:
+            began = _now()
+            async with self._book:
+                other = (await self._store.write(register, origin)).result
+                if other is None:
+                    self._leased_until = began + LEASE_S
+                    self._open[facts.number] = entry
+                    return entry
+            if _now() >= until:
+                raise Elsewhere(f"control plane {other.holder} coordinates a rollout now; ask it, or ask again shortly")
+            await asyncio.sleep(LEASE_ASK_S)
+
+    def _take_lease(self, tx: Transaction) -> Lease | None:
+        return tx.take_lease(LEASE, self._holder, for_s=LEASE_S, alone=self._sole)
 
     async def _coordinate(self, entry: Entry) -> None:
         machine = entry.machine
@@ -309,11 +346,16 @@ class Rollouts:
         base = released.snapshot if released is not None else head
         assert isinstance(base, Snapshot)
         live = {node.id: node.hostname for node in self._nodes.live()}
+        entry.facts.elsewhere = tuple(node.hostname for node in self._nodes.elsewhere())
         entry.machine.members.update(Rollout.of(entry.machine.policy, live).members)
         self._server.pin(live, released)
         entry.base = base
         entry.facts.base_version = base.version
         at_base = [node.id for node in self._nodes.live() if node.running == _ref(base)]
+        if not live and entry.facts.elsewhere:
+            where = f"the nodes are at other control planes, {entry.facts.elsewhere[0]} for one; ask one of those"
+            self._perform(entry, entry.machine.abort(f"{NO_NODE}: {where}", ""))
+            return
         self._perform(entry, entry.machine.begin(at_base, _now()))
 
     async def _propose(self, entry: Entry) -> Snapshot:
@@ -403,13 +445,11 @@ class Rollouts:
         assert proposed is not None
         errors = [member.vote.clock_error_us for member in machine.members.values() if member.vote is not None]
         lead = lead_s(nodes=len(machine.members), clock_errors_us=errors, armings_s=self._armings_s)
-        holder = self._server.plane_id
 
         def commit(tx: Transaction) -> int:
-            now = self._wall()
-            lease = tx.take_lease(LEASE, holder, now=self._lease_now(now), expires_at=now + LEASE_S)
-            if lease is None or lease.fence != entry.fence:
-                raise _Fenced
+            lease = self._take_lease(tx)
+            if lease is None or lease.fence != facts.fence:
+                raise _Fenced(tx.lease(LEASE) if lease is None else lease, self._holder)
             if tx.head() != proposed.version - 1:
                 raise _Moved
             replay(tx, facts.changes)
@@ -432,8 +472,7 @@ class Rollouts:
             return
         except (_Fenced, Overtaken, StoreError, EntityError) as error:
             self._server.let_go(None)
-            why = "another control plane has taken over" if isinstance(error, _Fenced) else str(error)
-            self._perform(entry, machine.not_decided(why))
+            self._perform(entry, machine.not_decided(str(error)))
             return
         self._gate.set()
         at_plane_ns = written.result
@@ -479,38 +518,64 @@ class Rollouts:
         log.log(
             level, "rollout %d is %s: %s", facts.number, machine.state.value, machine.reason or "every node runs it"
         )
+        self._ending.add(facts.number)
         self._open.pop(facts.number, None)
         self._recent[facts.number] = entry
         while len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
-        if machine.state is State.ABORTED:
-            await self._save(entry, release=True)  # before anyone hears: what it held is free then
+        if machine.state is not State.ABORTED:
             entry.ended.set()
-        else:
-            entry.ended.set()
-            await self._save(entry, release=False)
+        after_all = await self._save(entry)  # of what was aborted, before anyone hears: what it held is free then
+        self._ending.discard(facts.number)
+        if after_all is not None:
+            self._was_decided(entry, after_all)
+            return
+        entry.ended.set()
         entry.wake.set()
         self._tell(entry)
         if facts.drained:
             self._own(self._drain(entry), f"drain of rollout {facts.number}")
 
-    async def _save(self, entry: Entry, *, release: bool) -> None:
-        def save(tx: Transaction) -> None:
-            lease = tx.lease(LEASE)
-            if lease is not None and entry.fence and lease.fence != entry.fence:
-                return  # whoever has it now has brought the rollout to its end
-            tx.save_rollout(entry.record())
-            if release:
-                tx.release(entry.facts.number)
+    async def _save(self, entry: Entry) -> RolloutRecord | None:
+        """Writes what became of the rollout, however long the store can't be written to; lets go of what it held.
 
-        for _ in range(5):
+        Not when another control plane has it now. Returns the record when that says that it was decided although we
+        took it for aborted: the answer to our commit was lost.
+        """
+        facts, aborted = entry.facts, entry.machine.state is State.ABORTED
+
+        def save(tx: Transaction) -> RolloutRecord | None:
+            stored = tx.rollout(facts.number)
+            if stored is not None and stored.body.get("fence", facts.fence) != facts.fence:
+                return None
+            if aborted and stored is not None and stored.state == State.DECIDED.value:
+                return stored
+            tx.save_rollout(entry.record())
+            tx.release(facts.number)
+            if not self._sole and not tx.rollouts_in([state.value for state in _OPEN]):
+                tx.drop_lease(LEASE, self._holder)
+            return None
+
+        tries = 0
+        while True:
             try:
-                await self._store.write(save, entry.facts.origin)
+                return (await self._store.write(save, facts.origin)).result
             except StoreError as error:
-                log.warning("the end of rollout %d is not saved yet: %s", entry.facts.number, error)
-                await asyncio.sleep(0.5)
-            else:
-                return
+                tries += 1
+                if tries in (1, SAVES_QUICK) or tries % 60 == 0:
+                    log.warning("the end of rollout %d is not saved yet: %s", facts.number, error)
+                if tries == SAVES_QUICK:
+                    entry.ended.set()  # whoever waits must not wait for the store's disk
+                await asyncio.sleep(0.5 if tries < SAVES_QUICK else 1.0)
+
+    def _was_decided(self, entry: Entry, stored: RolloutRecord) -> None:
+        """Our commit went through and its answer was lost: from here on it is as after a restart."""
+        number = entry.facts.number
+        log.warning("rollout %d was decided after all; nodes follow as fast as they can", number)
+        self._recent.pop(number, None)
+        self.counts[entry.machine.state.value] -= 1
+        entry.facts, entry.machine = from_record(stored)
+        self._resume(entry)
 
     def _fail(self, entry: Entry, why: str) -> None:
         if entry.machine.state is State.DECIDING:
@@ -575,13 +640,14 @@ class Rollouts:
                     else:
                         total += counted[1]
                         each.by_node[node] = counted[1]
+                waiting += [f"{node.hostname} (at another control plane)" for node in self._nodes.elsewhere()]
                 lagging = [m.hostname for m in entry.machine.members.values() if m.standing is Standing.LAGGING]
                 each.in_flight, each.waiting_for = total, tuple(sorted({*waiting, *lagging}))
             if all(each.in_flight == 0 and not each.waiting_for for each in facts.drained):
                 break
             await asyncio.sleep(DRAIN_EVERY_S)
         self._tell(entry)
-        await self._save(entry, release=False)
+        await self._save(entry)
 
     async def _users(self, upstream: str) -> tuple[str, ...]:
         """Services that still point to an upstream: traffic may begin there again at any time."""
@@ -600,78 +666,95 @@ class Rollouts:
 
     # --- after a restart --------------------------------------------------------------------------------------------
 
-    def _lease_now(self, now: float) -> float:
-        """With a store of our own whoever had the lease is dead: it is over, whatever it says."""
-        return float("inf") if self._sole else now
-
     async def _keep_lease(self) -> None:
         """While a rollout of ours is open nobody else must take us for dead."""
-        holder = self._server.plane_id
+
+        def renew(tx: Transaction) -> tuple[Lease | None, Lease | None]:
+            """Ours, and whose it is."""
+            return self._take_lease(tx), tx.lease(LEASE)
+
         while True:
             await asyncio.sleep(LEASE_S / 4)
             if not self._open:
                 continue
-            now = self._wall()
-
-            def renew(tx: Transaction, now: float = now) -> None:
-                tx.take_lease(LEASE, holder, now=now, expires_at=now + LEASE_S)
-
+            began = _now()
             try:
-                await self._store.write(renew, Origin())
+                mine, lease = (await self._store.write(renew, Origin())).result
             except StoreError as error:
                 log.warning("the lease of rollouts is not renewed: %s", error)
+                if _now() >= self._leased_until:
+                    self._lost(None, f"the lease of rollouts could not be renewed: {error}")
+                continue
+            if mine is not None:
+                self._leased_until = began + LEASE_S
+            self._lost(mine, str(_Fenced(lease, self._holder)))
+
+    def _lost(self, lease: Lease | None, why: str) -> None:
+        """Lets go of what is not decided and not under this lease. A decision that is being written meets the fence."""
+        for entry in list(self._open.values()):
+            if lease is not None and lease.fence == entry.facts.fence:
+                continue
+            if entry.machine.state in (State.QUEUED, State.PREPARING):
+                self._perform(entry, entry.machine.abort(why, ""))
 
     async def _recover(self) -> None:
-        """Brings what another process left open to its end, as soon as the lease is ours."""
+        """Brings what another process left open to its end, as soon as the lease is ours; looks again for ever."""
         while True:
             try:
-                if await self._take_over():
-                    return
+                async with self._book:
+                    await self._take_over()
             except StoreError as error:
                 log.warning("rollouts left open can't be looked at yet: %s", error)
-            await asyncio.sleep(RECOVER_EVERY_S)
+            await asyncio.sleep(RECOVER_SOLE_S if self._sole else RECOVER_EVERY_S)
 
-    async def _take_over(self) -> bool:
-        """True when nothing is left to take over now. With several control planes it is asked for ever."""
+    async def _take_over(self) -> None:
         states = [state.value for state in _OPEN]
-        holder = self._server.plane_id
 
         def left_open(tx: Transaction) -> Sequence[RolloutRecord]:
-            return [record for record in tx.rollouts_in(states) if record.number not in self._open]
+            ours = self._open.keys() | self._ending
+            return [record for record in tx.rollouts_in(states) if record.number not in ours]
 
-        if await self._store.read(left_open):
-            now = self._wall()
-            took: list[tuple[Facts, Rollout, int]] = []
+        if not await self._store.read(left_open):
+            return
+        took: list[Entry] = []
 
-            def take(tx: Transaction) -> None:
-                took.clear()
-                lease = tx.take_lease(LEASE, holder, now=self._lease_now(now), expires_at=now + LEASE_S)
-                if lease is None:
-                    return
-                for record in left_open(tx):
-                    facts, machine = from_record(record)
-                    if machine.state is not State.DECIDED:
-                        machine.state = State.ABORTED
-                        machine.reason = "the control plane ended before the decision"
-                        facts.ended_at = now
-                        tx.release(facts.number)
-                        tx.save_rollout(RolloutRecord(facts.number, State.ABORTED.value, to_json(facts, machine)))
-                        log.warning("rollout %d is aborted: %s", facts.number, machine.reason)
-                    else:
-                        took.append((facts, machine, lease.fence))
+        def take(tx: Transaction) -> None:
+            took.clear()
+            lease = self._take_lease(tx)
+            if lease is None:
+                return
+            for record in left_open(tx):
+                facts, machine = from_record(record)
+                facts.coordinator, facts.fence = self._holder, lease.fence
+                if machine.state is not State.DECIDED:
+                    machine.state = State.ABORTED
+                    machine.reason = "the control plane ended before the decision"
+                    facts.ended_at = self._wall()
+                    tx.release(facts.number)
+                    log.warning("rollout %d is aborted: %s", facts.number, machine.reason)
+                else:
+                    took.append(Entry(facts, machine, None))
+                tx.save_rollout(RolloutRecord(facts.number, machine.state.value, to_json(facts, machine)))
+            if not self._sole and not self._open and not took:
+                tx.drop_lease(LEASE, self._holder)
 
-            await self._store.write(take, Origin())
-            for facts, machine, fence in took:
-                log.warning("rollout %d was decided as version %s; its end is awaited", facts.number, machine.version)
-                entry = Entry(facts, machine, None)
-                entry.fence = fence
-                entry.activated_s = _now()
-                machine.due = _now() + RESUMED_S
-                self._open[facts.number] = entry
-                for node in self._nodes.live():
-                    self._node_changed(node)
-                self._own(self._until_ended(entry), f"rollout {facts.number}, resumed")
-        return self._sole
+        began = _now()
+        await self._store.write(take, Origin())
+        self._leased_until = max(self._leased_until, began + LEASE_S)
+        for entry in took:
+            log.warning(
+                "rollout %d was decided as version %s; its end is awaited", entry.facts.number, entry.machine.version
+            )
+            self._resume(entry)
+
+    def _resume(self, entry: Entry) -> None:
+        """Waits for the end of a rollout that was decided, without telling nodes anything: the version is the head."""
+        entry.activated_s = _now()
+        entry.machine.due = _now() + RESUMED_S
+        self._open[entry.facts.number] = entry
+        for node in self._nodes.live():
+            self._node_changed(node)
+        self._own(self._until_ended(entry), f"rollout {entry.facts.number}, resumed")
 
     def _own(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
