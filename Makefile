@@ -3,6 +3,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 ARGS ?=
+# Most tests wait for something, so two at a time take little more than half of the time, on two cores as well.
+PROCESSES ?= 2
 
 .PHONY: help setup demo test lint type proto bench prove lock clean
 
@@ -22,9 +24,9 @@ setup: $(STAMP)
 demo: setup
 	$(PY) -m tests.support.demo
 
-## test    everything but the long proofs; ARGS="-k router" narrows it
+## test    everything but the long proofs; ARGS="-k router" narrows it, PROCESSES=0 runs one test after the other
 test: setup
-	$(PY) -m pytest -m "not prove" $(ARGS)
+	$(PY) -m pytest -m "not prove" -n $(PROCESSES) --dist loadfile $(ARGS)
 
 ## lint    ruff, import contracts, generated code up to date
 lint: setup

@@ -193,14 +193,58 @@ class UpstreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Sticky:
+    """What keeps a client on its side of a split: an upstream's kind of hash input (`hash_on`), and its name if any."""
+
+    on: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """`share` ten-thousandths of the requests go to the upstream `to` (its id) instead of the service's host."""
+
+    to: str
+    share: int
+    sticky: Sticky | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Requests with `value` in the header or the cookie of that name go to the upstream `to`; empty = none such."""
+
+    to: str
+    header: str
+    cookie: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """`share` ten-thousandths of the primary side's requests are sent to the upstream `to`, too."""
+
+    to: str
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """Our own settings of a service, beyond Kong's entity; `id` is the service's.
 
-    `fence_after_s` is how long a node serves it without a control plane; None = as long as it likes.
+    `fence_after_s` is how long a node serves it without a control plane; None = as long as it likes. After
+    `drain_deadline_s` what is open on an upstream that the service has left is closed; None = never.
     """
 
     id: str
     fence_after_s: float | None = None
+    split: Split | None = None
+    preview: Preview | None = None
+    mirror: Mirror | None = None
+    drain_deadline_s: float | None = None
+
+    def upstreams(self) -> tuple[str, ...]:
+        """Ids of the upstreams that requests are sent to besides the service's host."""
+        return tuple(side.to for side in (self.split, self.preview, self.mirror) if side is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,13 @@ from data_plane.model import (
     HeaderCondition,
     Healthchecks,
     ManualHealth,
+    Mirror,
     PassiveCheck,
+    Preview,
     ProbeSampling,
     ServiceSettings,
+    Split,
+    Sticky,
     TargetConfig,
     Thresholds,
     UpstreamConfig,
@@ -91,7 +95,23 @@ def upstream_settings(settings: wire.UpstreamSettings) -> UpstreamSettings:
 
 def service_settings(settings: wire.ServiceSettings) -> ServiceSettings:
     """The settings of a service."""
-    return ServiceSettings(settings.id, seconds(settings.fence_after) if settings.HasField("fence_after") else None)
+    split, preview, mirror = settings.split, settings.preview, settings.mirror
+    return ServiceSettings(
+        settings.id,
+        fence_after_s=seconds(settings.fence_after) if settings.HasField("fence_after") else None,
+        split=Split(
+            split.to,
+            split.share,
+            Sticky(split.sticky.on, split.sticky.name) if split.HasField("sticky") else None,
+        )
+        if settings.HasField("split")
+        else None,
+        preview=Preview(preview.to, preview.header, preview.cookie, preview.value)
+        if settings.HasField("preview")
+        else None,
+        mirror=Mirror(mirror.to, mirror.share) if settings.HasField("mirror") else None,
+        drain_deadline_s=seconds(settings.drain_deadline) if settings.HasField("drain_deadline") else None,
+    )
 
 
 def _healthchecks(checks: wire.Healthchecks) -> Healthchecks:

@@ -19,7 +19,7 @@ from control_plane.admin.operations import about_collection, about_entity, about
 from control_plane.admin.paging import decode_id, page_size, tag_filter
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
-from control_plane.entities.errors import InvalidUnique, NotFound, SchemaViolation
+from control_plane.entities.errors import NotFound, SchemaViolation
 from control_plane.entities.fields import is_uuid
 from control_plane.entities.schema import Schema, foreign_id
 from control_plane.entities.types import EntityBody, JsonValue
@@ -256,11 +256,7 @@ def _listed(tx: Transaction, body: EntityBody, *, owner: str | None) -> list[str
     for position, name in enumerate(names):
         if name in names[:position]:
             raise SchemaViolation({"snis": f"{name} is duplicated"})
-        try:
-            sni = None if is_uuid(name) else _sni(tx, name)
-        except InvalidUnique as error:
-            error.fields = None  # Kong names no field here
-            raise
+        sni = None if is_uuid(name) else _sni(tx, name)
         holder = None if sni is None else foreign_id(sni[SNI_FIELD])
         if holder is not None and holder != owner:
             raise SchemaViolation({"snis": f"{name} already associated with existing certificate '{holder}'"})

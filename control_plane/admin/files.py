@@ -1,7 +1,8 @@
 """`/config/{sync,apply,diff,dump}`: declarative files over HTTP, YAML or JSON. One file, one transaction, one version.
 
 `sync` and `apply` answer 200 with the summary of changes. With `Prefer: wait` they may answer 202 as every write does:
-the summary then stands beside `version`, `nodes` and `waited_s`.
+the summary then stands beside `version`, `nodes` and `waited_s`. `dump` and `diff` say which version they looked at; a
+write with that as its `If-Match` is refused when others wrote meanwhile (`version_guard.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from control_plane.admin.bodies import content_type_of
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
 from control_plane.admin.operations import CHANGE_COUNTS, JSON, YAML, Operation, Parameter, answer_of
 from control_plane.admin.table import PathTable
+from control_plane.admin.version_guard import EXPECTED_VERSION, version_guard, version_tag
 from control_plane.admin.writes import Writes
 from control_plane.entities.types import EntityBody
 from control_plane.identity.roles import Role
@@ -46,12 +48,13 @@ _DUMP = Operation(
 
 def _taking(summary: str, *more: Parameter, writes: bool = True) -> Operation:
     file: EntityBody = {"type": "object", "properties": {"_format_version": {"const": "3.0"}}}
-    answer = answer_of({**CHANGE_COUNTS, "unchanged": {"type": "integer", "minimum": 0}})
+    number: EntityBody = {"type": "integer", "minimum": 0}
+    answer = answer_of({**CHANGE_COUNTS, "unchanged": number, **({} if writes else {"version": number})})
     return Operation(
         summary=summary,
         body={JSON: file, YAML: file},
         answers={200: answer},
-        parameters=(_SELECT_TAGS, *more),
+        parameters=(_SELECT_TAGS, *more, *((EXPECTED_VERSION,) if writes else ())),
         writes=writes,
     )
 
@@ -77,11 +80,15 @@ class _Files:
 
     async def sync(self, call: Call, _path: tuple[str, ...]) -> Answer:
         document, tags, now = await _document(call), _select_tags(call), self.writes.now()
-        return await self._write(call, "sync", lambda tx: declarative.sync(tx, document, select_tags=tags, now=now))
+        return await self._write(
+            call, "sync", document, lambda tx: declarative.sync(tx, document, select_tags=tags, now=now)
+        )
 
     async def apply(self, call: Call, _path: tuple[str, ...]) -> Answer:
         document, tags, now = await _document(call), _select_tags(call), self.writes.now()
-        return await self._write(call, "apply", lambda tx: declarative.apply(tx, document, select_tags=tags, now=now))
+        return await self._write(
+            call, "apply", document, lambda tx: declarative.apply(tx, document, select_tags=tags, now=now)
+        )
 
     async def diff(self, call: Call, _path: tuple[str, ...]) -> Answer:
         try:
@@ -89,10 +96,10 @@ class _Files:
         except ValueError:
             raise Refused(400, f"mode must be one of: {', '.join(declarative.Mode)}") from None
         document, tags, now = await _document(call), _select_tags(call), self.writes.now()
-        summary = await self.writes.store.read(
-            lambda tx: declarative.diff(tx, document, mode=mode, select_tags=tags, now=now)
+        summary, version = await self.writes.store.read(
+            lambda tx: (declarative.diff(tx, document, mode=mode, select_tags=tags, now=now), tx.head())
         )
-        return json_answer(200, summary.to_json())
+        return json_answer(200, {**summary.to_json(), "version": version}, _at(version))
 
     async def dump(self, call: Call, _path: tuple[str, ...]) -> Answer:
         form = call.argument("format") or "yaml"
@@ -103,17 +110,39 @@ class _Files:
         if with_keys:
             demand(call, Role.EDITOR)
         tags = _select_tags(call)
-        document = await self.writes.store.read(
-            lambda tx: declarative.dump(tx, select_tags=tags, with_ids=with_ids, with_keys=with_keys)
+        document, version = await self.writes.store.read(
+            lambda tx: (declarative.dump(tx, select_tags=tags, with_ids=with_ids, with_keys=with_keys), tx.head())
         )
         if form == "json":
-            return json_answer(200, document)
-        return Answer(200, await asyncio.to_thread(declarative.to_yaml, document), content_type=YAML_TYPE)
+            return json_answer(200, document, _at(version))
+        text = await asyncio.to_thread(declarative.to_yaml, document)
+        return Answer(200, text, _at(version), content_type=YAML_TYPE)
 
-    async def _write(self, call: Call, source: str, work: Callable[[Transaction], declarative.Summary]) -> Answer:
-        return await self.writes.perform(
-            call, lambda tx: work(tx).to_json(), source=source, outcome=lambda summary: summary or {}, tagged=False
+    async def _write(
+        self,
+        call: Call,
+        source: str,
+        document: declarative.Document,
+        work: Callable[[Transaction], declarative.Summary],
+    ) -> Answer:
+        tags = declarative.effective_tags(document, _select_tags(call))
+        answer = await self.writes.perform(
+            call,
+            lambda tx: work(tx).to_json(),
+            source=source,
+            outcome=lambda summary: summary or {},
+            tagged=False,
+            whole=version_guard(call.headers, tags=tags),
         )
+        version = answer.headers.get("X-Pointsman-Version")
+        if version is not None:
+            answer.headers["ETag"] = version_tag(int(version))
+        return answer
+
+
+def _at(version: int) -> dict[str, str]:
+    """What a later `If-Match` says of the configuration that was looked at."""
+    return {"ETag": version_tag(version)}
 
 
 async def _document(call: Call) -> declarative.Document:

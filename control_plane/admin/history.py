@@ -25,6 +25,7 @@ from control_plane.admin.operations import (
 )
 from control_plane.admin.paging import decode_offset, encode_offset, page, page_size
 from control_plane.admin.table import PathTable
+from control_plane.admin.version_guard import EXPECTED_VERSION, version_guard
 from control_plane.admin.writes import Writes
 from control_plane.declarative.changes import entity_change
 from control_plane.entities.errors import InvalidOffset
@@ -83,6 +84,7 @@ def mount(table: PathTable, writes: Writes) -> None:
         summary="Make the configuration what it was at this version, as a new version",
         body={JSON: _REASON, FORM: _REASON},
         answers={200: answer_of({"rolled_back_to": _NUMBER, **VERSION_CHANGES})},
+        parameters=(EXPECTED_VERSION,),
         body_required=False,
         writes=True,
     )
@@ -150,7 +152,13 @@ class _History:
             return {"rolled_back_to": number, **_changes(changes)}
 
         return await self.writes.perform(
-            call, work, source="rollback", outcome=lambda told: told or {}, tagged=False, reason=reason or ""
+            call,
+            work,
+            source="rollback",
+            outcome=lambda told: told or {},
+            tagged=False,
+            reason=reason or "",
+            whole=version_guard(call.headers),
         )
 
     async def _explain(self, number: int) -> None:

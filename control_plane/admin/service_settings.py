@@ -13,7 +13,7 @@ from control_plane.admin.messages import Addressed, Answer, Call, Current, not_f
 from control_plane.admin.operations import FORM, JSON, Operation
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
-from control_plane.entities.service_settings import COLLECTION, SERVICE_SETTINGS
+from control_plane.entities.service_settings import COLLECTION, SERVICE_SETTINGS, complete, with_upstream_ids
 from control_plane.entities.types import EntityBody
 from control_plane.store import editor
 from control_plane.store.contract import Transaction
@@ -64,7 +64,8 @@ class ServiceSettings:
 
         def work(tx: Transaction) -> EntityBody:
             service_id = _find(tx, path[0])
-            given: EntityBody = {**body, "service": {"id": service_id}}
+            by_id = with_upstream_ids(body, lambda name: editor.resolver(tx)("upstreams", "name", name))
+            given: EntityBody = {**by_id, "service": {"id": service_id}}
             if merging and tx.get(COLLECTION, service_id) is not None:
                 return editor.update(tx, COLLECTION, service_id, given, now=now)
             return editor.upsert(tx, COLLECTION, service_id, given, now=now)
@@ -91,7 +92,8 @@ def _find(tx: Transaction, key: str) -> str:
 def _current(path: tuple[str, ...]) -> Current:
     def current(tx: Transaction) -> Addressed | None:
         service_id = _find(tx, path[0])
-        return Addressed(COLLECTION, tx.get(COLLECTION, service_id) or _defaults(service_id))
+        settings = tx.get(COLLECTION, service_id)
+        return Addressed(COLLECTION, _defaults(service_id) if settings is None else complete(settings))
 
     return current
 

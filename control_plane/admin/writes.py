@@ -130,11 +130,13 @@ class Writes:
         current: Current | None = None,
         tagged: bool = True,
         reason: str = "",
+        whole: Callable[[Transaction], None] | None = None,
     ) -> Answer:
         """Commits `work`, which returns the answer's body, once it is allowed, and only once.
 
         `outcome` says how the body stands among other facts, in the answer to a wait or a dry run. `tagged` = the body
         is an entity, so the answer has its tag. `reason` is what the body gives as such; the header's comes first.
+        `whole` looks at the whole configuration in place of `current` (`version_guard.py`).
         """
         if call.steps is not None:
             raise Refused(400, "this path can't be part of a batch; send it as a request of its own")
@@ -146,7 +148,9 @@ class Writes:
         def guarded(tx: Transaction) -> _Done:
             if key and (kept := kept_answer(tx, key, sent, now=self.now())) is not None:
                 return _Done(*kept, repeated=True)
-            if is_guarded(call.headers):
+            if whole is not None:
+                whole(tx)
+            elif is_guarded(call.headers):
                 check(tx, call.headers, current)
             body = work(tx)
             if rehearsing:

@@ -10,7 +10,7 @@ Errors are `FileRefused` (code 14 and a list of problems), and what the store it
 """
 
 from control_plane.declarative.changes import EntityChange, FieldChange, Summary
-from control_plane.declarative.document import Document, FileEntity, parse, read
+from control_plane.declarative.document import Document, FileEntity, effective_tags, parse, read
 from control_plane.declarative.dump import dump
 from control_plane.declarative.plan import Mode
 from control_plane.declarative.problems import FileRefused, Problem
@@ -29,6 +29,7 @@ __all__ = [
     "apply",
     "diff",
     "dump",
+    "effective_tags",
     "parse",
     "read",
     "sync",

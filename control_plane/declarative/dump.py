@@ -73,7 +73,7 @@ class _Dump:
             owners: {key: body for key, body in self._all[owners].items() if (owners, key) in forms}
             for owners in ("upstreams", "services")
         }
-        settings = dump_section(self._tx, dumped, self._all["targets"])
+        settings = dump_section(self._tx, dumped, targets=self._all["targets"], upstreams=self._all["upstreams"])
         if settings is not None:
             document[SECTION] = settings
         for collection in sorted(top):

@@ -9,6 +9,7 @@
       service_settings:
         - service: example-service
           partition: fence
+          split: {to: green, share: 500}
 
 It stands apart from Kong's entities so that those stay what decK knows. A file without it touches no settings; in a
 `sync`, a file that has one of the lists says all of it: entities that it does not name go back to the defaults, within
@@ -25,6 +26,7 @@ from control_plane.declarative.problems import Problem, flatten
 from control_plane.entities.errors import EntityError
 from control_plane.entities.registry import OWN_SETTINGS
 from control_plane.entities.schema import Schema
+from control_plane.entities.service_settings import SIDES, with_upstream_ids
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.contract import Operation, Transaction
 
@@ -175,9 +177,9 @@ def _plan_one(
     now: float,
 ) -> None:
     schema, owner_id = OWN_SETTINGS[settings.collection], str(owner["id"])
-    body: EntityBody = {**_by_id(plan, settings, owner_id, planned), settings.kind: {"id": owner_id}}
-    body.pop("id", None)
     try:
+        body: EntityBody = {**_by_id(plan, settings, owner_id, planned), settings.kind: {"id": owner_id}}
+        body.pop("id", None)
         if before is not None and merging:
             after = schema.on_update(before, body, now=now, resolve=_no_names)
         else:
@@ -196,8 +198,18 @@ def _plan_one(
 
 
 def _by_id(plan: SettingsPlan, settings: FileSettings, upstream_id: str, planned: Planned) -> EntityBody:
-    """The body with targets by id; one that is none of this upstream's is a problem."""
+    """The body with targets and upstreams by id; a target that is none of this upstream's is a problem.
+
+    Raises SchemaViolation for an upstream that there will not be.
+    """
+
+    def upstream(name: str) -> str | None:
+        found = planned.entity("upstreams", name)
+        return None if found is None else str(found["id"])
+
     body = dict(settings.body)
+    if settings.kind == "service":
+        body = with_upstream_ids(body, upstream)
     for name in _NAMING_TARGETS:
         rows = body.get(name)
         if not isinstance(rows, list):
@@ -239,10 +251,15 @@ def _no_names(_collection: str, _field: str, _value: str) -> None:
 
 
 def dump_section(
-    tx: Transaction, dumped: Mapping[str, Mapping[str, EntityBody]], targets: Mapping[str, EntityBody]
+    tx: Transaction,
+    dumped: Mapping[str, Mapping[str, EntityBody]],
+    *,
+    targets: Mapping[str, EntityBody],
+    upstreams: Mapping[str, EntityBody],
 ) -> EntityBody | None:
     """Return `_pointsman` for the entities of the dump, by collection and id; None when none of them has settings.
 
+    `targets` and `upstreams` are all that there are, since settings may name one that is no part of the dump.
     Rows of targets that are gone are left out: nothing follows from them, and no file could name them.
     """
     section: EntityBody = {}
@@ -254,14 +271,14 @@ def dump_section(
         for settings in sorted(held, key=lambda settings: _name(here[str(settings["id"])])):
             row: EntityBody = {kind: _name(here[str(settings["id"])])}
             for name, definition in schema.fields.items():
-                value = settings[name]
+                value = settings.get(name, definition.missing())
                 if name in ("id", kind, "created_at", "updated_at") or value == definition.missing():
                     continue
                 if name in _NAMING_TARGETS and isinstance(value, list):
                     value = _by_address(value, targets)
                     if not value:
                         continue
-                row[name] = value
+                row[name] = _by_name(value, upstreams) if name in SIDES else value
             rows.append(dict(sorted(row.items())))
         if rows:
             section[collection] = rows
@@ -271,6 +288,20 @@ def dump_section(
 def _name(owner: EntityBody) -> str:
     """What a file calls the entity: its name, the id of a service that has none."""
     return str(owner.get("name") or owner["id"])
+
+
+def _by_name(side: JsonValue, upstreams: Mapping[str, EntityBody]) -> JsonValue:
+    """What sends requests elsewhere, with its upstream by name and without what is not set."""
+    if not isinstance(side, dict):
+        return side
+    named: EntityBody = {name: value for name, value in side.items() if value is not None}
+    sticky = named.get("sticky")
+    if isinstance(sticky, dict):
+        named["sticky"] = {name: value for name, value in sorted(sticky.items()) if value is not None}
+    upstream = upstreams.get(str(named.get("to")))
+    if upstream is not None:
+        named["to"] = _name(upstream)
+    return dict(sorted(named.items()))
 
 
 def _by_address(rows: list[JsonValue], targets: Mapping[str, EntityBody]) -> list[JsonValue]:

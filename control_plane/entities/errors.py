@@ -206,7 +206,7 @@ class InvalidUnique(EntityError):
 
     def __init__(self, field: str, why: str) -> None:
         self.name = f"invalid unique {field}"
-        super().__init__(why, fields={field: why})
+        super().__init__(why)
 
 
 class InvalidOptions(EntityError):
@@ -258,6 +258,19 @@ class StillReferenced(EntityError):
 
     def __init__(self, ca_certificate: str, service: str) -> None:
         super().__init__(f"ca certificate {ca_certificate} is still referenced by services (id = {service})")
+
+
+class UpstreamInUse(EntityError):
+    """An upstream cannot go while a service's settings send requests to it; answered like a foreign key's refusal."""
+
+    code, name = 4, "foreign key violation"
+
+    def __init__(self, upstream: str, service: str, field: str) -> None:
+        super().__init__(
+            f"the {field} of service '{service}' sends requests to upstream '{upstream}'; "
+            f"end it first: PATCH /fleet/services/{service}/settings with {field} null",
+            fields={"@referenced_by": "service_settings"},
+        )
 
 
 class HeldByRollout(EntityError):

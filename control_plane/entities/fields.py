@@ -318,6 +318,9 @@ class Array(Field):
 
     @override
     def filled(self, value: JsonValue) -> JsonValue:
+        # Kong cannot tell an empty object from an empty list, nor the other way about.
+        if value == {}:
+            return []
         return [self.elements.filled(item) for item in value] if isinstance(value, list) else value
 
     @override
@@ -344,12 +347,12 @@ class Set(Array):
 
     @override
     def filled(self, value: JsonValue) -> JsonValue:
+        value = super().filled(value)
         if not isinstance(value, list):
             return value
         kept: dict[str, JsonValue] = {}
         for item in value:
-            filled = self.elements.filled(item)
-            kept.setdefault(json.dumps(filled, sort_keys=True), filled)
+            kept.setdefault(json.dumps(item, sort_keys=True), item)
         return list(kept.values())
 
 
@@ -363,6 +366,8 @@ class Map(Field):
 
     @override
     def mistyped(self, value: JsonValue) -> JsonValue:
+        if isinstance(value, list):  # not empty; to Kong a map whose keys are numbers
+            return self.keys.mistyped(1)
         if not isinstance(value, dict):
             return "expected a map"
         for key, item in value.items():
@@ -374,7 +379,6 @@ class Map(Field):
 
     @override
     def filled(self, value: JsonValue) -> JsonValue:
-        # Kong cannot tell an empty list from an empty map, and clients rely on that.
         if value == []:
             return {}
         return {key: self.values.filled(item) for key, item in value.items()} if isinstance(value, dict) else value
@@ -415,6 +419,8 @@ class Record(Field):
 
     @override
     def filled(self, value: JsonValue) -> JsonValue:
+        if value == []:
+            value = {}
         if not isinstance(value, dict):
             return value
         filled: EntityBody = {
@@ -425,6 +431,8 @@ class Record(Field):
 
     @override
     def mistyped(self, value: JsonValue) -> JsonValue:
+        if isinstance(value, list) and not self.free:  # not empty; to Kong a record whose fields are numbers
+            return ["unknown field" for _ in value]
         if not isinstance(value, dict):
             return "expected a record"
         problems: EntityBody = {}

@@ -25,6 +25,7 @@ from control_plane.entities.fields import (
     one_of,
     text_rule,
 )
+from control_plane.entities.pcre import in_pcre_words
 from control_plane.entities.schema import Schema
 from control_plane.entities.types import EntityBody, JsonValue
 from pointsman.rules import paths
@@ -57,7 +58,7 @@ def _check_host(value: str) -> str | None:
 def _check_path(value: str) -> str | None:
     """A prefix in normal form, or `~` and a regex that compiles within the limits of the nodes.
 
-    The text about regexes is Kong's, PCRE and all, since clients know it by that; the reason inside is RE2's.
+    The text about regexes is Kong's, PCRE and all, since clients know it by that.
     """
     if not value.startswith(("/", "~/")):
         return "should start with: / (fixed path) or ~/ (regex path)"
@@ -70,7 +71,7 @@ def _check_path(value: str) -> str | None:
         try:
             compile_path_regex(value[1:])
         except BadRegex as error:
-            return f"invalid regex: '{value[1:]}' (PCRE returned: {error})"
+            return f"invalid regex: '{value[1:]}' (PCRE returned: {in_pcre_words(value[1:], str(error))})"
         return None
     normal = paths.normalise(value.encode()).decode("utf-8", "replace")
     return None if normal == value else f"non-normalized path, consider use '{normal}' instead"
@@ -82,7 +83,7 @@ def _check_header_value(value: str) -> str | None:
     try:
         compile_header_regex(value[2:])
     except BadRegex as error:
-        return f"invalid regex: '{value[2:]}' (PCRE returned: {error})"
+        return f"invalid regex: '{value[2:]}' (PCRE returned: {in_pcre_words(value[2:], str(error))})"
     return None
 
 

@@ -334,6 +334,8 @@ def _merged(current: EntityBody, patch: EntityBody, fields: Mapping[str, Field])
     for name, value in patch.items():
         definition = fields.get(name)
         before = current.get(name)
+        if isinstance(definition, Record) and value == []:
+            value = {}
         if isinstance(definition, Record) and isinstance(value, dict) and isinstance(before, dict):
             merged[name] = _merged(before, value, definition.fields)
         else:

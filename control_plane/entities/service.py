@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from control_plane.entities import typedefs
@@ -9,10 +10,11 @@ from control_plane.entities.checks import must_be_null
 from control_plane.entities.errors import SchemaViolation
 from control_plane.entities.fields import Array, Boolean, Foreign, Integer, String, between
 from control_plane.entities.schema import Schema
-from control_plane.entities.types import EntityBody
+from control_plane.entities.types import EntityBody, JsonValue
 
 _TLS = ("https", "tls")
 _TLS_FIELDS = ("client_certificate", "tls_verify", "tls_verify_depth", "ca_certificates")
+_PORT = re.compile(r":([^:\]]+)\Z")
 
 
 def _expand_url(body: EntityBody) -> EntityBody:
@@ -31,16 +33,20 @@ def _expand_url(body: EntityBody) -> EntityBody:
         raise SchemaViolation({"url": "length must be at least 1"})
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        host = parts.hostname
     except ValueError:
         raise SchemaViolation({"url": f"invalid url: '{url}'"}) from None
-    protocol = parts.scheme or {80: "http", 443: "https"}.get(port or 0, "http")
     # `hostname` is lower-cased by the parser; the host keeps the case it was written in.
     written = parts.netloc.rpartition("@")[2]
     start = written.lower().find(host) if host else -1
+    port = _PORT.search(written)
+    number: JsonValue = None
+    if port is not None:  # whatever it is: the field's own check says what is wrong with it
+        number = int(port[1]) if port[1].isascii() and port[1].isdigit() else port[1]
+    protocol = parts.scheme or {80: "http", 443: "https"}.get(number if isinstance(number, int) else 0, "http")
     body["protocol"] = protocol
     body["host"] = written[start : start + len(host)] if host and start >= 0 else host
-    body["port"] = port if port is not None else (443 if protocol == "https" else 80)
+    body["port"] = number if number is not None else (443 if protocol == "https" else 80)
     body["path"] = parts.path or None
     return body
 

@@ -22,6 +22,7 @@ from control_plane.fleet.sampling import Hints
 from control_plane.fleet.server import ZONE_LABEL, LinkServer
 from control_plane.fleet.session import Lineage
 from control_plane.fleet.settings import FleetSettings
+from control_plane.fleet.side_figures import SideBook, SideFigures, SideRate
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import WaitReport, wait_for
@@ -64,6 +65,7 @@ class Fleet:
             plane_id=self._plane.id,
         )
         self._health = HealthBook()
+        self._sides = SideBook()
         self._hints = Hints(
             self._health,
             refresh_s=self._settings.lease_s,
@@ -78,6 +80,7 @@ class Fleet:
             clock=clock,
             plane_id=self._plane.id,
             health=self._health,
+            sides=self._sides,
             gate=gate,
         )
         self._publisher = Publisher(store, self._publish, gather=self._settings.gather, clock=clock)
@@ -169,6 +172,18 @@ class Fleet:
         """What the live nodes say of a target; None when none of them knows it."""
         return self._health.verdict(upstream, target, [node.id for node in self._nodes.live()])
 
+    def side_figures(self, service_id: str) -> Mapping[str, Mapping[str, SideFigures]]:
+        """What the connected nodes have counted of each side of a service, by node and upstream id.
+
+        The empty id is a host that is no upstream. What happened in a time is the difference of two readings; a side
+        that has counted nothing yet is not there, and reads as `SideFigures()`.
+        """
+        return self._sides.figures(service_id)
+
+    def side_rates(self) -> Sequence[SideRate]:
+        """What the connected nodes count of all sides, now and in the last seconds."""
+        return self._sides.rates(now=self._clock())
+
     def loads_age_s(self) -> float | None:
         """How old the oldest live node's count of open requests is; None without nodes, or when one gave none yet."""
         at = self._health.counted_at([node.id for node in self._nodes.live()])
@@ -209,6 +224,7 @@ class Fleet:
         while True:
             await asyncio.sleep(self._settings.health_interval_s)
             self._health.keep_only(self._nodes.present())
+            self._sides.keep_only(self._nodes.present())
             await self._own_settings.follow(self._publisher.published)
             zones = {node.id: node.labels.get(ZONE_LABEL, "") for node in self._nodes.live()}
             self._server.hint(self._hints.due(zones, self._own_settings.modes, now=self._clock()))

@@ -19,8 +19,10 @@ from google.protobuf.message import DecodeError
 
 from control_plane.fleet.health import AddressReport, AddressState, Key, TargetReport
 from control_plane.fleet.session import Fault, Rejection, SnapshotRef, Stage
+from control_plane.fleet.side_figures import NO_COUNTS, MirrorFigures, SideFigures, SideRow
 from pointsman.rules.health_digest import ADDRESSES_MAX as TARGET_ADDRESSES_MAX
 from pointsman.rules.health_digest import clipped
+from pointsman.rules.latency_buckets import BUCKETS as LATENCY_BUCKETS
 from pointsman.rules.snapshot_hash import BUCKETS, EMPTY_BUCKET
 from pointsman.wire.v1 import fleet_pb2
 
@@ -32,6 +34,8 @@ NODE_MESSAGE_BYTES_MAX = 128 * 1024
 FAULTS_MAX = 32
 LABELS_MAX = 64
 ADDRESSES_MAX = 32
+SIDES_MAX = 256
+"""Of services, in one report of a node."""
 _TEXT_MAX = 255
 _LEVEL = 3
 _MESSAGE_MAX = 1024
@@ -97,6 +101,15 @@ class HealthReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SideReport:
+    """What the node counted of the sides of services: all of them, or those that changed."""
+
+    full: bool
+    rows: tuple[SideRow, ...]
+    omitted: int
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """`ref` is active in all workers of the node."""
 
@@ -140,7 +153,16 @@ class PullRequest:
 
 RolloutWord = fleet_pb2.RolloutVote | fleet_pb2.RolloutActivated
 NodeMessage = (
-    Hello | Beat | Applied | Rejected | Leaving | HealthReport | DeltaUnusable | fleet_pb2.TraceAnswer | RolloutWord
+    Hello
+    | Beat
+    | Applied
+    | Rejected
+    | Leaving
+    | HealthReport
+    | SideReport
+    | DeltaUnusable
+    | fleet_pb2.TraceAnswer
+    | RolloutWord
 )
 
 
@@ -189,6 +211,8 @@ def decode(frame: bytes) -> NodeMessage | None:
             )
         case "health":
             return HealthReport(message.health.full, tuple(_target_health(each) for each in message.health.targets))
+        case "sides":
+            return _side_report(message.sides)
         case "applied":
             took = message.applied.took
             return Applied(ref(message.applied.snapshot), max(0.0, took.seconds + took.nanos / 1e9))
@@ -366,6 +390,32 @@ def fleet_health(targets: Iterable[TargetReport], probers: Sequence[str]) -> byt
     )
     message = fleet_pb2.FleetHealth(targets=wire, probers=probers)
     return fleet_pb2.PlaneMessage(fleet_health=message).SerializeToString()
+
+
+def _side_report(report: fleet_pb2.SideReport) -> SideReport:
+    rows = tuple(_side_row(sums, report.since) for sums in report.sides[:SIDES_MAX] if sums.service)
+    return SideReport(report.full, rows, report.omitted)
+
+
+def _side_row(sums: fleet_pb2.SideSums, since: int) -> SideRow:
+    """A side; latencies in buckets of another software's are left out, since they mean something else."""
+    mirror = sums.mirror
+    return SideRow(
+        _text(sums.service),
+        _text(sums.upstream),
+        SideFigures(
+            sums.requests,
+            sums.errors_5xx,
+            sums.connect_errors,
+            tuple(sums.latency) if len(sums.latency) == LATENCY_BUCKETS else NO_COUNTS,
+            sums.open,
+            since,
+        ),
+        MirrorFigures(mirror.sent, mirror.errors_5xx, mirror.failed, mirror.skipped)
+        if sums.HasField("mirror")
+        else None,
+        sums.closed_late,
+    )
 
 
 def _target_health(target: fleet_pb2.TargetHealth) -> TargetReport:

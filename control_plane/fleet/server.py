@@ -38,12 +38,14 @@ from control_plane.fleet.messages import (
     Leaving,
     Rejected,
     RolloutWord,
+    SideReport,
 )
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.peers import caller_of, metadata_of, peer_ip
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.session import NOTHING, Idle, SnapshotRef, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
+from control_plane.fleet.side_figures import SideBook
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
 from control_plane.identity.node_certificates import NotLetIn, Refusal
 from control_plane.store.contract import StoreError
@@ -212,6 +214,7 @@ class LinkServer:
         clock: Callable[[], float],
         plane_id: str = "",
         health: HealthBook | None = None,
+        sides: SideBook | None = None,
         gate: Gate | None = None,
     ) -> None:
         self._settings = settings
@@ -221,6 +224,7 @@ class LinkServer:
         self._clock = clock
         self._plane_id = plane_id or str(uuid.uuid4())
         self.health = health or HealthBook()
+        self.sides = sides or SideBook()
         self._health_request = messages.health_request()
         self._canary = Canary(wait_s=settings.canary_wait_s, enabled=settings.canary_wait_s > 0)
         self._released: Published | None = None
@@ -603,6 +607,8 @@ class LinkServer:
                     connection.ask_health(self._health_request)
             case HealthReport():
                 self.health.report(node.id, message.targets, full=message.full)
+            case SideReport():
+                self.sides.report(node.id, message.rows, full=message.full, now=self._clock())
             case Applied():
                 offer = self._nodes.applied(node, message.ref, took_s=message.took_s)
                 self._tried(node.id, message.ref)

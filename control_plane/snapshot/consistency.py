@@ -8,9 +8,11 @@ uniqueness are the database's part and hold by constraint; this is the part that
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from control_plane.entities.errors import ENTITY, SchemaViolation, StillReferenced
+from control_plane.entities.errors import ENTITY, SchemaViolation, StillReferenced, UpstreamInUse
+from control_plane.entities.service_settings import COLLECTION as SERVICE_SETTINGS
+from control_plane.entities.service_settings import named_upstreams
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.snapshot.encode import ENCODERS, Unencodable, encode
 from control_plane.store.contract import Change, Transaction
@@ -35,15 +37,23 @@ def check_changes(tx: Transaction, changes: Sequence[Change]) -> None:
     Raises:
         SchemaViolation: of the first such entity; its name and id are in the text.
         StillReferenced: a CA certificate goes while a service names it, which no constraint can see.
+        UpstreamInUse: an upstream goes while a service's settings send requests to it.
     """
     gone: set[str] = set()
+    upstreams_gone: set[str] = set()
     for change in changes:
         if change.after is not None and change.collection in ENCODERS:
             _check_entity(change.collection, change.after)
+            if change.collection == SERVICE_SETTINGS:
+                _check_sides(tx, change.after)
         elif change.after is None and change.collection == "ca_certificates":
             gone.add(change.id)
+        elif change.after is None and change.collection == "upstreams":
+            upstreams_gone.add(change.id)
     if gone:
         _check_authorities_unused(tx, gone)
+    if upstreams_gone:
+        _check_upstreams_unused(tx, upstreams_gone, {change.id: change.before for change in changes})
 
 
 def _check_entity(collection: str, body: EntityBody) -> None:
@@ -88,6 +98,26 @@ def _check_authorities_unused(tx: Transaction, gone: set[str]) -> None:
         for named in _texts(service.get("ca_certificates")):
             if named in gone:
                 raise StillReferenced(named, str(service["id"]))
+
+
+def _check_sides(tx: Transaction, settings: EntityBody) -> None:
+    for field, upstream in named_upstreams(settings):
+        if tx.get("upstreams", upstream) is None:
+            named = _service_name(tx, settings)
+            raise SchemaViolation({field: {"to": f"there is no upstream {upstream} [service_settings {named}]"}})
+
+
+def _check_upstreams_unused(tx: Transaction, gone: set[str], before: Mapping[str, EntityBody | None]) -> None:
+    for settings in tx.each(SERVICE_SETTINGS):
+        for field, upstream in named_upstreams(settings):
+            if upstream in gone and tx.get("upstreams", upstream) is None:
+                body = before.get(upstream) or {}
+                raise UpstreamInUse(str(body.get("name") or upstream), _service_name(tx, settings), field)
+
+
+def _service_name(tx: Transaction, settings: EntityBody) -> str:
+    service = tx.get("services", str(settings["id"])) or settings
+    return str(service.get("name") or settings["id"])
 
 
 def _check_regexes(route: EntityBody) -> None:

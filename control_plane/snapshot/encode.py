@@ -163,10 +163,34 @@ def _manual(word: ManualHealth) -> wire.ManualHealth:
 
 def _service_settings(body: EntityBody) -> wire.Entity:
     after_s = fence_after_s(body)
+    split, preview, mirror = (_record(body.get(name)) for name in ("split", "preview", "mirror"))
     return wire.Entity(
         service_settings=wire.ServiceSettings(
-            id=_text(body, "id"), fence_after=None if after_s is None else _duration(after_s)
+            id=_text(body, "id"),
+            fence_after=None if after_s is None else _duration(after_s),
+            split=_split(split) if split else None,
+            preview=wire.Preview(
+                to=_text(preview, "to"),
+                header=_text(preview, "header"),
+                cookie=_text(preview, "cookie"),
+                value=_text(preview, "value"),
+            )
+            if preview
+            else None,
+            mirror=wire.Mirror(to=_text(mirror, "to"), share=_whole(mirror, "share", 0)) if mirror else None,
+            drain_deadline=None
+            if body.get("drain_deadline") is None
+            else _duration(_number(body, "drain_deadline", 0.0)),
         )
+    )
+
+
+def _split(split: EntityBody) -> wire.Split:
+    sticky = _record(split.get("sticky"))
+    return wire.Split(
+        to=_text(split, "to"),
+        share=_whole(split, "share", 0),
+        sticky=wire.Sticky(on=_text(sticky, "on"), name=_text(sticky, "name")) if sticky else None,
     )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 60.0
 """How long an answer may take, beyond the time that a write is asked to wait for nodes."""
 
+_READING = ("/config/diff", "/fleet/trace")  # they take a body, and change nothing
+
 PAGE_SIZE = 1_000  # the most that the Admin API gives at once
 
 
@@ -43,7 +45,15 @@ class Answer:
 class AdminClient:
     """One control plane. Not for use by several threads."""
 
-    def __init__(self, address: str, *, token: str = "", ca_file: str = "", timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str = "",
+        ca_file: str = "",
+        read_only: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         try:
             port = parts.port
@@ -60,6 +70,7 @@ class AdminClient:
         self._base = parts.path.rstrip("/")
         self._timeout_s = timeout_s
         self._token = token
+        self._read_only = read_only
         self._connection = _connection(parts.scheme, parts.hostname, port, timeout_s, ca_file)
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
@@ -75,6 +86,7 @@ class AdminClient:
         wait_s: int | None = None,
         reason: str = "",
         preference: str = "",
+        expected: int | None = None,
     ) -> Answer:
         """Writes a JSON body; `wait_s` asks the control plane to answer when the nodes run the new version.
 
@@ -88,6 +100,7 @@ class AdminClient:
             wait_s=wait_s,
             reason=reason,
             preference=preference,
+            expected=expected,
         )
 
     def each(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[JsonObject]:
@@ -113,8 +126,19 @@ class AdminClient:
         wait_s: int | None = None,
         reason: str = "",
         preference: str = "",
+        expected: int | None = None,
     ) -> Answer:
-        """Sends one request. Raises `RefusedRequest` for 4xx and 5xx and `CliError` when there is no answer."""
+        """Sends one request. Raises `RefusedRequest` for 4xx and 5xx and `CliError` when there is no answer.
+
+        `expected` = the version that the configuration must still be at for a file or a rollback to be taken.
+        """
+        if self._read_only and not _only_reads(method, path, query or {}):
+            raise failure(
+                ExitCode.DENIED,
+                "this would write, and the context or --read-only says not to; nothing was sent",
+                where=self.address,
+                remedy="use another context, or leave --read-only out",
+            )
         headers = {"Accept": "application/json, application/yaml", "User-Agent": "pointsman-cli"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -127,6 +151,8 @@ class AdminClient:
             preferences.append(preference)
         if preferences:
             headers["Prefer"] = ", ".join(preferences)
+        if expected is not None:
+            headers["If-Match"] = f'"version-{expected}"'
         if reason:
             headers["X-Pointsman-Reason"] = _header_text(reason)
         target = self._base + path + (f"?{urlencode(query)}" if query else "")
@@ -166,6 +192,10 @@ class AdminClient:
             where=self.address,
             remedy="is it running? give its address by --addr or POINTSMAN_ADDR",
         )
+
+
+def _only_reads(method: str, path: str, query: Mapping[str, str]) -> bool:
+    return method == "GET" or path in _READING or query.get("dry_run") == "1" or path.endswith("?dry_run=1")
 
 
 def _connection(scheme: str, host: str, port: int | None, timeout_s: float, ca_file: str) -> HTTPConnection:
@@ -245,6 +275,8 @@ def _remedy(status: int, code: Json) -> str:
         return by_code[code]
     if status == 404:
         return "see what there is with `list`"
+    if status == 412:
+        return "see who wrote with `pointsman history`, compare again with `pointsman diff`, then repeat it"
     if status in (401, 403):
         return "use a token that may do this, by --token or POINTSMAN_TOKEN; `pointsman whoami` shows its role"
     if status >= 500:

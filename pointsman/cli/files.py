@@ -29,20 +29,39 @@ Wait = Annotated[
     typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until every live node runs the new version."),
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.")]
+ExpectVersion = Annotated[
+    int | None,
+    typer.Option(
+        "--expect-version",
+        metavar="VERSION",
+        min=0,
+        help="Refuse if others have written since this version, which diff tells; nobody's work is overwritten.",
+    ),
+]
 
 
 def sync(
-    context: typer.Context, file: Files, select_tag: SelectTags = None, wait: Wait = None, reason: Reason = ""
+    context: typer.Context,
+    file: Files,
+    select_tag: SelectTags = None,
+    wait: Wait = None,
+    reason: Reason = "",
+    expect_version: ExpectVersion = None,
 ) -> None:
     """Make the gateway equal to the files: create, update, and delete what they do not name."""
-    _write(context, "sync", file, select_tag=select_tag, wait=wait, reason=reason)
+    _write(context, "sync", file, select_tag=select_tag, wait=wait, reason=reason, expected=expect_version)
 
 
 def apply(
-    context: typer.Context, file: Files, select_tag: SelectTags = None, wait: Wait = None, reason: Reason = ""
+    context: typer.Context,
+    file: Files,
+    select_tag: SelectTags = None,
+    wait: Wait = None,
+    reason: Reason = "",
+    expect_version: ExpectVersion = None,
 ) -> None:
     """Merge the files into the gateway: only the properties given change, nothing is deleted."""
-    _write(context, "apply", file, select_tag=select_tag, wait=wait, reason=reason)
+    _write(context, "apply", file, select_tag=select_tag, wait=wait, reason=reason, expected=expect_version)
 
 
 def diff(
@@ -62,7 +81,9 @@ def diff(
     summary = as_object(masked(answer.body, joined.filled_in))
     _print_summary(session.output, summary)
     changes = sum(int(as_number(summary.get(name)) or 0) for name in ("created", "updated", "deleted"))
-    session.output.message(_counts(summary, "to create", "to update", "to delete"))
+    compared = as_number(summary.get("version"))
+    against = f", compared with version {compared:.0f}" if compared is not None else ""
+    session.output.message(_counts(summary, "to create", "to update", "to delete") + against)
     if changes and non_zero_exit_code:
         raise Ended(ExitCode.DIFFERENCES)
 
@@ -119,11 +140,14 @@ def _write(
     select_tag: list[str] | None,
     wait: int | None,
     reason: str,
+    expected: int | None,
 ) -> None:
     session = session_of(context)
     joined = read_sources(file, process_environment())
     started = time.monotonic()
-    answer = _send(session.client(), verb, joined, _tags_query(select_tag), wait_s=wait, reason=reason)
+    answer = _send(
+        session.client(), verb, joined, _tags_query(select_tag), wait_s=wait, reason=reason, expected=expected
+    )
     took_s = time.monotonic() - started
     summary = as_object(masked(answer.body, joined.filled_in))
     _print_summary(session.output, summary)
@@ -143,6 +167,7 @@ def _send(
     *,
     wait_s: int | None = None,
     reason: str = "",
+    expected: int | None = None,
 ) -> Answer:
     try:
         return client.request(
@@ -153,6 +178,7 @@ def _send(
             content_type=joined.content_type,
             wait_s=wait_s,
             reason=reason,
+            expected=expected,
         )
     except RefusedRequest as error:
         raise _with_places(error, joined) from error

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pointsman.cli.errors import Ended, ExitCode, Fault
+from pointsman.cli.files import ExpectVersion
 from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_objects, as_text
 from pointsman.cli.output import Output, Table, local_time
 from pointsman.cli.session import session_of
@@ -90,6 +91,7 @@ def rollback(
         typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until every live node runs the new version."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would change; change nothing.")] = False,
+    expect_version: ExpectVersion = None,
 ) -> None:
     """Make the configuration what it was at a version. This is a new version: nothing of the history is lost."""
     session = session_of(context)
@@ -100,6 +102,7 @@ def rollback(
         query={"dry_run": "1"} if dry_run else None,
         wait_s=wait,
         reason=reason,
+        expected=expect_version,
     )
     took_s = time.monotonic() - started
     body = as_object(answer.body)

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from pointsman.cli import entities, files, fleet, history, planes, targets, tokens, trace
+from pointsman.cli.contexts import DEFAULT_ADDRESS, Target
 from pointsman.cli.errors import CliError, Ended, ExitCode
 from pointsman.cli.output import Format, Output
-from pointsman.cli.session import DEFAULT_ADDRESS, Session, hoist, output_format
+from pointsman.cli.session import Session, hoist, output_format
 
 _USAGE_STATUS = 2  # what the command parser exits with; 2 means "differences" here, so it becomes 64
 
@@ -134,6 +135,11 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         name="node",
         help="Shut a node out of the fleet, or let it in again.",
     )
+    app.add_typer(
+        _context_commands() if completing or "context" in arguments else typer.Typer(),
+        name="context",
+        help="Keep control planes by name, and choose one.",
+    )
     command("trace", trace.trace, "trace GET http://shop.example/cart -H x-a:1")
     return app
 
@@ -170,6 +176,17 @@ def _node_commands() -> typer.Typer:
     )
 
 
+def _context_commands() -> typer.Typer:
+    from pointsman.cli import context_commands
+
+    return _group(
+        ("list", context_commands.list_contexts, "context list"),
+        ("set", context_commands.set_context, "context set prod --addr https://admin.example:8444 --ca ca.pem"),
+        ("use", context_commands.use_context, "context use prod"),
+        ("delete", context_commands.delete_context, "context delete prod"),
+    )
+
+
 def _rollout_commands() -> typer.Typer:
     from pointsman.cli import rollouts
 
@@ -183,8 +200,11 @@ def _rollout_commands() -> typer.Typer:
 def _global_options(
     context: typer.Context,
     addr: Annotated[
-        str, typer.Option("--addr", envvar="POINTSMAN_ADDR", help="Address of the control plane's Admin API.")
-    ] = DEFAULT_ADDRESS,
+        str,
+        typer.Option(
+            "--addr", envvar="POINTSMAN_ADDR", help=f"Address of the control plane's Admin API; else {DEFAULT_ADDRESS}."
+        ),
+    ] = "",
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FORMAT", help="How data is printed: table, json, yaml or name.")
     ] = Format.TABLE.value,
@@ -194,9 +214,15 @@ def _global_options(
     ca: Annotated[
         str, typer.Option("--ca", envvar="POINTSMAN_CA", help="PEM file of the CA that the Admin API is checked by.")
     ] = "",
+    named: Annotated[
+        str,
+        typer.Option("--context", envvar="POINTSMAN_CONTEXT", metavar="NAME", help="Which of the contexts is meant."),
+    ] = "",
+    read_only: Annotated[bool, typer.Option("--read-only", help="Send nothing that writes.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print data and errors only, no messages.")] = False,
 ) -> None:
-    session = Session(addr, Output(output_format(output), quiet=quiet), token=token, ca_file=ca)
+    given = Target(addr, token, ca, read_only)
+    session = Session(given, Output(output_format(output), quiet=quiet), context=named)
     context.obj = session
     context.call_on_close(session.close)
 

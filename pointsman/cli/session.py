@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import typer
 
 from pointsman.cli.client import AdminClient
+from pointsman.cli.contexts import Target, chosen
 from pointsman.cli.errors import ExitCode, failure
 from pointsman.cli.output import Format, Output
 from pointsman.cli.planes import MODULES
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8001"
-
-_WITH_VALUE = ("--addr", "--output", "-o", "--token", "--ca")
-_FLAGS = ("--quiet", "-q")
+_WITH_VALUE = ("--addr", "--output", "-o", "--token", "--ca", "--context")
+_FLAGS = ("--quiet", "-q", "--read-only")
 
 
 class Session:
     """One run of the command line: where its control plane is, how it prints, and the connection once there is one."""
 
-    def __init__(self, address: str, output: Output, *, token: str = "", ca_file: str = "") -> None:
+    def __init__(self, given: Target, output: Output, *, context: str = "") -> None:
         self.output = output
-        self._address = address
-        self._token = token
-        self._ca_file = ca_file
+        self.given = given
+        """What the options and the environment say; an empty address = nothing."""
+        self._context = context
         self._client: AdminClient | None = None
 
     def client(self) -> AdminClient:
         """The connection to the control plane, one for the whole command."""
         if self._client is None:
-            self._client = AdminClient(self._address, token=self._token, ca_file=self._ca_file)
+            target = chosen(self.given, self._context, os.environ)
+            self._client = AdminClient(
+                target.address, token=target.token, ca_file=target.ca_file, read_only=target.read_only
+            )
         return self._client
 
     def close(self) -> None:
@@ -76,7 +79,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
                 leading.append(pending.pop(0))
         elif (
             argument in _FLAGS
-            or argument.startswith(("--addr=", "--output=", "--token=", "--ca="))
+            or argument.startswith(("--addr=", "--output=", "--token=", "--ca=", "--context="))
             or _is_short_output(argument)
         ):
             leading.append(argument)

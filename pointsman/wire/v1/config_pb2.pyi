@@ -306,9 +306,55 @@ class ManualHealth(_message.Message):
     def __init__(self, target: _Optional[str] = ..., ip: _Optional[str] = ..., port: _Optional[int] = ..., healthy: _Optional[bool] = ..., until: _Optional[int] = ...) -> None: ...
 
 class ServiceSettings(_message.Message):
-    __slots__ = ("id", "fence_after")
+    __slots__ = ("id", "fence_after", "split", "preview", "mirror", "drain_deadline")
     ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_AFTER_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    MIRROR_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_DEADLINE_FIELD_NUMBER: _ClassVar[int]
     id: str
     fence_after: _duration_pb2.Duration
-    def __init__(self, id: _Optional[str] = ..., fence_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    split: Split
+    preview: Preview
+    mirror: Mirror
+    drain_deadline: _duration_pb2.Duration
+    def __init__(self, id: _Optional[str] = ..., fence_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., split: _Optional[_Union[Split, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., mirror: _Optional[_Union[Mirror, _Mapping]] = ..., drain_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Split(_message.Message):
+    __slots__ = ("to", "share", "sticky")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    STICKY_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    share: int
+    sticky: Sticky
+    def __init__(self, to: _Optional[str] = ..., share: _Optional[int] = ..., sticky: _Optional[_Union[Sticky, _Mapping]] = ...) -> None: ...
+
+class Sticky(_message.Message):
+    __slots__ = ("on", "name")
+    ON_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    on: str
+    name: str
+    def __init__(self, on: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class Preview(_message.Message):
+    __slots__ = ("to", "header", "cookie", "value")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    COOKIE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    header: str
+    cookie: str
+    value: str
+    def __init__(self, to: _Optional[str] = ..., header: _Optional[str] = ..., cookie: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class Mirror(_message.Message):
+    __slots__ = ("to", "share")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    share: int
+    def __init__(self, to: _Optional[str] = ..., share: _Optional[int] = ...) -> None: ...

@@ -95,7 +95,7 @@ class SnapshotRef(_message.Message):
     def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., snapshot_hash: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace", "delta_unusable", "vote", "rollout_activated")
+    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace", "delta_unusable", "vote", "rollout_activated", "sides")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class NodeMessage(_message.Message):
     DELTA_UNUSABLE_FIELD_NUMBER: _ClassVar[int]
     VOTE_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_ACTIVATED_FIELD_NUMBER: _ClassVar[int]
+    SIDES_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     beat: Beat
     applied: Applied
@@ -116,7 +117,8 @@ class NodeMessage(_message.Message):
     delta_unusable: DeltaUnusable
     vote: RolloutVote
     rollout_activated: RolloutActivated
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ..., delta_unusable: _Optional[_Union[DeltaUnusable, _Mapping]] = ..., vote: _Optional[_Union[RolloutVote, _Mapping]] = ..., rollout_activated: _Optional[_Union[RolloutActivated, _Mapping]] = ...) -> None: ...
+    sides: SideReport
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ..., delta_unusable: _Optional[_Union[DeltaUnusable, _Mapping]] = ..., vote: _Optional[_Union[RolloutVote, _Mapping]] = ..., rollout_activated: _Optional[_Union[RolloutActivated, _Mapping]] = ..., sides: _Optional[_Union[SideReport, _Mapping]] = ...) -> None: ...
 
 class PlaneMessage(_message.Message):
     __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request", "delta", "rollout_prepare", "rollout_activate", "rollout_abort")
@@ -675,3 +677,49 @@ class RolloutActivated(_message.Message):
     fault: Fault
     ahead_us: int
     def __init__(self, rollout: _Optional[int] = ..., snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., at_plane_ns: _Optional[int] = ..., late_us: _Optional[_Iterable[int]] = ..., clock_error_us: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., ahead_us: _Optional[int] = ...) -> None: ...
+
+class SideReport(_message.Message):
+    __slots__ = ("since", "full", "sides", "omitted")
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    SIDES_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_FIELD_NUMBER: _ClassVar[int]
+    since: int
+    full: bool
+    sides: _containers.RepeatedCompositeFieldContainer[SideSums]
+    omitted: int
+    def __init__(self, since: _Optional[int] = ..., full: _Optional[bool] = ..., sides: _Optional[_Iterable[_Union[SideSums, _Mapping]]] = ..., omitted: _Optional[int] = ...) -> None: ...
+
+class SideSums(_message.Message):
+    __slots__ = ("service", "upstream", "requests", "errors_5xx", "connect_errors", "latency", "open", "mirror", "closed_late")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_5XX_FIELD_NUMBER: _ClassVar[int]
+    CONNECT_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    MIRROR_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_LATE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    upstream: str
+    requests: int
+    errors_5xx: int
+    connect_errors: int
+    latency: _containers.RepeatedScalarFieldContainer[int]
+    open: int
+    mirror: MirrorSums
+    closed_late: int
+    def __init__(self, service: _Optional[str] = ..., upstream: _Optional[str] = ..., requests: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., connect_errors: _Optional[int] = ..., latency: _Optional[_Iterable[int]] = ..., open: _Optional[int] = ..., mirror: _Optional[_Union[MirrorSums, _Mapping]] = ..., closed_late: _Optional[int] = ...) -> None: ...
+
+class MirrorSums(_message.Message):
+    __slots__ = ("sent", "errors_5xx", "failed", "skipped")
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_5XX_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    sent: int
+    errors_5xx: int
+    failed: int
+    skipped: int
+    def __init__(self, sent: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., failed: _Optional[int] = ..., skipped: _Optional[int] = ...) -> None: ...

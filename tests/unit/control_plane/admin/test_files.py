@@ -148,3 +148,75 @@ async def test_waiting_keeps_the_summary(client: Client) -> None:
 async def test_kongs_config_path_is_for_another_mode(client: Client) -> None:
     body = await client.tree("GET", "/config", status=400)
     assert "not use a database" in str(body["message"])
+
+
+TAGGED = b"""
+_info: {select_tags: [shop]}
+services:
+  - {name: shop, host: blue}
+"""
+
+
+async def test_two_jobs_do_not_overwrite_one_another(client: Client) -> None:
+    await client.ask("POST", "/config/sync", FIRST, content_type=YAML)
+    first = await client.ask("POST", "/config/diff", SECOND, content_type=YAML)
+    assert (tree(first)["version"], first.headers["ETag"]) == (1, '"version-1"')
+    await client.tree("PATCH", "/services/example-service", {"retries": 9})
+
+    guarded = {"If-Match": first.headers["ETag"]}
+    answer = await client.ask("POST", "/config/sync", SECOND, content_type=YAML, headers=guarded)
+    assert answer.status == 412
+    refusal = tree(answer)
+    assert refusal["etag"] == '"version-2"'
+    assert refusal["complete"] is True
+    changes = refusal["changes"]
+    assert isinstance(changes, list)
+    (change,) = changes
+    assert isinstance(change, dict)
+    assert (change["name"], change["fields"]) == (
+        "example-service",
+        [{"field": "retries", "before": 5, "after": 9}],
+    )
+    assert "example-service" in str(refusal["message"])
+    assert await client.store.head() == 2
+
+    guarded = {"If-Match": (await client.ask("GET", "/config/dump")).headers["ETag"]}
+    answer = await client.ask("POST", "/config/sync", SECOND, content_type=YAML, headers=guarded)
+    assert (answer.status, answer.headers["ETag"]) == (200, '"version-3"')
+
+
+async def test_teams_that_share_a_gateway_by_tags_do_not_stop_one_another(client: Client) -> None:
+    answer = await client.ask("POST", "/config/sync", TAGGED, content_type=YAML)
+    guarded = {"If-Match": answer.headers["ETag"]}
+    await client.tree("POST", "/services", {"name": "other", "host": "x", "tags": ["pay"]}, status=201)
+    again = await client.ask("POST", "/config/sync", TAGGED, content_type=YAML, headers=guarded)
+    assert again.status == 200
+    await client.tree("PATCH", "/services/shop", {"tags": []})  # it no longer carries the tag, and did
+    again = await client.ask("POST", "/config/sync", TAGGED, content_type=YAML, headers=guarded)
+    assert again.status == 412
+
+
+@pytest.mark.parametrize("path", ["/config/sync", "/config/apply", "/versions/1/rollback"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"If-Match": '"version-1"'}, 200),
+        ({"If-Match": "*"}, 200),
+        ({"If-Match": '"version-7"'}, 412),
+        ({"If-Match": '"version-0"'}, 412),
+        ({"If-Match": "1"}, 400),
+        ({"If-None-Match": "*"}, 412),
+    ],
+)
+async def test_what_a_guard_may_say(client: Client, path: str, headers: dict[str, str], status: int) -> None:
+    await client.ask("POST", "/config/sync", FIRST, content_type=YAML)
+    body, content_type = (None, None) if "rollback" in path else (FIRST, YAML)
+    answer = await client.ask("POST", path, body, content_type=content_type, headers=headers)
+    assert answer.status == status, answer.body
+
+
+async def test_settings_of_our_own_do_not_stop_a_file(client: Client) -> None:
+    answer = await client.ask("POST", "/config/sync", FIRST, content_type=YAML)
+    await client.tree("PATCH", "/fleet/upstreams/blue/settings", {"slow_start": 5})
+    guarded = {"If-Match": answer.headers["ETag"]}
+    assert (await client.ask("POST", "/config/sync", FIRST, content_type=YAML, headers=guarded)).status == 200

@@ -43,3 +43,33 @@ async def test_they_go_with_their_service(client: Client, service: str) -> None:
     await client.ask("DELETE", "/services/s")
     await client.tree("PUT", f"/services/{service}", {"name": "s", "host": "a.test"}, status=200)
     assert (await client.tree("GET", SETTINGS))["partition"] == "serve_stale"
+
+
+async def test_upstreams_are_named_and_kept_by_id(client: Client, service: str) -> None:
+    green = (await client.tree("POST", "/upstreams", {"name": "green"}, status=201))["id"]
+    made = await client.tree("PATCH", SETTINGS, {"split": {"to": "green", "share": 500}})
+    assert made["split"] == {"to": green, "share": 500, "sticky": None}
+    made = await client.tree("PATCH", SETTINGS, {"split": {"share": 2500}, "mirror": {"to": green, "share": 1}})
+    assert (made["split"], made["mirror"]) == (
+        {"to": green, "share": 2500, "sticky": None},
+        {"to": green, "share": 1},
+    )
+    assert (await client.tree("PATCH", SETTINGS, {"split": None}))["split"] is None
+
+
+async def test_an_upstream_that_is_not_there_is_refused_by_field(client: Client, service: str) -> None:
+    nobody = "00000000-0000-4000-8000-000000000009"
+    for to in ("green", nobody):
+        answer = await client.ask("PATCH", SETTINGS, {"preview": {"to": to, "header": "x", "value": "1"}})
+        assert answer.status == 400
+        assert "no upstream" in str(tree(answer)["fields"])
+
+
+async def test_an_upstream_in_use_cannot_go(client: Client, service: str) -> None:
+    await client.tree("POST", "/upstreams", {"name": "green"}, status=201)
+    await client.tree("PATCH", SETTINGS, {"split": {"to": "green", "share": 0}})
+    answer = await client.ask("DELETE", "/upstreams/green")
+    assert (answer.status, tree(answer)["name"]) == (400, "foreign key violation")
+    assert "the split of service 's' sends requests to upstream 'green'" in str(tree(answer)["message"])
+    await client.tree("PATCH", SETTINGS, {"split": None})
+    assert (await client.ask("DELETE", "/upstreams/green")).status == 204

@@ -162,3 +162,34 @@ def test_settings_of_services_stand_beside_those_of_upstreams() -> None:
     assert isinstance(section, dict)
     assert section["service_settings"] == [{"partition": "fence", "service": "b"}]
     assert section[COLLECTION] == [{"slow_start": 10, "upstream": "blue"}], "the file did not speak of upstreams"
+
+
+def test_what_sends_requests_elsewhere_names_upstreams_in_files() -> None:
+    tx = MemoryTransaction()
+    split: EntityBody = {"to": "green", "share": 500, "sticky": {"on": "ip"}}
+    rows: list[JsonValue] = [{"service": "a", "split": split, "mirror": {"to": "green", "share": 1}}]
+    both: EntityBody = {
+        "services": [{"name": "a", "host": "blue"}],
+        "upstreams": [{"name": "green"}],
+        "_pointsman": {"service_settings": rows},
+    }
+    synced(tx, json.dumps(both).encode())
+    (kept,) = tx.rows["service_settings"].values()
+    green = tx.named("upstreams", "green")["id"]
+    assert kept["split"] == {"to": green, "share": 500, "sticky": {"on": "ip", "name": None}}
+    dumped = dump(tx)
+    section = dumped["_pointsman"]
+    assert isinstance(section, dict)
+    assert section["service_settings"] == rows
+    assert synced(tx, json.dumps(dumped).encode())["changes"] == []
+
+
+def test_a_file_that_names_no_upstream_is_refused_by_field() -> None:
+    tx = MemoryTransaction()
+    wrong: EntityBody = {
+        "services": [{"name": "a", "host": "blue"}],
+        "_pointsman": {"service_settings": [{"service": "a", "split": {"to": "green", "share": 1}}]},
+    }
+    with pytest.raises(FileRefused) as refused:
+        sync(tx, parse(json.dumps(wrong).encode()), now=NOW)
+    assert "there is no upstream 'green'" in str(refused.value.problems)

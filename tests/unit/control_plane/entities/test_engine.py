@@ -250,7 +250,6 @@ def test_a_key_that_could_never_be_one_is_refused(collection: str, key: str, pro
         "code": 10,
         "name": f"invalid unique {schema.endpoint_key}",
         "message": problem,
-        "fields": {schema.endpoint_key: problem},
     }
 
 
@@ -264,3 +263,24 @@ def test_validating_needs_no_store() -> None:
 
 def test_every_collection_but_plugins_has_a_smallest_entity() -> None:
     assert set(SCHEMAS) - set(STORABLE) == {"plugins"}  # none are there that one could be of
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "kept"),
+    [("tags", {}, []), ("hosts", {}, []), ("headers", [], {}), ("methods", {}, [])],
+)
+def test_an_empty_object_and_an_empty_list_are_the_same(field: str, given: JsonValue, kept: JsonValue) -> None:
+    assert insert("routes", {"paths": ["/"], field: given})[field] == kept
+
+
+def test_an_empty_list_is_an_empty_record() -> None:
+    made = insert("upstreams", {"name": "blue", "healthchecks": []})
+    assert made["healthchecks"] == insert("upstreams", {"name": "blue"})["healthchecks"]
+    changed = update("upstreams", made, {"healthchecks": {"threshold": 5}})
+    assert update("upstreams", changed, {"healthchecks": []})["healthchecks"] == changed["healthchecks"]
+
+
+def test_a_list_for_a_record_has_unknown_fields() -> None:
+    assert problems("upstreams", {"name": "blue", "healthchecks": ["a", 1]}) == {
+        "healthchecks": ["unknown field", "unknown field"]
+    }

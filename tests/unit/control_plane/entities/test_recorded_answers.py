@@ -21,8 +21,6 @@ RECORDING = Path(__file__).parents[3] / "conformance" / "vectors" / "kong-admin.
 # Where we answer otherwise on purpose: step -> why.
 OTHERWISE = {
     151: "a null url is no url; the recorded gateway parses it and reports what it made of it",
-    322: "RE2 gives its own reason for a pattern that does not compile",
-    323: "RE2 gives its own reason for a pattern that does not compile",
     327: "look-around is refused at the path it stands in, not at the entity as a compiled expression",
     464: "sticky-sessions is known here, and is refused for its missing cookie",
     346: "a header without values is refused at the field, not at the entity as a compiled expression",

@@ -195,7 +195,7 @@ def test_two_different_headers_may_be_hashed() -> None:
         ("host_header", "a:99999", "invalid port number"),
         ("hash_on_cookie_path", "x", "should start with: /"),
         ("healthchecks", None, "required field missing"),
-        ("healthchecks", [1], "expected a record"),
+        ("healthchecks", 1, "expected a record"),
         ("healthchecks.threshold", 101, "value should be between 0 and 100"),
         ("healthchecks.threshold", "5", "expected a number"),
         ("healthchecks.active", None, "required field missing"),

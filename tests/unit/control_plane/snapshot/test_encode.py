@@ -54,7 +54,8 @@ def test_every_field_has_its_place_on_the_wire(collection: str) -> None:
     if collection == "upstream_settings":
         expected -= {"upstream"}  # its id is the upstream's
     if collection == "service_settings":
-        expected = {"id", "fence_after"}  # the policy and its time as one
+        expected -= {"service", "partition", "fence_after_s"}
+        expected |= {"fence_after"}  # the policy and its time as one
     if collection == "certificates":
         expected -= {"snis"}  # entities of their own
     assert fields == expected
@@ -67,6 +68,30 @@ def test_settings_of_a_service() -> None:
     stale = decoded("service_settings", entity("service_settings", fence_after_s=1.5))
     assert isinstance(stale, wire.ServiceSettings)
     assert not stale.HasField("fence_after")
+
+
+def test_sides_of_a_service() -> None:
+    green, blue = identity("upstreams", 1), identity("upstreams", 2)
+    settings = decoded(
+        "service_settings",
+        entity(
+            "service_settings",
+            split={"to": green, "share": 500, "sticky": {"on": "header", "name": "x-user"}},
+            preview={"to": green, "cookie": "preview", "value": "1"},
+            mirror={"to": blue, "share": 10000},
+            drain_deadline=0.5,
+        ),
+    )
+    assert isinstance(settings, wire.ServiceSettings)
+    assert settings.split == wire.Split(to=green, share=500, sticky=wire.Sticky(on="header", name="x-user"))
+    assert settings.preview == wire.Preview(to=green, cookie="preview", value="1")
+    assert settings.mirror == wire.Mirror(to=blue, share=10000)
+    assert settings.drain_deadline.nanos == 500_000_000
+    none = decoded("service_settings", entity("service_settings", split={"to": green, "share": 0}))
+    assert isinstance(none, wire.ServiceSettings)
+    assert none.HasField("split")
+    assert not none.split.HasField("sticky")
+    assert not any(none.HasField(name) for name in ("preview", "mirror", "drain_deadline"))
 
 
 def test_a_service() -> None:
