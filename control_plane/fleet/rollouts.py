@@ -388,6 +388,8 @@ class Rollouts:
         except TimeoutError:
             pass
         entry.wake.clear()
+        for node in self._nodes.elsewhere():  # lost here, or asked by a control plane that is gone
+            self._perform(entry, entry.machine.runs(node.id, node.running.version))
         running = {node: version for node, version in self._running.items() if node in entry.machine.members}
         self._perform(entry, entry.machine.tick(_now(), running=running))
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from typing_extensions import override
 
 from tests.support import ledger
 from tests.support.fault_proxy import FaultProxy
@@ -41,6 +41,7 @@ class TwoPlanes(Fleet):
         self.first = self.control_plane = ControlPlane(folder, name="first", database=through)
         self.second = ControlPlane(folder, name="second", database=own)
 
+    @override
     def processes(self) -> list[Process]:
         return [*super().processes(), self.second]
 
@@ -190,6 +191,16 @@ def _fence_of(fleet: TwoPlanes, number: int) -> int:
     return int(fleet.sql(f"SELECT (body::json->>'fence')::int FROM rollout WHERE number = {number}") or 0)
 
 
+async def until_first_has_its_nodes(fleet: TwoPlanes) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            answer = await fleet.ask(fleet.first, "GET", "/fleet/nodes")
+            assert isinstance(answer.body, dict)
+            if [node["state"] for node in answer.body["data"]].count("current") == 2:
+                return
+            await asyncio.sleep(0.02)
+
+
 async def host_at(fleet: TwoPlanes) -> str:
     answer = await fleet.ask(fleet.second, "GET", f"/services/{SERVICE}")
     assert isinstance(answer.body, dict)
@@ -206,7 +217,3 @@ async def load_on(fleet: Fleet, *, rate: float) -> AsyncIterator[OpenLoop]:
     duplicates = await ledger.count_duplicates(fleet)
     result = ledger.settle(load, (), revolutions=0, duplicates=duplicates, check_weights=False)
     assert result.failures == []
-
-
-def moments(rng: random.Random, count: int, most_s: float) -> list[float]:
-    return [rng.uniform(0.0, most_s) for _ in range(count)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -339,6 +340,21 @@ async def test_a_decision_after_the_lease_was_over_meets_the_fence(
     )  # fmt: skip
     assert await second.store.read(lambda tx: tx.head()) == 1
     assert first.talkers[0].running.version == 1
+
+
+async def test_a_node_that_is_lost_here_and_follows_elsewhere_has_followed(planes: tuple[RigPlane, RigPlane]) -> None:
+    first, second = planes
+    lost = first.talkers[0]
+    lost.activates = False
+    entry = await first.roll_out(slots("green", 100))
+    await until(lambda: lost.activate is not None)
+    await lost.leave_off()
+    lost.connect(second.server)
+    await until(lambda: lost.running.version == 2)
+    records = [replace(record, plane="second") for record in second.nodes.take_dirty() if record.id == lost.id]
+    first.nodes.merge(records, {"second"})
+    assert await first.ended(entry) == "confirmed"
+    assert entry.machine.members[lost.id].standing is Standing.FOLLOWED
 
 
 async def test_nodes_at_another_control_plane_are_named_and_without_own_ones_nothing_is_begun(store: Store) -> None:
