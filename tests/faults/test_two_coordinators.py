@@ -1,9 +1,9 @@
 """Two control planes over PostgreSQL, of which one is struck while it coordinates a rollout.
 
 Goal: exactly one coordinates; what the database says was decided is what all nodes run in the end, what it does not is
-nothing; no request is lost. Method: the first is stopped past its lease and continued; the second takes over and carries
-out a rollout of its own meanwhile. Killed, stopped and split from the database, before the decision and after it, twenty
-times each: `tests/prove/test_two_coordinators.py`.
+nothing; no request is lost. Method: the first is stopped past its lease and continued; the second takes over and
+carries out a rollout of its own meanwhile. Killed, stopped and split from the database, before the decision and after
+it, twenty times each: `tests/prove/test_two_coordinators.py`.
 """
 
 from __future__ import annotations
