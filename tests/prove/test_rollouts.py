@@ -47,9 +47,7 @@ async def test_a_control_plane_killed_in_any_state_leaves_one_truth(tmp_path: Pa
             colour = "green" if await host_of(fleet) == "blue" else "blue"
             killed = await kill_during(fleet, colour, state=state, delay_s=delay_s)
             seen[killed.stored, killed.ended] += 1
-        await load.stop()
-        duplicates = await ledger.count_duplicates(fleet)
-    result = ledger.settle(load, (), revolutions=0, duplicates=duplicates, check_weights=False)
+        result = await ledger.books(fleet, load)
     ends = ", ".join(f"{count} x {stored} -> {ended}" for (stored, ended), count in sorted(seen.items()))
     books = f"{result.sent} requests, {len(result.lost)} lost, {result.doubled} doubled"
     print(f"\nkilled from {state} on: {ends}; {books}")
