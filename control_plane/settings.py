@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from control_plane.admin.limits import Limits
+from control_plane.events.ring import Kind
+from control_plane.events.webhooks import checked
 from control_plane.store.opening import refusal
 from pointsman.logs import LogFormat, LogLevel
 from pointsman.settings import SettingsError, SocketAddress, setting
@@ -126,6 +128,14 @@ class Settings:
     versions_kept_days: float = setting(
         0, minimum=0, maximum=36_500, help="days for which versions are kept, 0 = for ever; the newest 100 always are"
     )
+    webhooks: tuple[str, ...] = setting((), help="addresses that events are posted to, by commas; see docs/events.md")
+    webhook_types: tuple[str, ...] = setting(
+        ("switch",), help="which events are posted: version, node, rollout, switch"
+    )
+    webhook_secret: str = setting(
+        "",
+        help="signs what is posted, by HMAC-SHA256; better given by the variable than by the flag",
+    )
     ports_file: str = setting("", help="file to write the real addresses to, as JSON, once everything listens")
     log_level: LogLevel = setting(LogLevel.INFO, help="the least severity that is logged")
     log_format: LogFormat = setting(LogFormat.TEXT, help="text for eyes, json for machines")
@@ -143,6 +153,7 @@ class Settings:
                 "--insecure-admin if the network around it is safe"
             )
         self._check_fleet()
+        self._check_webhooks()
         for origin in self.admin_origins:
             if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
                 raise SettingsError(f"setting admin_origins: '{origin}' is no origin; write it like https://host:port")
@@ -177,6 +188,19 @@ class Settings:
             _ = self.enrolment_address
         except ValueError as error:
             raise SettingsError(f"setting enroll_listen: {error}") from None
+
+    def _check_webhooks(self) -> None:
+        for address in self.webhooks:
+            try:
+                checked(address)
+            except ValueError as error:
+                raise SettingsError(f"setting webhooks: {error}") from None
+        known = [kind.value for kind in Kind if kind is not Kind.GAP]
+        unknown = [name for name in self.webhook_types if name not in known]
+        if unknown:
+            raise SettingsError(
+                f"setting webhook_types: '{unknown[0]}' is no type of event; there are {', '.join(known)}"
+            )
 
     @property
     def tokens_required(self) -> bool:

@@ -22,6 +22,9 @@ from typing import Self
 from control_plane.admin.guard import Guard
 from control_plane.admin.server import AdminServer
 from control_plane.admin.tls import AdminTls
+from control_plane.events.ring import Kind, Ring
+from control_plane.events.sources import Sources
+from control_plane.events.webhooks import Webhooks
 from control_plane.fleet.enrolment import EnrolmentServer
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.gate import EnrolledGate, Gate, PkiGate, SharedGate
@@ -104,6 +107,14 @@ class ControlPlane:
         self._stack.push_async_callback(fleet.stop)
         self.fleet_address = SocketAddress(settings.fleet_listen.host, fleet.port)
 
+        ring = Ring(wall=time.time)
+        webhooks = Webhooks(ring, settings.webhooks, kinds=_webhook_kinds(settings), secret=settings.webhook_secret)
+        await webhooks.start()
+        self._stack.push_async_callback(webhooks.stop)
+        sources = Sources(ring, store, fleet.registry, fleet.rollouts)
+        await sources.start()
+        self._stack.push_async_callback(sources.stop)
+
         if isinstance(gate, EnrolledGate):
             enrolment = EnrolmentServer(str(settings.enrolment_address), gate)
             try:
@@ -129,6 +140,8 @@ class ControlPlane:
             ),
             operators=operators,
             node_certificates=nodes,
+            ring=ring,
+            webhooks=webhooks,
             tls=None if tls is None else tls.context,
             log_level=settings.log_level,
         )
@@ -159,10 +172,10 @@ async def _gate(store: Store, settings: Settings) -> Gate | None:
     mode = settings.node_identity
     if mode is ClusterMtls.ENROLLED:
         try:
-            authority = await node_ca.load_or_make(store, now=time.time())
+            authorities = await node_ca.load_or_make(store, now=time.time())
         except StoreError as error:
             raise StartError(f"the CA of the nodes can't be had: {error}") from error
-        nodes = NodeCertificates(store, authority, life_s=settings.node_certificate_life_s)
+        nodes = NodeCertificates(store, authorities, life_s=settings.node_certificate_life_s)
         return EnrolledGate(nodes, (settings.fleet_listen.host, *settings.fleet_names))
     if mode is ClusterMtls.OFF:
         return None
@@ -179,6 +192,10 @@ def _gate_of_files(settings: Settings, mode: ClusterMtls) -> Gate:
         return SharedGate(certificate, key)
     trusted = Path(settings.cluster_ca_cert).read_bytes()
     return PkiGate(certificate, key, trusted, names=settings.cluster_allowed_names)
+
+
+def _webhook_kinds(settings: Settings) -> frozenset[Kind]:
+    return frozenset(Kind(name) for name in settings.webhook_types)
 
 
 async def _operators(store: Store, settings: Settings) -> Operators:

@@ -76,6 +76,8 @@ class Handover:
         proxy = dict(given["proxy"])
         if "trusted_ips" in proxy:
             proxy["trusted_ips"] = tuple(ipaddress.ip_network(network) for network in proxy["trusted_ips"])
+        if "port_maps" in proxy:
+            proxy["port_maps"] = tuple((inside, outside) for inside, outside in proxy["port_maps"])
         return cls(
             proxy=ProxySettings(**proxy),
             backlogs=tuple(given["backlogs"]),

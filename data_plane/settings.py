@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import ipaddress
 import os
+import re
 import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -28,7 +29,10 @@ from pointsman.settings import SettingsError, SocketAddress, setting
 
 WORKERS_MAX = 256
 ENROLMENT_PORT = 8006
+PORT_MAX = 65535
 JOIN_FILE_BYTES_MAX = 4096
+
+_PORT_MAP = re.compile(r"([0-9]{1,5}):([0-9]{1,5})")
 
 
 class ClusterMtls(StrEnum):
@@ -108,6 +112,11 @@ class NodeSettings:
     proxy_listen: tuple[str, ...] = setting(
         ("0.0.0.0:8000 reuseport backlog=16384", "0.0.0.0:8443 ssl reuseport backlog=16384"),
         help="where clients connect, each `address:port flag ...` [proxy_listen]",
+    )
+    port_maps: tuple[str, ...] = setting(
+        (),
+        help="ports by which clients know those of proxy_listen, each `outside:inside` like 80:8000; routes, "
+        "X-Forwarded-Port and logs go by the one outside [port_maps]",
     )
     status_listen: SocketAddress = setting(
         SocketAddress("127.0.0.1", 8007), help="where the status API listens [status_listen]"
@@ -270,7 +279,9 @@ class NodeSettings:
     ssl_prefer_server_ciphers: bool = setting(
         True, help="our order of ciphers goes before the client's [ssl_prefer_server_ciphers]"
     )
-    ssl_dhparam: str = setting("", help="PEM file of parameters for ciphers with DHE [ssl_dhparam]")
+    ssl_dhparam: str = setting(
+        "", help="PEM file of parameters for ciphers with DHE; without, they are not used [ssl_dhparam]"
+    )
     ssl_session_timeout: str = setting("", help="refused: it is OpenSSL's own [ssl_session_timeout]")
     ssl_session_cache_size: str = setting("", help="refused: it is OpenSSL's own [ssl_session_cache_size]")
     ssl_session_tickets: bool = setting(True, help="clients keep their sessions themselves [ssl_session_tickets]")
@@ -365,6 +376,7 @@ class NodeSettings:
             trusted_ips=trusted,
             real_ip_header=self.real_ip_header,
             real_ip_recursive=self.real_ip_recursive,
+            port_maps=self._port_maps(),
             body_bytes_max=self.client_max_body_bytes,
             head_timeout_s=self.client_header_timeout_s,
             body_idle_timeout_s=self.client_body_timeout_s,
@@ -403,6 +415,18 @@ class NodeSettings:
             raise SettingsError(f"setting {error}") from None
         self._check_trusted()
         return proxy
+
+    def _port_maps(self) -> tuple[tuple[int, int], ...]:
+        by_inside: dict[int, int] = {}
+        for text in self.port_maps:
+            found = _PORT_MAP.fullmatch(text)
+            outside, inside = (int(found[1]), int(found[2])) if found is not None else (0, 0)
+            if not (1 <= outside <= PORT_MAX and 1 <= inside <= PORT_MAX):
+                raise SettingsError(f"setting port_maps: '{text}' is not two ports like 80:8000")
+            if inside in by_inside:
+                raise SettingsError(f"setting port_maps: port {inside} is given two ports outside")
+            by_inside[inside] = outside
+        return tuple(by_inside.items())
 
     def default_pairs(self) -> DefaultPairs:
         """The certificates of TLS listeners, made if there are no files; raises SettingsError."""

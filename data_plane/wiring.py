@@ -29,6 +29,7 @@ from data_plane.node.metrics_sum import MetricsSum
 from data_plane.node.names import Names
 from data_plane.node.node import Levels, Node
 from data_plane.node.rollouts import Rollouts
+from data_plane.node.side_sums import SideReports
 from data_plane.node.sockets import ListenSpec, address_of, bind_for_workers, bind_one, is_taken
 from data_plane.node.supervisor import Slot, Supervisor
 from data_plane.node.workers import WorkerProcess
@@ -161,6 +162,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: 
     ).to_json()
     cores = sorted(os.sched_getaffinity(0)) if settings.worker_affinity else []
     sums = MetricsSum(settings.metrics_series_max)
+    side_reports = SideReports(sums.sides)
 
     async def spawn(slot: Slot) -> WorkerProcess:
         affinity = frozenset({cores[slot.index % len(cores)]}) if cores else frozenset[int]()
@@ -233,6 +235,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: 
         in_flight=levels,
         tracer=supervisor.trace,
         health=health.reports,
+        sides=side_reports,
         rollouts=rollouts,
         plane_clock=plane_clock,
         touch=fences,
@@ -249,6 +252,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: 
         health=health,
         fences=fences,
         sums=sums,
+        side_reports=side_reports,
         default_pairs=default_pairs,
         proxy_addresses=addresses,
         status_socket=status_socket,

@@ -8,6 +8,7 @@ Nothing here knows of sockets; `server.py` does.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 
 from control_plane.admin import (
@@ -16,6 +17,7 @@ from control_plane.admin import (
     batch,
     certificates,
     collections,
+    events,
     files,
     history,
     information,
@@ -46,6 +48,8 @@ from control_plane.entities.errors import EntityError
 from control_plane.entities.plugin import PLUGINS
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import Schema
+from control_plane.events.ring import Ring
+from control_plane.events.webhooks import Webhooks
 from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store, StoreError
@@ -67,9 +71,13 @@ class AdminApi:
         guard: Guard | None = None,
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
+        ring: Ring | None = None,
+        webhooks: Webhooks | None = None,
         schemas: Mapping[str, Schema] = SCHEMAS,
     ) -> None:
         self.guard = guard or Guard()
+        ring = ring or Ring(wall=time.time)
+        webhooks = webhooks or Webhooks(ring, (), kinds=frozenset())
         operators = operators or Operators(store)
         self.door = access.Door(operators)
         self.writes = Writes(store, fleet)
@@ -103,8 +111,10 @@ class AdminApi:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
             switches.mount(table, Switches(store, fleet.rollouts, fleet), self.writes.now)
         tracing.mount(table, fleet)
+        self.streams = events.Streams(ring, self.door)
+        events.mount(table, self.streams)
         self.lag = metrics.LoopLag()
-        metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag)
+        metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag, webhooks=webhooks)
         files.mount(table, self.writes)
         kong_config.mount(table, self.writes)
         batch.mount(table, self.writes)

@@ -7,7 +7,7 @@ they can be tested without a socket.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote_plus
@@ -50,12 +50,13 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back. `body` is JSON text, encoded once; empty = none."""
+    """What goes back. `body` is JSON text, encoded once; empty = none. A `stream` goes on instead until it ends."""
 
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str = JSON_TYPE
+    stream: AsyncGenerator[bytes] | None = None
 
 
 class Instead(Exception):

@@ -20,6 +20,7 @@ from control_plane.admin.messages import Answer, Call
 from control_plane.admin.operations import TEXT, Operation
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Fleet, Writes
+from control_plane.events.webhooks import Webhooks
 from control_plane.fleet.nodes import NodeState, SyncStatus
 from control_plane.fleet.timing import Times
 from control_plane.store.contract import StoreError
@@ -87,6 +88,9 @@ GATHER = Declared(
     Kind.SUMMARY,
     "Snapshots published, and the time from the first commit in each to its publication",
 )
+WEBHOOKS = Declared(
+    "pointsman_webhook_events_total", Kind.COUNTER, "Events for webhooks, by what became of them", ("outcome",)
+)
 LOOP_LAG = Declared(
     "pointsman_loop_lag_seconds", Kind.GAUGE, "How late a timer of this process was at worst in the last 15 s"
 )
@@ -104,6 +108,7 @@ METRICS: tuple[Declared, ...] = (
     REFUSALS,
     WRITES,
     GATHER,
+    WEBHOOKS,
     LOOP_LAG,
 )
 """What this module declares; the `process_*` metrics of the Prometheus client come with them."""
@@ -153,12 +158,15 @@ def mount(
     connections: Callable[[], Connections],
     *,
     lag: LoopLag,
+    webhooks: Webhooks,
 ) -> None:
     """Adds `/metrics`."""
     about = Operation(
         summary="Show the metrics in Prometheus' text", answers={200: {"type": "string"}}, answer_type=TEXT
     )
-    table.add("/metrics", {"GET": _Metrics(writes, fleet, identity, connections, lag).page}, about={"GET": about})
+    table.add(
+        "/metrics", {"GET": _Metrics(writes, fleet, identity, connections, lag, webhooks).page}, about={"GET": about}
+    )
 
 
 class _Page(Collector):
@@ -179,6 +187,7 @@ class _Metrics:
     identity: Identity
     connections: Callable[[], Connections]
     lag: LoopLag
+    webhooks: Webhooks
 
     async def page(self, _call: Call, _path: tuple[str, ...]) -> Answer:
         try:
@@ -238,6 +247,10 @@ class _Metrics:
         yield version
         yield _summary(WRITES, self.writes.times)
         yield _summary(GATHER, self.fleet.gather_times)
+        webhooks = CounterMetricFamily(WEBHOOKS.name, WEBHOOKS.help, labels=WEBHOOKS.labels)
+        for outcome, events in self.webhooks.totals().items():
+            webhooks.add_metric((outcome,), events)
+        yield webhooks
         yield _single(LOOP_LAG, self.lag.worst_s)
 
 

@@ -1,4 +1,4 @@
-"""Who may be a node: `/fleet/join-tokens`, and shutting out nodes or letting them in again."""
+"""Who may be a node: `/fleet/join-tokens`, shutting out nodes or letting them in again, and the CA behind it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from control_plane.admin.operations import JSON, Operation
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import origin_of
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.identity.ca_rotation import NotNow, State, state_of
 from control_plane.identity.join_tokens import TTL_S_MAX, TTL_S_MIN, USES_MAX
-from control_plane.identity.node_certificates import NodeCertificates, NodeRecord
+from control_plane.identity.node_ca import FORMER, ISSUING, NEXT
+from control_plane.identity.node_certificates import NodeCertificates
+from control_plane.identity.node_records import NodeRecord
 
 LABELS_MAX, LABEL_CHARS_MAX = 32, 63
 
@@ -53,6 +56,37 @@ _CREATE = Operation(
     answers={201: _TOKEN_SCHEMA},
 )
 _REVOKE_TOKEN = Operation(summary="End a join token at once; nodes that joined with it stay", answers={204: None})
+_CA_SCHEMA: EntityBody = {
+    "type": "object",
+    "properties": {
+        "state": {"type": "string", "enum": [each.value for each in State]},
+        "authorities": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "place": {"type": "string", "enum": [ISSUING, NEXT, FORMER]},
+                    "fingerprint": {"type": "string"},
+                    "since": {"type": ["number", "null"]},
+                    "not_after": {"type": "number"},
+                },
+            },
+        },
+        "missing": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"node_id": {"type": "string"}, "until": {"type": "number"}},
+            },
+        },
+    },
+    "required": ["state", "authorities", "missing"],
+}
+_CA = Operation(summary="Show the nodes' CA, and whom its rotation waits for", answers={200: _CA_SCHEMA})
+_ROTATE = Operation(summary="Begin a rotation of the nodes' CA", answers={200: _CA_SCHEMA})
+_ADVANCE = Operation(
+    summary="Take the rotation's next step without the nodes that are missing", answers={200: _CA_SCHEMA}
+)
 _NODE_SCHEMA: EntityBody = {"type": "object", "required": ["node_id", "revoked"]}
 _REVOKE = Operation(summary="Shut a node out and close its stream", answers={200: _NODE_SCHEMA})
 _APPROVE = Operation(summary="Let a node in again that was revoked", answers={200: _NODE_SCHEMA})
@@ -69,6 +103,9 @@ def mount(table: PathTable, nodes: NodeCertificates | None, *, clock: Callable[[
     table.add("/fleet/join-tokens/{token}", {"DELETE": pages.revoke_token}, about={"DELETE": _REVOKE_TOKEN})
     table.add("/fleet/nodes/{node_id}/revoke", {"POST": pages.revoke}, about={"POST": _REVOKE})
     table.add("/fleet/nodes/{node_id}/approve", {"POST": pages.approve}, about={"POST": _APPROVE})
+    table.add("/fleet/ca", {"GET": pages.show_ca}, about={"GET": _CA})
+    table.add("/fleet/ca/rotate", {"POST": pages.rotate_ca}, about={"POST": _ROTATE})
+    table.add("/fleet/ca/advance", {"POST": pages.advance_ca}, about={"POST": _ADVANCE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +154,42 @@ class _Pages:
 
     async def approve(self, call: Call, path: tuple[str, ...]) -> Answer:
         return _node(await self._known().approve(path[0], origin=origin_of(call, "identity")))
+
+    async def show_ca(self, _call: Call, _path: tuple[str, ...]) -> Answer:
+        return await _ca(self._known())
+
+    async def rotate_ca(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        nodes = self._known()
+        try:
+            await nodes.rotate_ca(origin=origin_of(call, "identity"))
+        except NotNow as error:
+            raise Refused(409, str(error)) from None
+        return await _ca(nodes)
+
+    async def advance_ca(self, call: Call, _path: tuple[str, ...]) -> Answer:
+        nodes = self._known()
+        try:
+            await nodes.hurry_ca(origin=origin_of(call, "identity"))
+        except NotNow as error:
+            raise Refused(409, str(error)) from None
+        return await _ca(nodes)
+
+
+async def _ca(nodes: NodeCertificates) -> Answer:
+    missing: list[JsonValue] = [{"node_id": each.node_id, "until": each.until} for each in await nodes.ca_missing()]
+    found = nodes.authorities
+    places = ((ISSUING, found.issuing), (NEXT, found.next), (FORMER, found.former))
+    shown: list[JsonValue] = [
+        {
+            "place": place,
+            "fingerprint": each.fingerprint,
+            "since": each.since or None,
+            "not_after": each.not_after,
+        }
+        for place, each in places
+        if each is not None
+    ]
+    return json_answer(200, {"state": state_of(found).value, "authorities": shown, "missing": missing})
 
 
 def _node(record: NodeRecord | None) -> Answer:

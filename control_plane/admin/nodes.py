@@ -46,8 +46,23 @@ _NODE: EntityBody = answer_of(
         "proxy_addresses": {"type": "array", "items": _TEXT},
         "status_address": _TEXT,
         "sync_status": _TEXT,
+        "certificate_expires_at": {"type": ["number", "null"]},
     }
 ) | {"additionalProperties": True}
+
+_REFUSED: EntityBody = answer_of(
+    {
+        "node_id": _TEXT,
+        "address": _TEXT,
+        "hostname": _TEXT,
+        "software": _TEXT,
+        "reason": _TEXT,
+        "message": _TEXT,
+        "times": _WHOLE,
+        "first_at": {"type": "number"},
+        "last_at": {"type": "number"},
+    }
+)
 
 
 def mount(table: PathTable, fleet: Fleet, *, clock: Callable[[], float] = time.time) -> None:
@@ -57,6 +72,8 @@ def mount(table: PathTable, fleet: Fleet, *, clock: Callable[[], float] = time.t
     table.add("/fleet/nodes", {"GET": nodes.list_nodes}, about={"GET": listed})
     shown = Operation(summary="Show one node", answers={200: _NODE})
     table.add("/fleet/nodes/{node_id}", {"GET": nodes.get}, about={"GET": shown})
+    out = Operation(summary="List whoever was not let in as a node, and why", answers={200: page_of(_REFUSED)})
+    table.add("/fleet/refusals", {"GET": nodes.refused}, about={"GET": out})
     kongs = Operation(
         summary="List the nodes as Kong shows them",
         parameters=(SIZE, OFFSET),
@@ -83,6 +100,10 @@ class _Nodes:
             if view.id == path[0]:
                 return json_answer(200, _node(view, now, self.fleet.fences()))
         raise not_found()
+
+    async def refused(self, _call: Call, _path: tuple[str, ...]) -> Answer:
+        """Of this control plane alone: each keeps its own."""
+        return json_answer(200, entity_page([each.to_json() for each in self.fleet.refused()]))
 
     async def data_planes(self, call: Call, _path: tuple[str, ...]) -> Answer:
         size, key = page_size(call), decode_offset(call)
@@ -128,6 +149,7 @@ def _node(view: NodeView, now: float, fences: Sequence[Fence]) -> EntityBody:
         "proxy_addresses": list(view.proxy_addresses),
         "status_address": view.status_address,
         "sync_status": view.sync_status.value,
+        "certificate_expires_at": view.certificate_expires_at,
     }
 
 

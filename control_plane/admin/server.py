@@ -7,11 +7,12 @@ small write; what is needed of them (limits, JSON errors, graceful stop) is here
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -24,6 +25,8 @@ from control_plane.admin.information import SERVER, Connections, Identity
 from control_plane.admin.limits import Limits
 from control_plane.admin.messages import JSON_TYPE, Answer, Call, Refused
 from control_plane.admin.writes import Fleet
+from control_plane.events.ring import Ring
+from control_plane.events.webhooks import Webhooks
 from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store
@@ -36,6 +39,9 @@ STOP_TIMEOUT_S = 15.0
 
 LINGERING_S = 2.0
 """How long the rest of a refused body is read, so that its sender gets to see the answer."""
+
+SEND_TIMEOUT_S = 30.0
+"""How long a client may take none of a stream."""
 
 _STANDARD_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -54,6 +60,8 @@ class AdminServer:
         guard: Guard | None = None,
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
+        ring: Ring | None = None,
+        webhooks: Webhooks | None = None,
         tls: ssl.SSLContext | None = None,
         log_level: str = "info",
     ) -> None:
@@ -69,6 +77,8 @@ class AdminServer:
             guard=guard,
             operators=operators,
             node_certificates=node_certificates,
+            ring=ring,
+            webhooks=webhooks,
         )
         self._http: _Server | None = None
         self._listener: asyncio.Server | None = None
@@ -103,6 +113,7 @@ class AdminServer:
         self._listener.close()
         await self.api.lag.stop()
         self.api.writes.end_waits()
+        self.api.streams.end()
         self._http.pre_shutdown()
         await self._http.shutdown(STOP_TIMEOUT_S)
         self._listener = None
@@ -119,11 +130,30 @@ class AdminServer:
         headers["Server"] = SERVER
         headers["X-Kong-Admin-Latency"] = str(int((time.perf_counter() - started) * 1000))
         headers["X-Content-Type-Options"] = "nosniff"
-        if answer.body:
+        if answer.body or answer.content_type != JSON_TYPE:
             headers["Content-Type"] = answer.content_type
+        if answer.stream is not None:
+            return await self._stream(request, answer.status, headers, answer.stream)
         response = web.Response(status=answer.status, body=answer.body or None, headers=headers)
         if request.body_exists and not request.content.is_eof():
             response.force_close()  # the rest of the body is not worth reading
+        return response
+
+    async def _stream(
+        self, request: web.BaseRequest, status: int, headers: CIMultiDict[str], stream: AsyncGenerator[bytes]
+    ) -> web.StreamResponse:
+        """Sends what comes until it ends, or until the client is gone or takes nothing for `SEND_TIMEOUT_S`."""
+        response = web.StreamResponse(status=status, headers=headers)
+        response.force_close()
+        async with contextlib.aclosing(stream):
+            try:
+                await response.prepare(request)
+                async for part in stream:
+                    async with asyncio.timeout(SEND_TIMEOUT_S):
+                        await response.write(part)
+            except (ConnectionError, TimeoutError):
+                if request.transport is not None:
+                    request.transport.abort()
         return response
 
     async def _answer(self, request: web.BaseRequest) -> Answer:

@@ -41,6 +41,7 @@ from control_plane.fleet.rollouts import Rollouts, Unchanged
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
+from control_plane.identity.refusals import RefusedCaller
 from control_plane.snapshot.consistency import check_changes
 from control_plane.store.contract import Change, Origin, Store, Transaction, Written
 
@@ -85,6 +86,9 @@ class Fleet(Protocol):
 
     def refusals(self) -> Mapping[str, int]:
         """How often somebody was not let in as a node, by reason."""
+
+    def refused(self) -> Sequence[RefusedCaller]:
+        """Whoever was not let in as a node, the last first."""
 
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
         """Returns when all nodes live now run `version` or later, one refused it, or the time is over."""

@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError
 
 from control_plane.fleet.gate import EnrolledGate
 from control_plane.fleet.peers import peer_ip
-from control_plane.identity.node_certificates import Granted, NotLetIn, Refusal
+from control_plane.identity.node_certificates import Granted
+from control_plane.identity.refusals import NotLetIn, Refusal
 from control_plane.store.contract import StoreError
 from pointsman.wire.v1 import fleet_pb2
 
@@ -66,7 +67,11 @@ class EnrolmentServer:
         try:
             request = fleet_pb2.EnrollRequest.FromString(frame)
             granted = await self._gate.nodes.enrol(
-                request.token, request.request_der, node_id=request.node_id, address=peer_ip(context.peer())
+                request.token,
+                request.request_der,
+                node_id=request.node_id,
+                address=peer_ip(context.peer()),
+                hostname=request.hostname,
             )
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is no enrolment")

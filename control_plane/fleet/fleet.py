@@ -26,7 +26,7 @@ from control_plane.fleet.side_figures import SideBook, SideFigures, SideRate
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import WaitReport, wait_for
-from control_plane.identity.node_certificates import Refusal
+from control_plane.identity.refusals import Refusal, RefusedCaller
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import PlaneRecord, Store, StoreError
 
@@ -64,6 +64,8 @@ class Fleet:
             nodes_max=self._settings.nodes_max,
             plane_id=self._plane.id,
         )
+        if gate is not None:
+            self._nodes.certificate_expires_at = gate.expires_at
         self._health = HealthBook()
         self._sides = SideBook()
         self._hints = Hints(
@@ -100,6 +102,11 @@ class Fleet:
     def port(self) -> int:
         """Where nodes dial in, once started."""
         return self._server.port
+
+    @property
+    def registry(self) -> Nodes:
+        """Every known node, for those who want to hear of changes."""
+        return self._nodes
 
     @property
     def published(self) -> int:
@@ -162,7 +169,11 @@ class Fleet:
 
     def refusals(self) -> Mapping[str, int]:
         """How often somebody was not let in as a node, by reason."""
-        return {} if self.gate is None else {refusal.value: self.gate.refusals[refusal] for refusal in Refusal}
+        return {refusal.value: self._server.refusals.counts[refusal] for refusal in Refusal}
+
+    def refused(self) -> Sequence[RefusedCaller]:
+        """Whoever was not let in as a node, the last first."""
+        return self._server.refusals.newest_first()
 
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""
@@ -237,6 +248,7 @@ class Fleet:
             except StoreError as error:
                 log.warning("which nodes are revoked could not be read: %s", error)
             self._server.turn_out()
+            self._server.tell_trust()
 
     async def _save(self) -> None:
         records = self._nodes.take_dirty()

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import abc
 import fnmatch
-import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,11 +23,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from typing_extensions import override
 
-from control_plane.identity.node_ca import SERVER_LIFE_S, Pair
-from control_plane.identity.node_certificates import NodeCertificates, NotLetIn, Refusal
+from control_plane.identity.node_ca import SERVER_LIFE_S, Authorities, Pair
+from control_plane.identity.node_certificates import NodeCertificates
+from control_plane.identity.refusals import NotLetIn, Refusal, Refusals
 from pointsman.rules.node_names import BadName, key_digest, name_of, node_id_of
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +39,14 @@ class Caller:
     labels: Mapping[str, str] = field(default_factory=dict)  # go before those of the hello
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What nodes are told during a rotation of the CA."""
+
+    trusted: bytes  # PEM
+    renew: bool
+
+
 ANYBODY = Caller(None)
 """Whoever reaches a link in the clear."""
 
@@ -50,7 +55,7 @@ class Gate(abc.ABC):
     """The door of a fleet link."""
 
     def __init__(self) -> None:
-        self.refusals: Counter[Refusal] = Counter()
+        self.refusals = Refusals()
 
     @abc.abstractmethod
     def credentials(self) -> grpc.ServerCredentials:
@@ -68,10 +73,21 @@ class Gate(abc.ABC):
     async def refresh(self) -> None:
         """Learns what other control planes over the same store decided. Raises StoreError."""
 
-    def refused(self, refused: NotLetIn, what: str) -> None:
-        """Counts and logs a refusal."""
-        self.refusals[refused.refusal] += 1
-        log.warning("%s is refused: %s", what, refused, extra={"reason": refused.refusal.value})
+    def trust(self) -> Trust | None:
+        """Whom nodes shall trust; None where this control plane has no say in it."""
+        return None
+
+    def settled(self, node_id: str) -> bool:
+        """Whether a node does as `trust` says."""
+        return True
+
+    def heard(self, node_id: str, *, trusts: frozenset[str], issuer: str) -> None:
+        """A node said whom it trusts, and who signed its certificate."""
+        return None  # nobody here asks
+
+    def expires_at(self, node_id: str) -> float | None:
+        """When a node's newest certificate ends, where the store knows; seconds since the epoch."""
+        return None
 
     def greet(self, caller: Caller, node_id: str) -> None:
         """Raises NotLetIn when a caller says that it is a node which its certificate does not name."""
@@ -81,32 +97,44 @@ class Gate(abc.ABC):
 
 
 class ServerPair:
-    """The certificate of a listener, made anew at two thirds of its life. Thread-safe: gRPC asks from its own."""
+    """The certificate of a listener, made anew at two thirds of its life, and when the authorities change.
 
-    def __init__(self, issue: Callable[[], Pair], trusted: bytes, *, wall: Callable[[], float] = time.time) -> None:
+    Thread-safe: gRPC asks from its own, before each handshake.
+    """
+
+    def __init__(
+        self,
+        issue: Callable[[], Pair],
+        authorities: Callable[[], Authorities],
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._issue = issue
-        self._trusted = trusted
+        self._authorities = authorities
         self._wall = wall
         self._lock = threading.Lock()
+        self._of = authorities()
         self._pair = issue()
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        trusted = self._trusted or None
         return grpc.ssl_server_certificate_configuration(
-            [(self._pair.key, self._pair.chain)], root_certificates=trusted
+            [(self._pair.key, self._pair.chain)], root_certificates=self._of.trusted
         )
 
     def _fresh(self) -> grpc.ServerCertificateConfiguration:
         with self._lock:
-            if self._pair.not_after - self._wall() <= SERVER_LIFE_S / 3:
+            self._of, before = self._authorities(), self._of
+            signed_anew = self._of.issuing is not before.issuing
+            if signed_anew or self._pair.not_after - self._wall() <= SERVER_LIFE_S / 3:
                 self._pair = self._issue()
             return self._configuration()
 
     def credentials(self, *, ask_for_certificate: bool) -> grpc.ServerCredentials:
         """TLS by this certificate; the peer has to show one too, or is not asked for any."""
-        return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._fresh, require_client_authentication=ask_for_certificate
-        )
+        with self._lock:
+            return grpc.dynamic_ssl_server_credentials(
+                self._configuration(), self._fresh, require_client_authentication=ask_for_certificate
+            )
 
 
 class EnrolledGate(Gate):
@@ -117,7 +145,7 @@ class EnrolledGate(Gate):
         self.nodes = nodes
         self.refusals = nodes.refusals
         self._wall = wall
-        self._pair = ServerPair(lambda: nodes.server_pair(names), nodes.trusted, wall=wall)
+        self._pair = ServerPair(lambda: nodes.server_pair(names), lambda: nodes.authorities, wall=wall)
 
     @override
     def credentials(self) -> grpc.ServerCredentials:
@@ -148,6 +176,23 @@ class EnrolledGate(Gate):
     @override
     async def refresh(self) -> None:
         await self.nodes.refresh()
+
+    @override
+    def trust(self) -> Trust:
+        return Trust(self.nodes.trusted, self.nodes.renewing)
+
+    @override
+    def settled(self, node_id: str) -> bool:
+        return self.nodes.settled(node_id)
+
+    @override
+    def heard(self, node_id: str, *, trusts: frozenset[str], issuer: str) -> None:
+        self.nodes.heard(node_id, trusts=trusts, issuer=issuer)
+
+    @override
+    def expires_at(self, node_id: str) -> float | None:
+        record = self.nodes.node(node_id)
+        return None if record is None else record.expires_at
 
 
 class _FilesGate(Gate):

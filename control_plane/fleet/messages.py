@@ -37,6 +37,8 @@ ADDRESSES_MAX = 32
 SIDES_MAX = 256
 """Of services, in one report of a node."""
 _TEXT_MAX = 255
+TRUSTED_MAX = 8
+"""CAs that a node may say it trusts; there are two at most."""
 _LEVEL = 3
 _MESSAGE_MAX = 1024
 
@@ -143,6 +145,14 @@ class DeltaUnusable:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Which CAs the node trusts, and which of them signed its certificate; fingerprints."""
+
+    trusts: frozenset[str]
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True)
 class PullRequest:
     """Which snapshot a node wants, and from which piece on or what it has of it already."""
 
@@ -161,6 +171,7 @@ NodeMessage = (
     | HealthReport
     | SideReport
     | DeltaUnusable
+    | Standing
     | fleet_pb2.TraceAnswer
     | RolloutWord
 )
@@ -226,6 +237,9 @@ def decode(frame: bytes) -> NodeMessage | None:
             return message.vote
         case "rollout_activated":
             return message.rollout_activated
+        case "standing":
+            standing = message.standing
+            return Standing(frozenset(map(_text, standing.trusts[:TRUSTED_MAX])), _text(standing.issuer))
         case "delta_unusable":
             unusable = message.delta_unusable
             return DeltaUnusable(
@@ -345,6 +359,12 @@ def beat_ack(sequence: int, head: SnapshotRef, *, received_ns: int = 0, sent_ns:
         sequence=sequence, head=wire_ref(head), plane_received_ns=received_ns, plane_sent_ns=sent_ns
     )
     return fleet_pb2.PlaneMessage(beat_ack=message).SerializeToString()
+
+
+def trust(trusted_pem: bytes, *, renew: bool, within_s: float) -> bytes:
+    """Whom nodes shall trust from now on, and whether they shall renew their certificates."""
+    message = fleet_pb2.Trust(trusted_pem=trusted_pem, renew=renew, within=_duration(within_s))
+    return fleet_pb2.PlaneMessage(trust=message).SerializeToString()
 
 
 def goodbye(

@@ -85,6 +85,7 @@ class NodeView:
     status_address: str
     sync_status: SyncStatus
     held_version: int | None = None  # kept from this node because another one refused it
+    certificate_expires_at: float | None = None  # seconds since 1970; None = it needs none, or is not known
 
 
 @dataclass(slots=True)
@@ -118,6 +119,7 @@ class Node:
     sync_status: SyncStatus = SyncStatus.UNKNOWN
     saved_at: float = 0.0
     elsewhere: bool = False  # connected to another control plane, by its record
+    certificate_expires_at: float | None = None  # of the certificate that its stream began with
 
     @property
     def connected(self) -> bool:
@@ -147,6 +149,8 @@ class Nodes:
         self._nodes_max = nodes_max
         self._nodes: dict[str, Node] = {}
         self._dirty: set[str] = set()
+        self.certificate_expires_at: Callable[[str], float | None] = _not_known
+        """When a node's newest certificate ends, where that is known without a stream of the node."""
         self._listeners: list[Callable[[Node], None]] = []
         self.held: Held | None = None
         """The version that is kept from the nodes because the first one refused it."""
@@ -204,11 +208,14 @@ class Nodes:
             if record in news:
                 node.reason = "connected to another control plane" if node.elsewhere else "not connected"
 
-    def accepted(self, hello: Hello, *, ip: str, head: SnapshotRef) -> Node:
+    def accepted(
+        self, hello: Hello, *, ip: str, head: SnapshotRef, certificate_expires_at: float | None = None
+    ) -> Node:
         """A hello was found fit. What this process of the node refused before is carried over to the new stream."""
         node = self._known(hello, ip=ip)
         same_process = node.boot_id == hello.boot_id
         node.boot_id = hello.boot_id
+        node.certificate_expires_at = certificate_expires_at
         node.session = Session(
             running=hello.running,
             head=head,
@@ -473,7 +480,12 @@ class Nodes:
             proxy_addresses=node.proxy_addresses,
             status_address=node.status_address,
             sync_status=node.sync_status,
+            certificate_expires_at=self._expires_at(node),
         )
+
+    def _expires_at(self, node: Node) -> float | None:
+        newest = self.certificate_expires_at(node.id)
+        return node.certificate_expires_at if newest is None else newest
 
     def _why_held(self, node: Node) -> str:
         held = self.held
@@ -484,6 +496,7 @@ class Nodes:
         return f"version {held.ref.version} is held, {name} refused it: {held.reason}"
 
     def _kong(self, node: Node, wall: float) -> EntityBody:
+        expires_at = self._expires_at(node)
         return {
             "id": node.id,
             "ip": node.ip,
@@ -494,10 +507,14 @@ class Nodes:
             "updated_at": int(node.last_seen),
             "sync_status": node.sync_status.value,
             "labels": dict(node.labels) or None,
-            "cert_details": None,
+            "cert_details": None if expires_at is None else {"expiry_timestamp": int(expires_at)},
             "rpc_capabilities": [],
             "ttl": max(0, int(node.last_seen + self._purge_after_s - wall)),
         }
+
+
+def _not_known(_node_id: str) -> float | None:
+    return None
 
 
 def _config_hash(ref: SnapshotRef) -> str:

@@ -9,7 +9,7 @@ import grpc.aio
 from cryptography import x509
 
 from control_plane.fleet.gate import ANYBODY, Caller, Gate
-from control_plane.identity.node_certificates import NotLetIn, Refusal
+from control_plane.identity.refusals import NotLetIn, Refusal
 
 
 def peer_ip(peer: str) -> str:

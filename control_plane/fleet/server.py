@@ -26,7 +26,7 @@ from control_plane.entities.types import EntityBody
 from control_plane.fleet import messages
 from control_plane.fleet.canary import Canary
 from control_plane.fleet.enrolment import certificate_frame, status_of
-from control_plane.fleet.gate import ANYBODY, Caller, EnrolledGate, Gate
+from control_plane.fleet.gate import ANYBODY, Caller, EnrolledGate, Gate, Trust
 from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import (
     Applied,
@@ -39,6 +39,7 @@ from control_plane.fleet.messages import (
     Rejected,
     RolloutWord,
     SideReport,
+    Standing,
 )
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.peers import caller_of, metadata_of, peer_ip
@@ -47,7 +48,7 @@ from control_plane.fleet.session import NOTHING, Idle, SnapshotRef, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.side_figures import SideBook
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
-from control_plane.identity.node_certificates import NotLetIn, Refusal
+from control_plane.identity.refusals import NotLetIn, Refusal, Refusals
 from control_plane.store.contract import StoreError
 from pointsman.wire.v1.fleet_pb2 import RenewRequest, RolloutActivated, RolloutVote, TraceAnswer
 
@@ -59,6 +60,8 @@ NODE_ID_KEY = "pointsman-node-id"
 
 ZONE_LABEL = "zone"
 HINTS_WAITING_MAX = 256
+RENEWALS_PER_S = 200.0
+"""How fast nodes are asked to renew when all of them must."""
 URGENT_WAITING_MAX = 64
 
 _OPTIONS = (
@@ -101,6 +104,8 @@ class Connection:
         self._health_request: bytes | None = None
         self._hints: deque[bytes] = deque(maxlen=HINTS_WAITING_MAX)
         self._questions: deque[bytes] = deque(maxlen=WAITING_MAX)
+        self.trust_told: Trust | None = None
+        """What this stream has told the node about CAs."""
         self._goodbye: bytes | None = None
         self._goodbye_reason = ""
         self._wake = asyncio.Event()
@@ -219,6 +224,7 @@ class LinkServer:
     ) -> None:
         self._settings = settings
         self._gate = gate
+        self.refusals = gate.refusals if gate is not None else Refusals()
         self._nodes = nodes
         self._shelf = shelf
         self._clock = clock
@@ -440,6 +446,21 @@ class LinkServer:
             await asyncio.gather(reader, writer, return_exceptions=True)
             self._ended(connection, reason)
 
+    def tell_trust(self) -> None:
+        """Tells the nodes that don't yet do so whom to trust, and to renew; each stream once for each step."""
+        trust = self._gate.trust() if self._gate is not None else None
+        if self._gate is None or trust is None:
+            return
+        behind = [
+            connection
+            for connection in self._connections.values()
+            if connection.trust_told != trust and not self._gate.settled(connection.node.id)
+        ]
+        frame = messages.trust(trust.trusted, renew=trust.renew, within_s=len(behind) / RENEWALS_PER_S)
+        for connection in behind:
+            connection.trust_told = trust
+            connection.urge(frame)
+
     def turn_out(self) -> None:
         """Ends the streams of nodes that may not stay: revoked, or with a certificate that has run out."""
         if self._gate is None:
@@ -450,7 +471,15 @@ class LinkServer:
             try:
                 self._gate.still(connection.caller)
             except NotLetIn as refused:
-                self._gate.refused(refused, f"node {connection.node.id}")
+                node = connection.node
+                self.refusals.note(
+                    refused,
+                    f"node {node.id}",
+                    node_id=node.id,
+                    address=node.ip,
+                    hostname=node.hostname,
+                    software=node.software,
+                )
                 reason = str(refused)
                 permanent = refused.refusal is not Refusal.EXPIRED
                 connection.say_goodbye(messages.goodbye(reason, permanent=permanent), reason)
@@ -466,9 +495,7 @@ class LinkServer:
                 try:
                     caller = await caller_of(context, self._gate)
                 except NotLetIn as refused:
-                    assert self._gate is not None, "who else refuses"
-                    self._gate.refused(refused, f"a hello from {ip}")
-                    self._show_refused(frame, ip, str(refused))
+                    self._show_refused(frame, ip, refused)
                     await context.write(messages.goodbye(str(refused), permanent=True))
                     return None
                 hello, answer = self._judge(frame, ip, caller)
@@ -479,14 +506,28 @@ class LinkServer:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store can't be used: {error}")
         return self._accept(hello, ip, caller) if hello is not None else None
 
-    def _show_refused(self, frame: bytes, ip: str, reason: str) -> None:
-        """Lets operators see why a node that they know is not let in. Who is not known gets no line in their list."""
+    def _show_refused(self, frame: bytes, ip: str, refused: NotLetIn) -> None:
+        """Lets operators see why a node is not let in. Who is not known gets no line in the list of nodes."""
         try:
             hello = messages.decode(frame)
         except BadMessage:
+            hello = None
+        if not isinstance(hello, Hello):
+            self.refusals.note(refused, f"a hello from {ip}", address=ip)
             return
-        if isinstance(hello, Hello) and hello.node_id not in self._connections and self._nodes.get(hello.node_id):
-            self._nodes.refused(hello, ip=ip, reason=reason)
+        self._note(refused, hello, ip)
+        if hello.node_id not in self._connections and self._nodes.get(hello.node_id):
+            self._nodes.refused(hello, ip=ip, reason=str(refused))
+
+    def _note(self, refused: NotLetIn, hello: Hello, ip: str) -> None:
+        self.refusals.note(
+            refused,
+            f"a hello of node {hello.node_id} from {ip}",
+            node_id=hello.node_id,
+            address=ip,
+            hostname=hello.hostname,
+            software=hello.software,
+        )
 
     def _judge(self, frame: bytes, ip: str, caller: Caller) -> tuple[Hello | None, bytes]:
         """The hello if it is accepted, and what to answer."""
@@ -495,21 +536,21 @@ class LinkServer:
             if not isinstance(hello, Hello):
                 raise BadMessage("the first message is not a hello")
         except BadMessage as error:
-            log.warning("fleet link: %s sent a bad hello: %s", ip, error)
+            self.refusals.note(NotLetIn(Refusal.BAD_HELLO, str(error)), f"a hello from {ip}", address=ip)
             return None, messages.goodbye(str(error), permanent=True)
         if self._gate is not None:
             try:
                 self._gate.greet(caller, hello.node_id)
                 self._gate.still(caller)
             except NotLetIn as refused:
-                self._gate.refused(refused, f"a hello of node {hello.node_id} from {ip}")
+                self._note(refused, hello, ip)
                 return None, messages.goodbye(str(refused), permanent=refused.refusal is not Refusal.EXPIRED)
         hello = replace(hello, labels={**hello.labels, **caller.labels})
         if (refusal := self._unfit(hello)) is not None:
-            log.warning("node %s (%s, %s) is refused: %s", hello.node_id, hello.hostname, ip, refusal)
+            self._note(refusal, hello, ip)
             if hello.node_id not in self._connections:
-                self._nodes.refused(hello, ip=ip, reason=refusal)
-            return None, messages.goodbye(refusal, permanent=True)
+                self._nodes.refused(hello, ip=ip, reason=str(refusal))
+            return None, messages.goodbye(str(refusal), permanent=True)
         if (busy := self._taken(hello, caller)) is not None:
             log.warning("node %s (%s, %s) must wait: %s", hello.node_id, hello.hostname, ip, busy)
             lease_s = self._settings.lease_s
@@ -527,9 +568,15 @@ class LinkServer:
         if earlier is not None:
             earlier.say_goodbye(messages.goodbye("replaced by a newer stream of this node"), "replaced")
         goal = self._goal(hello.node_id)
-        node = self._nodes.accepted(hello, ip=ip, head=goal.ref if goal is not None else NOTHING)
+        node = self._nodes.accepted(
+            hello,
+            ip=ip,
+            head=goal.ref if goal is not None else NOTHING,
+            certificate_expires_at=caller.expires_at,
+        )
         connection = Connection(node, hello.boot_id, self._shelf, caller, write_timeout_s=self._settings.lease_s)
         self._connections[node.id] = connection
+        self.refusals.forget(node.id)
         self._streams.add(connection)
         assert node.session is not None
         if goal is not None and isinstance(node.session.phase, Waiting):
@@ -537,16 +584,21 @@ class LinkServer:
         log.info("node %s (%s, %s) runs version %d", node.id, node.hostname, ip, node.running.version)
         return connection
 
-    def _unfit(self, hello: Hello) -> str | None:
+    def _unfit(self, hello: Hello) -> NotLetIn | None:
         """Why the node can't be served until one side is upgraded."""
         if not hello.protocol_min <= PROTOCOL <= hello.protocol_max:
-            behind = "control plane" if hello.protocol_min > PROTOCOL else "node"
+            newer = hello.protocol_min > PROTOCOL
             spoken = f"{hello.protocol_min} to {hello.protocol_max}"
-            return f"the node speaks protocols {spoken}, this control plane speaks {PROTOCOL}; upgrade the {behind}"
+            return NotLetIn(
+                Refusal.NODE_TOO_NEW if newer else Refusal.NODE_TOO_OLD,
+                f"the node speaks protocols {spoken}, this control plane speaks {PROTOCOL}; "
+                f"upgrade the {'control plane' if newer else 'node'}",
+            )
         if hello.schema_level < SCHEMA_LEVEL:
-            return (
+            return NotLetIn(
+                Refusal.NODE_TOO_OLD,
                 f"the node knows entities up to schema level {hello.schema_level}, this control plane sends level"
-                f" {SCHEMA_LEVEL}; upgrade the node"
+                f" {SCHEMA_LEVEL}; upgrade the node",
             )
         return None
 
@@ -625,6 +677,9 @@ class LinkServer:
                 log.info(
                     "node %s wants version %d whole: %s %s", node.id, message.ref.version, message.code, message.message
                 )
+            case Standing():
+                if self._gate is not None:
+                    self._gate.heard(node.id, trusts=message.trusts, issuer=message.issuer)
             case Leaving():
                 self._nodes.leaving(node, message.reason)
             case Hello():
@@ -663,7 +718,8 @@ class LinkServer:
             if node_id is not None:
                 self._gate.greet(caller, node_id)
         except NotLetIn as refused:
-            self._gate.refused(refused, f"a call from {peer_ip(context.peer())}")
+            ip = peer_ip(context.peer())
+            self.refusals.note(refused, f"a call from {ip}", node_id=node_id or "", address=ip)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refused))
         except StoreError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store can't be used: {error}")

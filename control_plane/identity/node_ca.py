@@ -1,13 +1,15 @@
 """The cluster's own certificate authority: made at the first start, kept in the store, shared by all control planes.
 
 It signs two kinds of certificates: short-lived ones that only a node can use, to dial in, and those of the control
-planes' fleet links. Keys are P-256 throughout.
+planes' fleet links. Keys are P-256 throughout. While it is being changed for another (`ca_rotation.py`) there are two,
+and both are trusted.
 """
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
+import secrets
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +33,8 @@ from pointsman.rules.node_names import SERVER_NAME, node_uri
 
 KIND = "node-ca"
 """How the store calls the authority."""
-THE_ONE = "fleet"
+ISSUING, NEXT, FORMER = "fleet", "next", "former"
+"""The store's ids: the one that signs, the one that will, and the one that did; the latter two during a rotation."""
 CA_LIFE_S = 10 * 365 * 86_400.0
 SERVER_LIFE_S = 90 * 86_400.0
 BACKDATED_S = 86_400.0
@@ -55,9 +58,11 @@ class Pair:
 class Authority:
     """Signs. Never gives its key away."""
 
-    def __init__(self, cluster: str, certificate_pem: bytes, key_pem: bytes) -> None:
+    def __init__(self, cluster: str, certificate_pem: bytes, key_pem: bytes, *, since: float = 0.0) -> None:
         self.cluster = cluster
         self.pem = certificate_pem
+        self.since = since
+        """When it took its present place, in seconds since the epoch; 0 = with the cluster."""
         self._certificate = x509.load_pem_x509_certificate(certificate_pem)
         key = load_pem_private_key(key_pem, password=None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
@@ -67,6 +72,11 @@ class Authority:
     def fingerprint(self) -> str:
         """How join tokens name this authority."""
         return fingerprint_of(self._certificate.public_bytes(Encoding.DER))
+
+    @property
+    def not_after(self) -> float:
+        """When it ends, in seconds since the epoch."""
+        return self._certificate.not_valid_after_utc.timestamp()
 
     def signed(self, certificate: x509.Certificate) -> bool:
         """Whether this authority signed a certificate."""
@@ -138,20 +148,91 @@ class Authority:
         )
 
 
-async def load_or_make(store: Store, *, now: float) -> Authority:
-    """The cluster's authority. Of several control planes that start together, one makes it."""
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """Who signs, and who is trusted beside it."""
 
-    def work(tx: Transaction) -> EntityBody:
-        known = tx.identities.get(KIND, THE_ONE)
-        if known is None:
-            known = _make(now)
-            tx.identities.put(KIND, THE_ONE, known)
-        return known
+    issuing: Authority
+    next: Authority | None = None
+    former: Authority | None = None
 
-    body = await store.read(lambda tx: tx.identities.get(KIND, THE_ONE))
-    if body is None:
-        body = (await store.write(work, Origin(author="control plane", source="identity", action="node CA"))).result
-    return Authority(str(body["cluster"]), str(body["certificate"]).encode(), str(body["key"]).encode())
+    def __post_init__(self) -> None:
+        assert self.next is None or self.former is None, "one step at a time"
+
+    @property
+    def all(self) -> tuple[Authority, ...]:
+        """Those that are trusted."""
+        return tuple(each for each in (self.issuing, self.next, self.former) if each is not None)
+
+    @property
+    def trusted(self) -> bytes:
+        """Their certificates, PEM, joined."""
+        return b"".join(each.pem for each in self.all)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """What a node says that it trusts when it has heard of all."""
+        return frozenset(each.fingerprint for each in self.all)
+
+
+async def load_or_make(store: Store, *, now: float) -> Authorities:
+    """The cluster's authorities. Of several control planes that start together, one makes the first."""
+
+    def work(tx: Transaction) -> Authorities:
+        if tx.identities.get(KIND, ISSUING) is None:
+            tx.identities.put(KIND, ISSUING, made(ISSUING, str(uuid.uuid4()), now))
+        return load(tx)
+
+    def look(tx: Transaction) -> Authorities | None:
+        return None if tx.identities.get(KIND, ISSUING) is None else load(tx)
+
+    found = await store.read(look)
+    if found is None:
+        found = (await store.write(work, Origin(author="control plane", source="identity", action="node CA"))).result
+    return found
+
+
+def load(tx: Transaction, *, known: Authorities | None = None) -> Authorities:
+    """What the store holds, where there is one that signs; the keys of those in `known` are not read again."""
+    before = {(each.pem, each.since): each for each in known.all} if known is not None else {}
+
+    def place(name: str) -> Authority | None:
+        body = tx.identities.get(KIND, name)
+        if body is None:
+            return None
+        pem, since = str(body["certificate"]).encode(), float(str(body.get("since") or 0.0))
+        same = before.get((pem, since))
+        return same or Authority(str(body["cluster"]), pem, str(body["key"]).encode(), since=since)
+
+    issuing = place(ISSUING)
+    assert issuing is not None, "made at the first start"
+    return Authorities(issuing, place(NEXT), place(FORMER))
+
+
+def made(place: str, cluster: str, now: float) -> EntityBody:
+    """A new authority, for the store. Its name is its own, because chains are looked up by the names in them."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _named(f"pointsman fleet {cluster} {secrets.token_hex(4)}")
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_time(now - BACKDATED_S))
+        .not_valid_after(_time(now + CA_LIFE_S))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return {
+        "id": place,
+        "cluster": cluster,
+        "certificate": certificate.public_bytes(Encoding.PEM).decode(),
+        "key": _key_pem(key).decode(),
+        "since": now,
+    }
 
 
 def read_request(der: bytes) -> x509.CertificateSigningRequest:
@@ -169,31 +250,6 @@ def read_request(der: bytes) -> x509.CertificateSigningRequest:
     if not proven:
         raise BadRequest("the signing request is not signed by its own key")
     return request
-
-
-def _make(now: float) -> EntityBody:
-    cluster = str(uuid.uuid4())
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = _named(f"pointsman fleet {cluster}")
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_time(now - BACKDATED_S))
-        .not_valid_after(_time(now + CA_LIFE_S))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return {
-        "id": THE_ONE,
-        "cluster": cluster,
-        "certificate": certificate.public_bytes(Encoding.PEM).decode(),
-        "key": _key_pem(key).decode(),
-    }
 
 
 def _named(name: str) -> x509.Name:

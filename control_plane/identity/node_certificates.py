@@ -11,101 +11,34 @@ import dataclasses
 import logging
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from control_plane.entities.types import EntityBody
-from control_plane.identity import join_tokens, node_ca
+from control_plane.identity import ca_rotation, join_tokens, node_ca, node_records
+from control_plane.identity.ca_rotation import Missing, State
 from control_plane.identity.join_tokens import JoinTokenRecord
-from control_plane.identity.node_ca import Authority, BadRequest, Pair
+from control_plane.identity.node_ca import Authorities, BadRequest, Pair
+from control_plane.identity.node_records import NodeRecord
 from control_plane.identity.rates import Rate
-from control_plane.store.contract import AuditEntry, Origin, Store, Transaction
+from control_plane.identity.refusals import NotLetIn, Refusal, Refusals
+from control_plane.store.contract import AuditEntry, Origin, Store, StoreError, Transaction
 from pointsman.rules.join_token import JoinToken
 from pointsman.rules.node_names import key_digest
 
 log = logging.getLogger(__name__)
 
 TOKENS_KIND = "join-token"
-NODES_KIND = "node"
 LIFE_S_MIN, LIFE_S_MAX = 1.0, 30 * 86_400.0
 TOKENS_MAX = 10_000
 ENROLMENTS_PER_S, ENROLMENTS_BURST = 1.0, 20
 """By address; a rack of nodes behind one may start at once."""
 
 
+_ITSELF = Origin(author="control plane", source="identity", action="node CA")
 _MAKE_ONE = "make one: pointsman join-token create"
-
-
-class Refusal(StrEnum):
-    """Why somebody is not let in; also the `reason` of the counter."""
-
-    UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 - a reason, no password
-    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a reason, no password
-    TOKEN_USED_UP = "token_used_up"  # noqa: S105 - a reason, no password
-    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - a reason, no password
-    WRONG_CLUSTER = "wrong_cluster"
-    NODE_REVOKED = "node_revoked"
-    UNKNOWN_NODE = "unknown_node"
-    ID_TAKEN = "id_taken"
-    OTHER_NODE = "other_node"
-    EXPIRED = "certificate_expired"
-    BAD_NAME = "bad_name"
-    NOT_PINNED = "not_pinned"
-    BAD_REQUEST = "bad_request"
-    TOO_MANY = "too_many"
-
-
-class NotLetIn(Exception):
-    """Somebody is refused; the text says why and what to do."""
-
-    def __init__(self, refusal: Refusal, message: str) -> None:
-        super().__init__(message)
-        self.refusal = refusal
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRecord:
-    """What is kept of a node that joined. Times are seconds since the epoch."""
-
-    id: str
-    key: str  # digest of its public key, hex
-    joined_at: float
-    token: str  # id of the join token
-    expires_at: float  # of its newest certificate
-    labels: Mapping[str, str] = field(default_factory=dict)
-    revoked_at: float | None = None
-
-    def to_json(self) -> EntityBody:
-        """For the store."""
-        return {
-            "id": self.id,
-            "key": self.key,
-            "joined_at": self.joined_at,
-            "token": self.token,
-            "expires_at": self.expires_at,
-            "labels": dict(self.labels),
-            "revoked_at": self.revoked_at,
-        }
-
-    @classmethod
-    def from_json(cls, body: EntityBody) -> NodeRecord:
-        """Reads what `to_json` wrote."""
-        labels, revoked_at = body["labels"], body["revoked_at"]
-        assert isinstance(labels, dict)
-        return cls(
-            id=str(body["id"]),
-            key=str(body["key"]),
-            joined_at=float(str(body["joined_at"])),
-            token=str(body["token"]),
-            expires_at=float(str(body["expires_at"])),
-            labels={str(name): str(value) for name, value in labels.items()},
-            revoked_at=None if revoked_at is None else float(str(revoked_at)),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,43 +56,100 @@ class NodeCertificates:
     def __init__(
         self,
         store: Store,
-        authority: Authority,
+        authorities: Authorities,
         *,
         life_s: float = 86_400.0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._authority = authority
+        self._authorities = authorities
         self._life_s = life_s
         self._wall = wall
         self._nodes: Mapping[str, NodeRecord] = {}
+        self._said: dict[str, tuple[frozenset[str], str]] = {}
         self._rate = Rate(ENROLMENTS_PER_S, burst=ENROLMENTS_BURST, clock=clock)
-        self.refusals: Counter[Refusal] = Counter()
+        self.refusals = Refusals(wall=wall)
 
     @property
     def cluster(self) -> str:
         """The cluster's id, part of each node's name."""
-        return self._authority.cluster
+        return self._authorities.issuing.cluster
 
     @property
     def trusted(self) -> bytes:
-        """The authority's certificate, PEM."""
-        return self._authority.pem
+        """The authorities' certificates, PEM."""
+        return self._authorities.trusted
+
+    @property
+    def authorities(self) -> Authorities:
+        """Who signs and who is trusted, to within a second."""
+        return self._authorities
 
     def server_pair(self, names: Sequence[str]) -> Pair:
         """A new certificate for a fleet link."""
-        return self._authority.issue_server(names, now=self._wall())
+        return self._authorities.issuing.issue_server(names, now=self._wall())
 
     def node(self, node_id: str) -> NodeRecord | None:
         """What is known of a node, to within a second."""
         return self._nodes.get(node_id)
 
     async def refresh(self) -> None:
-        """Reads the nodes again. Raises StoreError."""
-        self._nodes = await self._store.read(_nodes)
+        """Keeps what nodes said, takes a rotation of the CA further, and reads all again. Raises StoreError."""
+        said, self._said = self._said, {}
+        if said or ca_rotation.due(self._authorities, self._nodes.values(), now=self._wall()):
+            try:
+                await self._store.write(lambda tx: self._keep(tx, said), _ITSELF)
+            except StoreError:
+                self._said = {**said, **self._said}
+                raise
 
-    async def enrol(self, text: str, request_der: bytes, *, node_id: str, address: str) -> Granted:
+        def look(tx: Transaction) -> tuple[Mapping[str, NodeRecord], Authorities]:
+            return node_records.each(tx), node_ca.load(tx, known=self._authorities)
+
+        self._nodes, self._authorities = await self._store.read(look)
+
+    def heard(self, node_id: str, *, trusts: frozenset[str], issuer: str) -> None:
+        """A node said which authorities it trusts, and by which one its certificate is. Kept by the next refresh."""
+        record = self._nodes.get(node_id)
+        if record is not None and (record.trusts, record.issuer) != (trusts, issuer):
+            self._said[node_id] = (trusts, issuer)
+
+    def settled(self, node_id: str) -> bool:
+        """Whether a node trusts and shows what it should by now."""
+        record = self._nodes.get(node_id)
+        return record is None or ca_rotation.settled(self._authorities, record)
+
+    @property
+    def renewing(self) -> bool:
+        """Whether nodes with a certificate of the former authority should renew it."""
+        return ca_rotation.state_of(self._authorities) is State.RETIRING
+
+    def _keep(self, tx: Transaction, said: Mapping[str, tuple[frozenset[str], str]]) -> None:
+        for node_id, (trusts, issuer) in said.items():
+            record = node_records.get(tx, node_id)
+            if record is not None:
+                node_records.put(tx, dataclasses.replace(record, trusts=trusts, issuer=issuer))
+        state = ca_rotation.advance(tx, now=self._wall(), origin=_ITSELF)
+        if state is not None:
+            log.warning("the rotation of the node CA goes on: it is %s", state.value)
+
+    async def rotate_ca(self, *, origin: Origin) -> None:
+        """Begins a rotation of the CA. Raises NotNow."""
+        await self._store.write(lambda tx: ca_rotation.begin(tx, now=self._wall(), origin=origin), origin)
+        await self.refresh()
+
+    async def hurry_ca(self, *, origin: Origin) -> None:
+        """Takes the rotation's next step without the nodes that are missing. Raises NotNow."""
+        await self._store.write(lambda tx: ca_rotation.advance(tx, now=self._wall(), origin=origin, hurry=True), origin)
+        await self.refresh()
+
+    async def ca_missing(self) -> Sequence[Missing]:
+        """The nodes that a rotation's next step waits for, as of now."""
+        await self.refresh()
+        return ca_rotation.missing(self._authorities, self._nodes.values(), now=self._wall())
+
+    async def enrol(self, text: str, request_der: bytes, *, node_id: str, address: str, hostname: str = "") -> Granted:
         """Lets a node in by a token. Raises NotLetIn, and StoreError.
 
         The same node with the same key and token is answered again without being counted again: it may never have
@@ -168,7 +158,8 @@ class NodeCertificates:
         try:
             return await self._enrol(text, request_der, node_id, address)
         except NotLetIn as refused:
-            self.refused(refused, f"enrolment of {node_id[:64]!r} from {address}")
+            what = f"enrolment of {node_id[:64]!r} from {address}"
+            self.refusals.note(refused, what, node_id=node_id, address=address, hostname=hostname)
             raise
 
     async def renew(self, node_id: str, request_der: bytes) -> Granted:
@@ -178,14 +169,14 @@ class NodeCertificates:
             now = self._wall()
 
             def work(tx: Transaction) -> NodeRecord:
-                record = self.checked(_get(tx, node_id), node_id, key_digest(request))
+                record = self.checked(node_records.get(tx, node_id), node_id, key_digest(request))
                 renewed = dataclasses.replace(record, expires_at=now + self._life_s)
-                tx.identities.put(NODES_KIND, node_id, renewed.to_json())
+                node_records.put(tx, renewed)
                 return renewed
 
             record = (await self._store.write(work, Origin(author=node_id, source="identity", action="renew"))).result
         except NotLetIn as refused:
-            self.refused(refused, f"renewal of node {node_id}")
+            self.refusals.note(refused, f"renewal of node {node_id}", node_id=node_id)
             raise
         return self._granted(record, request, now)
 
@@ -201,18 +192,13 @@ class NodeCertificates:
             raise NotLetIn(Refusal.ID_TAKEN, f"node {node_id} has another key; each node needs a state_dir of its own")
         return record
 
-    def refused(self, refused: NotLetIn, what: str) -> None:
-        """Counts and logs a refusal."""
-        self.refusals[refused.refusal] += 1
-        log.warning("%s is refused: %s", what, refused, extra={"reason": refused.refusal.value})
-
     async def create_token(
         self, *, ttl_s: float, uses: int, labels: Mapping[str, str], origin: Origin
     ) -> tuple[JoinToken, JoinTokenRecord]:
         """Makes a join token. Raises ValueError when there are too many."""
         now = self._wall()
         token, record = join_tokens.make(
-            fingerprint=self._authority.fingerprint,
+            fingerprint=self._authorities.issuing.fingerprint,
             now=now,
             created_by=origin.author,
             ttl_s=ttl_s,
@@ -266,11 +252,11 @@ class NodeCertificates:
         now = self._wall()
 
         def work(tx: Transaction) -> NodeRecord | None:
-            record = _get(tx, node_id)
+            record = node_records.get(tx, node_id)
             if record is None or (record.revoked_at is None) == (revoked_at is None):
                 return record
             marked = dataclasses.replace(record, revoked_at=revoked_at)
-            tx.identities.put(NODES_KIND, node_id, marked.to_json())
+            node_records.put(tx, marked)
             tx.records.append_audit([AuditEntry(now, origin, "done", None, {"node": node_id})])
             return marked
 
@@ -285,7 +271,11 @@ class NodeCertificates:
             token = JoinToken.parse(text)
         except ValueError as error:
             raise NotLetIn(Refusal.UNKNOWN_TOKEN, str(error)) from None
-        if token.fingerprint != self._authority.fingerprint:
+        authorities = self._authorities
+        if token.fingerprint != authorities.issuing.fingerprint:
+            if token.fingerprint in authorities.fingerprints:
+                message = f"the join token is of another CA than the one that signs now, which was rotated; {_MAKE_ONE}"
+                raise NotLetIn(Refusal.TOKEN_REVOKED, message)
             raise NotLetIn(Refusal.WRONG_CLUSTER, "the join token was made by another cluster")
         try:
             node_id = str(uuid.UUID(node_id))
@@ -301,7 +291,7 @@ class NodeCertificates:
                 raise NotLetIn(
                     Refusal.UNKNOWN_TOKEN, "the join token is not known; make one: pointsman join-token create"
                 )
-            known = _get(tx, node_id)
+            known = node_records.get(tx, node_id)
             if known is not None:
                 self.checked(known, node_id, key)
             state = record.state(now)
@@ -318,8 +308,17 @@ class NodeCertificates:
                 used = dataclasses.replace(record, used_by=(*record.used_by, node_id))
                 tx.identities.put(TOKENS_KIND, used.id, used.to_json())
             joined_at = now if known is None else known.joined_at
-            joined = NodeRecord(node_id, key, joined_at, token.id, now + self._life_s, record.labels)
-            tx.identities.put(NODES_KIND, node_id, joined.to_json())
+            joined = NodeRecord(
+                node_id,
+                key,
+                joined_at,
+                token.id,
+                now + self._life_s,
+                record.labels,
+                trusts=authorities.fingerprints,
+                issuer=authorities.issuing.fingerprint,
+            )
+            node_records.put(tx, joined)
             origin = Origin(author=f"join token {token.id}", source="identity", action="join")
             tx.records.append_audit([AuditEntry(now, origin, "done", None, {"node": node_id, "address": address})])
             return joined
@@ -330,8 +329,8 @@ class NodeCertificates:
 
     def _granted(self, record: NodeRecord, request: x509.CertificateSigningRequest, now: float) -> Granted:
         self._nodes = {**self._nodes, record.id: record}
-        certificate = self._authority.issue_node(request, node_id=record.id, now=now, life_s=self._life_s)
-        return Granted(certificate.public_bytes(Encoding.PEM), self._authority.pem, self._life_s)
+        certificate = self._authorities.issuing.issue_node(request, node_id=record.id, now=now, life_s=self._life_s)
+        return Granted(certificate.public_bytes(Encoding.PEM), self._authorities.trusted, self._life_s)
 
 
 def _read(request_der: bytes) -> x509.CertificateSigningRequest:
@@ -339,15 +338,6 @@ def _read(request_der: bytes) -> x509.CertificateSigningRequest:
         return node_ca.read_request(request_der)
     except BadRequest as error:
         raise NotLetIn(Refusal.BAD_REQUEST, str(error)) from None
-
-
-def _get(tx: Transaction, node_id: str) -> NodeRecord | None:
-    body = tx.identities.get(NODES_KIND, node_id)
-    return None if body is None else NodeRecord.from_json(body)
-
-
-def _nodes(tx: Transaction) -> Mapping[str, NodeRecord]:
-    return {str(body["id"]): NodeRecord.from_json(body) for body in tx.identities.each(NODES_KIND)}
 
 
 def _tokens(tx: Transaction) -> Sequence[JoinTokenRecord]:

@@ -96,6 +96,8 @@ RULES: Sequence[Rule] = (
     Rule(_ALL, "/identity", Role.ADMIN),
     Rule(_ALL, "/audit", Role.ADMIN),
     Rule(_ALL, "/fleet/join-tokens", Role.ADMIN),
+    Rule(_POST, "/fleet/ca/rotate", Role.ADMIN, exact=True),
+    Rule(_POST, "/fleet/ca/advance", Role.ADMIN, exact=True),
     Rule(_POST, "/fleet/nodes/*/revoke", Role.ADMIN, exact=True),
     Rule(_POST, "/fleet/nodes/*/approve", Role.ADMIN, exact=True),
     # Moving traffic.

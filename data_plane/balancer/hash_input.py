@@ -60,6 +60,23 @@ def hash_input(config: UpstreamConfig, facts: HashFacts, *, make_id: Callable[[]
     return HashInput(b"")
 
 
+def input_value(kind: str, name: str, facts: HashFacts) -> bytes | None:
+    """Return what `hash_on: kind` takes of a request, None when it is not there; a cookie is never made up."""
+    if kind == "cookie":
+        return cookie_value(facts.header_values("cookie"), name.encode())
+    return _value(kind, facts, header=name, argument=name, capture=name)
+
+
+def cookie_value(lines: Sequence[bytes], name: bytes) -> bytes | None:
+    """Return the first cookie of that name in the Cookie fields, None when there is none."""
+    for line in lines:
+        for pair in line.split(b";"):
+            key, equals, value = pair.strip().partition(b"=")
+            if equals and key == name:
+                return value
+    return None
+
+
 def _value(kind: str, facts: HashFacts, *, header: str, argument: str, capture: str) -> bytes | None:
     if kind == "ip":
         return facts.client_ip.encode()
@@ -99,11 +116,9 @@ def _decoded(text: bytes) -> bytes:
 
 def _cookie_input(config: UpstreamConfig, facts: HashFacts, make_id: Callable[[], str]) -> HashInput:
     name = config.hash_on_cookie.encode()
-    for line in facts.header_values("cookie"):
-        for pair in line.split(b";"):
-            key, equals, value = pair.strip().partition(b"=")
-            if equals and key == name:
-                return HashInput(value)
+    value = cookie_value(facts.header_values("cookie"), name)
+    if value is not None:
+        return HashInput(value)
     made = make_id().encode()
     path = (config.hash_on_cookie_path or "/").encode()
     # Kong writes `Same-Site`, which no browser knows.

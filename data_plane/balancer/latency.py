@@ -5,6 +5,11 @@ Each endpoint has an average of its attempts' times that forgets with a window o
 endpoints, and so sends every request of every worker to the same one until it is slow; two random choices are as good
 at finding fast ones and leave the others enough requests to be measured by. A failed attempt counts as a slow one: Kong
 takes a refused connection for the fastest answer of all.
+
+Whoever loses every draw is measured no more, and one slow answer, of a server that has just started, would keep it out
+for as long as its average takes to fade: most of a minute. So an endpoint that nobody has asked for a while gets one
+request to be measured by, and what that takes replaces the average. An endpoint that stays slow costs at most a tenth
+of one connection's time.
 """
 
 from __future__ import annotations
@@ -19,17 +24,31 @@ from data_plane.balancer.policy import STEP, Steps, at_once, let_go
 WINDOW_S = 10.0
 FAILURE_S = 1.0
 """What a failed attempt counts as, at least."""
+UNASKED_S = 1.0
+UNASKED_AVERAGES = 10.0
+"""An endpoint is measured when nobody has asked it for the longer of these: seconds, and times its average."""
 
 
 class _Average:
-    __slots__ = ("at", "seconds")
+    """`at` is when it was renewed, `measured_from` when a request that is to renew it was sent; -1 = none is under way.
+
+    That request may never be reported (its client went away), so another one follows after the same time.
+    """
+
+    __slots__ = ("at", "measured_from", "seconds")
 
     def __init__(self, seconds: float, at: float) -> None:
         self.seconds = seconds
         self.at = at
+        self.measured_from = -1.0
 
     def now(self, now: float) -> float:
         return self.seconds * math.exp(-max(0.0, now - self.at) / WINDOW_S)
+
+    def unasked(self, now: float) -> bool:
+        """Whether it is time to measure."""
+        since = self.at if self.at > self.measured_from else self.measured_from
+        return now - since > UNASKED_S and now - since > UNASKED_AVERAGES * self.seconds
 
 
 class Latency:
@@ -99,8 +118,9 @@ class Latency:
         if failed:
             seconds = max(seconds, FAILURE_S)
         before = average.now(now)
-        if seconds >= before:
+        if seconds >= before or average.measured_from >= 0:
             average.seconds = seconds
+            average.measured_from = -1.0
         else:
             kept = math.exp(-max(0.0, now - average.at) / WINDOW_S)
             average.seconds = average.seconds * kept + seconds * (1 - kept)
@@ -121,7 +141,13 @@ class Latency:
             second += 1
         one, other = live[first], live[second]
         now = self._clock()
-        return one if self._score(one, now) <= self._score(other, now) else other
+        if self._score(one, now) > self._score(other, now):
+            one, other = other, one
+        loser = self._averages[other]
+        if loser.unasked(now) and not excluded:  # a repeated attempt is no time for experiments
+            loser.measured_from = now
+            return other
+        return one
 
     def _score(self, endpoint: Endpoint, now: float) -> float:
         return self._averages[endpoint].now(now) / endpoint.weight

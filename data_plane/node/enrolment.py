@@ -48,7 +48,10 @@ async def enrol(
         raise NotGranted(f"can't connect: {error}") from None
     authority = next((der for der in chain if fingerprint_of(der) == token.fingerprint), None)
     if authority is None:
-        reason = "the CA of this control plane is not the one that the join token names; check where the token is from"
+        reason = (
+            "the CA of this control plane is not the one that the join token names; check where the token is from, and "
+            "make a new one if the CA was rotated"
+        )
         raise NotGranted(reason, permanent=True)
     trusted = x509.load_der_x509_certificate(authority).public_bytes(Encoding.PEM)
     channel = grpc.aio.secure_channel(

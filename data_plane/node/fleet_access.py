@@ -5,7 +5,8 @@ The link asks for a channel before each dial and knows nothing of certificates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -28,14 +29,33 @@ class NoAccess(Exception):
         self.permanent = permanent
 
 
+class BadTrust(Exception):
+    """What the control plane said of CAs can't be followed; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Fingerprints of the CAs that are trusted, and of the one that signed the certificate."""
+
+    trusts: frozenset[str]
+    issuer: str
+
+
 class FleetAccess(Protocol):
     """Who makes channels to control planes."""
 
     async def channel(self, address: str, options: Options) -> grpc.aio.Channel:
         """A channel for one conversation. Raises NoAccess."""
 
-    async def run(self) -> None:
-        """Keeps the certificate good, for as long as there is need of that."""
+    async def run(self, changed: Callable[[], None]) -> None:
+        """Keeps the certificate good, for as long as there is need of that; calls `changed` when `standing` did."""
+
+    def told(self, trusted: bytes, *, renew_within_s: float | None) -> None:
+        """The control plane says whom to trust; None = the certificate is good as it is. Raises BadTrust."""
+
+    @property
+    def standing(self) -> Standing | None:
+        """What to tell the control plane of our trust; None = it has no say in it."""
 
     @property
     def expires_at(self) -> float | None:
@@ -46,7 +66,20 @@ class FleetAccess(Protocol):
         """What an operator should know about the certificate; empty when all is well."""
 
 
-class PlainAccess(FleetAccess):
+class Untold(FleetAccess):
+    """Whose trust is not the control plane's business."""
+
+    @override
+    def told(self, trusted: bytes, *, renew_within_s: float | None) -> None:
+        return None
+
+    @property
+    @override
+    def standing(self) -> Standing | None:
+        return None
+
+
+class PlainAccess(Untold):
     """No TLS: for loopback, and for networks whose owner says that they are safe."""
 
     @override
@@ -54,7 +87,7 @@ class PlainAccess(FleetAccess):
         return grpc.aio.insecure_channel(address, options=options)
 
     @override
-    async def run(self) -> None:
+    async def run(self, changed: Callable[[], None]) -> None:
         return None
 
     @property
@@ -72,7 +105,7 @@ class BadFiles(ValueError):
     """The certificate files can't be used; the text says which and why."""
 
 
-class FilesAccess(FleetAccess):
+class FilesAccess(Untold):
     """A certificate from files, read before each dial, so that whoever renews them has nothing to restart."""
 
     def __init__(self, certificate: Path, key: Path, authority: Path | None, *, server_name: str) -> None:
@@ -103,7 +136,7 @@ class FilesAccess(FleetAccess):
         return grpc.aio.secure_channel(address, credentials, options=[*options, *named])
 
     @override
-    async def run(self) -> None:
+    async def run(self, changed: Callable[[], None]) -> None:
         return None  # who wrote the files writes them anew
 
     @property

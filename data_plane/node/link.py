@@ -24,7 +24,7 @@ from data_plane.node import messages, session
 from data_plane.node.bases import Bases
 from data_plane.node.clock import PlaneClock
 from data_plane.node.crash_guard import STABLE_S, CrashGuard
-from data_plane.node.fleet_access import FleetAccess, NoAccess, PlainAccess
+from data_plane.node.fleet_access import BadTrust, FleetAccess, NoAccess, PlainAccess
 from data_plane.node.health_report import HealthSource
 from data_plane.node.keeping import Keeper, Ready
 from data_plane.node.last_good import Generation, LastGood
@@ -36,12 +36,14 @@ from data_plane.node.messages import (
     HealthRequest,
     Introduction,
     RolloutWord,
+    Trust,
     Welcome,
 )
 from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stage
 from data_plane.node.pull import Pulls, SnapshotGone
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.session import Session
+from data_plane.node.side_sums import SideSource
 from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, Offer, SnapshotRefused, apply_delta, make_delta
 from pointsman.wire.v1 import fleet_pb2
 
@@ -200,6 +202,7 @@ class Link:
         in_flight: Callable[[], int] = lambda: 0,
         tracer: Tracer | None = None,
         health: HealthSource | None = None,
+        sides: SideSource | None = None,
         rollouts: RolloutSink | None = None,
         plane_clock: PlaneClock | None = None,
         touch: Touch | None = None,
@@ -217,6 +220,7 @@ class Link:
         self._tracer = tracer or _nobody_traces
         self._traces: set[asyncio.Task[None]] = set()
         self._health = health
+        self._sides = sides
         self._touch = touch
         self._access = access or PlainAccess()
         self._rng = rng or random.SystemRandom()
@@ -309,7 +313,7 @@ class Link:
 
     async def run(self) -> None:
         """Talks to control planes until `stop`."""
-        care = asyncio.create_task(self._access.run(), name="certificate")
+        care = asyncio.create_task(self._access.run(self._say_standing), name="certificate")
         try:
             await self._talk_on()
         finally:
@@ -372,6 +376,8 @@ class Link:
             self._conversation = None
             if self._health is not None:
                 self._health.disconnected()
+            if self._sides is not None:
+                self._sides.disconnected()
             if self._rollouts is not None:
                 self._rollouts.disconnected()
             if self._touch is not None and conversation.welcomed_at is not None:
@@ -443,7 +449,10 @@ class Link:
         self._heard(caught_up=welcome.head == self._session.running)
         if self._health is not None:
             self._health.connected(conversation.wake.set, beat_interval_s=welcome.beat_interval_s)
+        if self._sides is not None:
+            self._sides.connected(conversation.wake.set)
         self._plane_clock.reset()
+        self._say_standing()
         if self._rollouts is not None:
             self._rollouts.connected(conversation.say, lambda: self._say_beat(conversation))
 
@@ -473,6 +482,8 @@ class Link:
                 case HealthRequest():
                     if self._health is not None:
                         self._health.asked()
+                case Trust():
+                    self._trust(message)
                 case FleetHealth():
                     if self._health is not None:
                         self._health.hinted(message.said)
@@ -484,6 +495,17 @@ class Link:
                     log.debug("the control plane sent a message of a later protocol")
                 case _:
                     assert_never(message)
+
+    def _trust(self, word: Trust) -> None:
+        try:
+            self._access.told(word.trusted, renew_within_s=word.within_s if word.renew else None)
+        except (BadTrust, OSError) as error:
+            log.error("the control plane's word on the CA can't be followed: %s", error)
+
+    def _say_standing(self) -> None:
+        standing = self._access.standing
+        if standing is not None and self.connected:
+            self._say(messages.standing(trusts=standing.trusts, issuer=standing.issuer))
 
     def _heard(self, *, caught_up: bool) -> None:
         if self._touch is None:
@@ -528,11 +550,14 @@ class Link:
                 raise _Over("this node stops")
 
     def _next_word(self, conversation: _Conversation) -> fleet_pb2.NodeMessage | None:
-        """What is said next: what waits, and after that what there is to report on health."""
+        """What is said next: what waits, after that what there is to report on health, and then on sides."""
         if conversation.outbox:
             return conversation.outbox.popleft()
         report = self._health.next_report() if self._health is not None else None
-        return None if report is None else messages.health_report(report)
+        if report is not None:
+            return messages.health_report(report)
+        counted = self._sides.next_report() if self._sides is not None else None
+        return None if counted is None else messages.side_report(counted)
 
     async def _beat(self, conversation: _Conversation, interval_s: float) -> NoReturn:
         # The first beat comes at a random point of the interval: nodes that connected together must not beat together.

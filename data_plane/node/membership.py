@@ -17,12 +17,13 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
 import grpc.aio
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -35,8 +36,8 @@ from cryptography.hazmat.primitives.serialization import (
 from typing_extensions import override
 
 from data_plane.node.enrolment import NotGranted, enrol, renew
-from data_plane.node.fleet_access import FleetAccess, NoAccess, Options, joined_channel
-from pointsman.rules.join_token import JoinToken
+from data_plane.node.fleet_access import BadTrust, FleetAccess, NoAccess, Options, Standing, joined_channel
+from pointsman.rules.join_token import JoinToken, fingerprint_of
 from pointsman.wire.v1 import fleet_pb2
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ FILE_BYTES_MAX = 256 * 1024
 RENEW_AT = 2 / 3
 """Part of a certificate's life after which it is renewed, give or take a tenth of that."""
 RETRY_S_MAX = 60.0
+TRUSTED_MAX = 8
+"""CAs that a control plane may name; there are two during a rotation."""
 
 
 class BadIdentity(Exception):
@@ -94,6 +97,7 @@ class Membership(FleetAccess):
         self._key, self._joined = _load(self._path)
         self._renew_at = self._due(self._joined.expires_at - wall()) if self._joined is not None else 0.0
         self._changed = asyncio.Event()
+        self._tell: Callable[[], None] = _to_nobody
         self.renewals = 0
 
     @staticmethod
@@ -118,9 +122,47 @@ class Membership(FleetAccess):
             joined = await self._join()
         return self._open(address, options, joined)
 
+    @property
     @override
-    async def run(self) -> None:
+    def standing(self) -> Standing | None:
+        joined = self._joined
+        if joined is None:
+            return None
+        leaf = x509.load_pem_x509_certificate(joined.chain)
+        issuer, trusts = "", set()
+        for authority in x509.load_pem_x509_certificates(joined.trusted):
+            fingerprint = fingerprint_of(authority.public_bytes(Encoding.DER))
+            trusts.add(fingerprint)
+            with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+                leaf.verify_directly_issued_by(authority)
+                issuer = fingerprint
+        return Standing(frozenset(trusts), issuer)
+
+    @override
+    def told(self, trusted: bytes, *, renew_within_s: float | None) -> None:
+        joined = self._joined
+        if joined is None:
+            return
+        try:
+            authorities = x509.load_pem_x509_certificates(trusted)
+        except ValueError:
+            authorities = []
+        if not 0 < len(authorities) <= TRUSTED_MAX:
+            raise BadTrust(f"it names {len(authorities)} CAs; 1 to {TRUSTED_MAX} make sense")
+        if trusted != joined.trusted:
+            fresh = replace(joined, trusted=trusted)
+            self._save(fresh)
+            self._joined = fresh
+            log.info("this node trusts %d CAs of the cluster now", len(authorities))
+        if renew_within_s is not None:
+            self._renew_at = min(self._renew_at, self._clock() + self._rng.uniform(0.0, renew_within_s))
+            self._changed.set()
+        self._tell()
+
+    @override
+    async def run(self, changed: Callable[[], None]) -> None:
         """Renews the certificate for as long as there is one; runs until it is cancelled."""
+        self._tell = changed
         failures = 0
         while True:
             self._changed.clear()
@@ -211,6 +253,7 @@ class Membership(FleetAccess):
         self._renew_at = self._due(life_s)
         self._problem = ""
         self._changed.set()
+        self._tell()
 
     def _due(self, life_s: float) -> float:
         return self._clock() + max(0.0, life_s) * RENEW_AT * self._rng.uniform(0.9, 1.1)
@@ -262,6 +305,10 @@ def _load(path: Path) -> tuple[ec.EllipticCurvePrivateKey, Joined | None]:
         return key, None
     chain, *trusted = (certificate.public_bytes(Encoding.PEM) for certificate in certificates)
     return key, Joined(chain, b"".join(trusted), certificates[0].not_valid_after_utc.timestamp())
+
+
+def _to_nobody() -> None:
+    """Nobody listens yet."""
 
 
 def _text(seconds: float) -> str:

@@ -91,9 +91,27 @@ class FleetHealth:
     said: fleet_pb2.FleetHealth
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Which CAs, PEM, this node shall trust from now on, and whether to renew its certificate."""
+
+    trusted: bytes
+    renew: bool
+    within_s: float
+
+
 RolloutWord = fleet_pb2.RolloutPrepare | fleet_pb2.RolloutActivate | fleet_pb2.RolloutAbort
 PlaneMessage = (
-    Welcome | Offer | Delta | BeatAck | Goodbye | HealthRequest | FleetHealth | fleet_pb2.TraceRequest | RolloutWord
+    Welcome
+    | Offer
+    | Delta
+    | BeatAck
+    | Goodbye
+    | HealthRequest
+    | FleetHealth
+    | Trust
+    | fleet_pb2.TraceRequest
+    | RolloutWord
 )
 
 
@@ -125,6 +143,9 @@ def decode(message: fleet_pb2.PlaneMessage) -> PlaneMessage | None:
             return HealthRequest()
         case "fleet_health":
             return FleetHealth(message.fleet_health)
+        case "trust":
+            trust = message.trust
+            return Trust(trust.trusted_pem, trust.renew, max(0.0, _seconds(trust.within)))
         case "trace_request":
             return message.trace_request
         case "rollout_prepare":
@@ -180,6 +201,11 @@ def beat(
     )
 
 
+def side_report(report: fleet_pb2.SideReport) -> fleet_pb2.NodeMessage:
+    """What the sides of services have counted."""
+    return fleet_pb2.NodeMessage(sides=report)
+
+
 def health_report(report: fleet_pb2.HealthReport) -> fleet_pb2.NodeMessage:
     """What changed in the health table, or all of it."""
     return fleet_pb2.NodeMessage(health=report)
@@ -212,6 +238,11 @@ def rejected(ref: SnapshotRef, refused: Refused, *, running: SnapshotRef) -> fle
             snapshot=ref_to_wire(ref), stage=_STAGES[refused.stage], faults=faults, running=ref_to_wire(running)
         )
     )
+
+
+def standing(*, trusts: Iterable[str], issuer: str) -> fleet_pb2.NodeMessage:
+    """Which CAs this node trusts, and which of them signed its certificate."""
+    return fleet_pb2.NodeMessage(standing=fleet_pb2.Standing(trusts=sorted(trusts), issuer=issuer))
 
 
 def leaving(reason: str) -> fleet_pb2.NodeMessage:

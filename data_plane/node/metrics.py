@@ -86,6 +86,11 @@ DATASTORE = Metric(
 PLANE_CONNECTED = Metric(
     "kong_control_plane_connected", Kind.GAUGE, "1 while the control plane is there; the node serves without it too"
 )
+CERTIFICATE_EXPIRY = Metric(
+    "kong_data_plane_cluster_cert_expiry_timestamp",
+    Kind.GAUGE,
+    "When the node's certificate for the fleet link ends, in seconds since 1970; not there without mutual TLS",
+)
 NODE_INFO = Metric("kong_node_info", Kind.GAUGE, "Always 1; the labels name the node", ("node_id", "version"))
 MEMORY_DICT = Metric(
     "kong_memory_lua_shared_dict_bytes",
@@ -158,6 +163,7 @@ METRICS: tuple[Metric, ...] = (
     METRIC_ERRORS,
     DATASTORE,
     PLANE_CONNECTED,
+    CERTIFICATE_EXPIRY,
     NODE_INFO,
     MEMORY_DICT,
     MEMORY_DICT_TOTAL,
@@ -284,14 +290,15 @@ class NodeMetrics:
         node_id = facts.node_id
         sums = facts.plain_sums()
         active = sum(worker.connections_active for worker in workers)
+        reading = sum(worker.connections_reading for worker in workers)
         writing = sum(worker.in_flight for worker in workers)
         states = {
             "accepted": sums.connections_accepted,
             "active": active,
             "handled": sums.connections_accepted,
-            "reading": 0,
+            "reading": reading,
             "total": sums.requests,
-            "waiting": max(active - writing, 0),
+            "waiting": max(active - reading - writing, 0),
             "writing": writing,
         }
         page.family(CONNECTIONS, (((node_id, _SUBSYSTEM, state), count) for state, count in states.items()))
@@ -300,6 +307,8 @@ class NodeMetrics:
         page.single(METRIC_ERRORS, self._errors)
         page.single(DATASTORE, 1)
         page.single(PLANE_CONNECTED, facts.connected)
+        if facts.certificate_expires_at is not None:
+            page.single(CERTIFICATE_EXPIRY, int(facts.certificate_expires_at))
         page.family(NODE_INFO, [((node_id, facts.software), 1)])
         page.family(MEMORY_DICT, [((node_id, "snapshot", _SUBSYSTEM), self._bytes_of(facts.running))])
         page.family(MEMORY_DICT_TOTAL, [((node_id, "snapshot", _SUBSYSTEM), facts.snapshot_bytes_max)])

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from data_plane.node.side_sums import SidesSum, WorkerSides
 from data_plane.observe.histogram import KONG_BOUNDS_MS, UPSTREAM_BOUNDS_MS
 from data_plane.observe.traffic import OVERFLOW, SERIES_MAX
 from pointsman.wire.v1 import worker_pb2 as wire
@@ -82,6 +83,7 @@ class WorkerSums:
     def __init__(self) -> None:
         self.plain = PlainSums()
         self.routes: dict[RouteKey, RouteSums] = {}
+        self.sides = WorkerSides()
 
     def told(self, traffic: wire.Traffic) -> None:
         """Take in one message; what it does not name is unchanged. A route with buckets of another number is skipped:
@@ -125,11 +127,13 @@ class MetricsSum:
         self._past = PlainSums()
         self._past_routes: dict[RouteKey, RouteSums] = {}
         self._past_folded = 0
+        self._sides = SidesSum()
 
     def watch(self, worker: CountingWorker) -> None:
         """Count this worker in, from now on and after its end."""
         self._bury()
         self._workers.append(worker)
+        self._sides.watch(worker.sums.sides)
 
     def plain(self) -> PlainSums:
         """What belongs to no route."""
@@ -140,6 +144,12 @@ class MetricsSum:
             total.add(worker.sums.plain)
         total.folded += self._past_folded
         return total
+
+    @property
+    def sides(self) -> SidesSum:
+        """What is counted by side of a service."""
+        self._bury()
+        return self._sides
 
     def routes(self) -> Iterator[Mapping[RouteKey, RouteSums] | None]:
         """Yield None between steps, and in the end the sums of every route."""
@@ -159,6 +169,7 @@ class MetricsSum:
         for worker in [worker for worker in self._workers if not worker.alive]:
             self._workers.remove(worker)
             self._past.add(worker.sums.plain)
+            self._sides.bury(worker.sums.sides)
             series = sum(len(sums.codes) for sums in self._past_routes.values())
             for key, sums in worker.sums.routes.items():
                 series, folded = _merge(self._past_routes, key, sums, series, self._series_max)

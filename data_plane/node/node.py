@@ -26,6 +26,7 @@ from data_plane.node.metrics import TargetState
 from data_plane.node.metrics_sum import MetricsSum, PlainSums, RouteKey, RouteSums
 from data_plane.node.names import Names
 from data_plane.node.rollouts import Rollouts
+from data_plane.node.side_sums import SideReports, SidesSum
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.sockets import address_of
 from data_plane.node.status_api import StatusApi
@@ -68,6 +69,7 @@ class Node:
         health: HealthCare,
         fences: FenceKeeper,
         sums: MetricsSum,
+        side_reports: SideReports,
         default_pairs: DefaultPairs | None,
         proxy_addresses: Sequence[SocketAddress],
         status_socket: socket.socket,
@@ -82,6 +84,7 @@ class Node:
         self._health = health
         self._fences = fences
         self._sums = sums
+        self._side_reports = side_reports
         self._default_pairs = default_pairs
         self._target_states = TargetStates(health.verdicts.row)
         self._proxy_addresses = tuple(proxy_addresses)
@@ -149,10 +152,13 @@ class Node:
         return self._link.snapshot_bytes_max
 
     async def counters(self, *, timeout_s: float, traffic: bool = False) -> Sequence[WorkerCounters]:
-        return await self._supervisor.counters(timeout_s=timeout_s, traffic=traffic)
+        return await self._supervisor.counters(timeout_s=timeout_s, traffic=traffic, sides=traffic)
 
     def plain_sums(self) -> PlainSums:
         return self._sums.plain()
+
+    def side_sums(self) -> SidesSum:
+        return self._sums.sides
 
     def route_sums(self) -> Iterator[Mapping[RouteKey, RouteSums] | None]:
         return self._sums.routes()
@@ -232,7 +238,8 @@ class Node:
     async def _keep_levels(self) -> None:
         for round_number in itertools.count():
             traffic = round_number % TRAFFIC_EVERY_ROUNDS == 0
-            counted = await self._supervisor.counters(timeout_s=LEVELS_EVERY_S, traffic=traffic)
+            counted = await self._supervisor.counters(timeout_s=LEVELS_EVERY_S, traffic=traffic, sides=True)
+            self._side_reports.counted()
             self._levels.in_flight = sum(worker.in_flight for worker in counted)
             self._health.counted(counted)
             await asyncio.sleep(LEVELS_EVERY_S)

@@ -81,15 +81,16 @@ class StatusApi:
         running = facts.running
         accepted = sum(worker.connections_accepted for worker in counters)
         active = sum(worker.connections_active for worker in counters)
+        reading = sum(worker.connections_reading for worker in counters)
         in_flight = sum(worker.in_flight for worker in counters)
         body: JsonTree = {
             "server": {
                 "connections_accepted": accepted,
                 "connections_handled": accepted,
                 "connections_active": active,
-                "connections_reading": 0,
+                "connections_reading": reading,
                 "connections_writing": in_flight,
-                "connections_waiting": max(active - in_flight, 0),
+                "connections_waiting": max(active - reading - in_flight, 0),
                 "total_requests": sum(worker.requests for worker in counters),
             },
             "memory": {

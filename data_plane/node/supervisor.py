@@ -126,9 +126,9 @@ class Supervisor:
     def ready_count(self) -> int:
         return sum(slot.ready for slot in self.slots)
 
-    async def counters(self, *, timeout_s: float, traffic: bool = False) -> list[WorkerCounters]:
-        """What the workers have counted, of those that answer in time; with `traffic`, their `sums` follow."""
-        asked = [process.counters(timeout_s=timeout_s, traffic=traffic) for process in self.processes]
+    async def counters(self, *, timeout_s: float, traffic: bool = False, sides: bool = False) -> list[WorkerCounters]:
+        """What the workers have counted, of those that answer in time; `traffic` and `sides`: their `sums` follow."""
+        asked = [process.counters(timeout_s=timeout_s, traffic=traffic, sides=sides) for process in self.processes]
         counted: list[WorkerCounters] = []
         for answer in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(answer, WorkerCounters):

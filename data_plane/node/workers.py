@@ -74,6 +74,7 @@ class WorkerCounters:
     version: int
     rss_bytes: int
     upstream_connections_open: int = 0
+    connections_reading: int = 0
     loads: tuple[tuple[str, str, int], ...] = ()
     """Upstream, endpoint's key and how many requests are open towards it."""
 
@@ -250,14 +251,17 @@ class WorkerProcess:
         self._send(message.SerializeToString())
         return await asyncio.shield(self._drained)
 
-    async def counters(self, *, timeout_s: float, traffic: bool = False) -> WorkerCounters:
-        """What the worker has counted; `traffic` brings `sums` up to date too. Raises WorkerDied or TimeoutError."""
+    async def counters(self, *, timeout_s: float, traffic: bool = False, sides: bool = False) -> WorkerCounters:
+        """What the worker has counted; `traffic` and `sides` bring those `sums` up to date too.
+
+        Raises WorkerDied or TimeoutError.
+        """
         self._sequence += 1
         sequence = self._sequence
         answer: asyncio.Future[WorkerCounters] = asyncio.get_running_loop().create_future()
         self._counters[sequence] = answer
         try:
-            request = wire.CountersRequest(sequence=sequence, traffic=traffic)
+            request = wire.CountersRequest(sequence=sequence, traffic=traffic, sides=sides)
             self._send(wire.ToWorker(counters_request=request).SerializeToString())
             async with asyncio.timeout(timeout_s):
                 return await answer
@@ -365,6 +369,8 @@ class WorkerProcess:
                     self.on_observations(message.observations)
             case "traffic":
                 self.sums.told(message.traffic)
+            case "sides":
+                self.sums.sides.told(message.sides.sides)
             case "trace":
                 _finish(self._traces.get(message.trace.id), message.trace)
             case "drained":
@@ -385,6 +391,7 @@ class WorkerProcess:
                 version=counters.version,
                 rss_bytes=counters.rss_bytes,
                 upstream_connections_open=counters.upstream_connections_open,
+                connections_reading=counters.connections_reading,
                 loads=tuple((load.endpoint.upstream, load.endpoint.key, load.in_flight) for load in counters.loads),
             ),
         )

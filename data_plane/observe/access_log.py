@@ -65,7 +65,8 @@ class Record(NamedTuple):
     """One request as it ended. Bytes are as they came; times are seconds, `ended` since 1970, `ended_at` monotonic.
 
     `fields` is the block of request field lines, `answer` the lines of the answer's head. `status` 0 = the client left
-    first. `upstream_s` < 0 = no upstream answered.
+    first. `upstream_s` < 0 = no upstream answered. `side` is the upstream's name; empty = none was asked, or a host
+    that is no upstream.
     """
 
     ended: float
@@ -93,6 +94,7 @@ class Record(NamedTuple):
     request_s: float
     attempts: tuple[Attempt, ...]
     version: int
+    side: str = ""
 
 
 class AccessLog:

@@ -1,11 +1,13 @@
 """What a worker counts about its traffic, as plain sums.
 
 The hot path adds to attributes and does nothing else: no locks (one loop), no label look-ups, no formatting. What is
-counted for each route is in `traffic`. The worker copies it all for the node process, which adds up its workers.
+counted for each route is in `traffic`, for each side of a service in `sides`. The worker copies it all for the node
+process, which adds up its workers.
 """
 
 from __future__ import annotations
 
+from data_plane.observe.side_counts import SideBook
 from data_plane.observe.traffic import SERIES_MAX, TrafficBook
 
 
@@ -22,6 +24,7 @@ class Counters:
         "requests",
         "requests_malformed",
         "retries",
+        "sides",
         "traffic",
         "upstream_connections_open",
         "upstream_connections_opened",
@@ -42,3 +45,4 @@ class Counters:
         self.upstream_connections_opened: int = 0
         self.upstream_connections_reused: int = 0
         self.traffic = TrafficBook(series_max)
+        self.sides = SideBook()

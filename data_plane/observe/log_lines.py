@@ -44,7 +44,7 @@ def line_of(form: AccessLogFormat, *, node_id: str) -> Callable[[Record], bytes]
 
 
 class JsonLines:
-    """Lines with the field names of Kong's file-log, and ours beside them: `node`, `version`, `trace_id`."""
+    """Lines with the field names of Kong's file-log, and ours beside them: `node`, `version`, `side`, `trace_id`."""
 
     def __init__(self, node_id: str) -> None:
         self._node_id = node_id
@@ -53,7 +53,7 @@ class JsonLines:
 
     def __call__(self, record: Record) -> bytes:
         fields = _fields(record.fields.split(b"\r\n"))
-        answer = _fields(record.answer[1:])
+        answer = _fields(b"\r\n".join(record.answer).split(b"\r\n")[1:])
         uri = _text(record.path + record.query)
         host = _text(record.host)
         proxied = record.upstream_s >= 0
@@ -90,6 +90,8 @@ class JsonLines:
             tree["route"] = self._entity(record.route)
         tree["node"] = self._node_id
         tree["version"] = record.version
+        if record.side:
+            tree["side"] = record.side
         trace_id = _trace_id(fields)
         if trace_id:
             tree["trace_id"] = trace_id

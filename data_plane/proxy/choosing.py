@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from data_plane.balancer.hash_input import HashFacts, hash_input
+from data_plane.balancer.hash_input import HashFacts, cookie_value, hash_input
 from data_plane.health.passive import Sighting
 
 if TYPE_CHECKING:
@@ -36,22 +36,11 @@ class Choice:
         if upstream.hashing is not None:
             self._hash(upstream.hashing, plan, client)
         elif self._sticky is not None:
-            self.key = _cookie(client.head.values(b"cookie"), self._sticky.sticky_sessions_cookie.encode())
+            name = self._sticky.sticky_sessions_cookie.encode()
+            self.key = cookie_value(client.head.values(b"cookie"), name) or b""
 
     def _hash(self, config: UpstreamConfig, plan: Plan, client: ClientConnection) -> None:
-        head = client.head
-
-        def header_values(name: str) -> Sequence[bytes]:
-            return head.values(name.encode("latin-1", "replace"))
-
-        facts = HashFacts(
-            client_ip=client.peer.client_address(head).decode("latin-1"),
-            header_values=header_values,
-            path=head.path,
-            query=head.query[1:],
-            captures=plan.captures or {},
-        )
-        found = hash_input(config, facts, make_id=lambda: str(uuid.uuid4()))
+        found = hash_input(config, facts_of(plan, client), make_id=lambda: str(uuid.uuid4()))
         self.key = found.key
         self._cookie = found.set_cookie
 
@@ -85,13 +74,20 @@ class Choice:
             upstream.saw(endpoint, Sighting.TIMEOUT if status == _TIMED_OUT else Sighting.TCP_FAILURE)
 
 
-def _cookie(lines: Sequence[bytes], name: bytes) -> bytes:
-    for line in lines:
-        for pair in line.split(b";"):
-            key, equals, value = pair.strip().partition(b"=")
-            if equals and key == name:
-                return value
-    return b""
+def facts_of(plan: Plan, client: ClientConnection) -> HashFacts:
+    """Return what hashing may ask about the request that the client has sent last."""
+    head = client.head
+
+    def header_values(name: str) -> Sequence[bytes]:
+        return head.values(name.encode("latin-1", "replace"))
+
+    return HashFacts(
+        client_ip=client.peer.client_address(head).decode("latin-1"),
+        header_values=header_values,
+        path=head.path,
+        query=head.query[1:],
+        captures=plan.captures or {},
+    )
 
 
 def _without_cookie(segments: list[bytes], begin: bytes) -> list[bytes]:

@@ -24,7 +24,15 @@ from typing_extensions import override
 from data_plane.proxy import answers
 from data_plane.proxy.chunks import REQUEST_SIZE_MAX, BadChunk, ChunkDecoder, last_chunk
 from data_plane.proxy.exchange import CLOSE, KEEP_ALIVE, Exchange
-from data_plane.proxy.forwarding import PeerLines, debug_lines, fenced_plan, make_plan, redirect_location, trusted_value
+from data_plane.proxy.forwarding import (
+    PeerLines,
+    debug_lines,
+    fenced_plan,
+    last_hop_plan,
+    make_plan,
+    redirect_location,
+    trusted_value,
+)
 from data_plane.proxy.head import BadRequest, RequestHead
 from data_plane.proxy.settings import STREAM_BYTES
 from data_plane.proxy.tls import ServerSide
@@ -184,7 +192,8 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = PeerLines(peer[0] if peer else "", shared.settings, speaks_for=self.speaks_for)
         local = transport.get_extra_info("sockname")
-        self.port = self._port_key = local[1] if local else 0
+        port = local[1] if local else 0
+        self.port = self._port_key = shared.ports.get(port, port)
         encrypted = transport.get_extra_info("ssl_object")
         if encrypted is not None:
             self.scheme = "https"
@@ -333,6 +342,8 @@ class ClientConnection(asyncio.Protocol):
         fenced = active.fenced
         if fenced and plan.service is not None and plan.service.config.id in fenced:
             plan = fenced_plan(plan)
+        if head.last_hop and not plan.status:
+            plan = last_hop_plan(plan)
         exchange.plan = plan
         counters.in_flight += 1
         if head.chunked or head.length > 0:
@@ -375,6 +386,8 @@ class ClientConnection(asyncio.Protocol):
             service = tables.services.get(route.service)
             name = (service.config.name or service.config.host) if service is not None else ""
             plan.traffic = shared.counters.traffic.of(name, route.name or route.id)
+            if service is not None:
+                service.count_in(shared.counters.sides)
             if shared.settings.allow_debug_header:
                 plan.debug = debug_lines(route, service)
         return plan

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from data_plane.balancer.endpoint import NoEndpoint
 from data_plane.balancer.upstream import Upstream
 from data_plane.observe.access_log import AccessLog, Attempt, Record
+from data_plane.observe.side_counts import QUICK_MS, SideCounts
 from data_plane.observe.traffic import CLIENT_GONE, PROXIED_OK, QUICK_KONG_S, QUICK_REQUEST_S
 from data_plane.proxy import pool
 from data_plane.proxy.answers import ENGINE_MESSAGES
@@ -147,6 +148,11 @@ class Exchange:
         self.answer_lines: tuple[bytes, ...] = ()
         self.attempts: list[Attempt] = []
 
+    @property
+    def side(self) -> SideCounts | None:
+        """Where the request under way is counted."""
+        return self._service.figures
+
     def describe(self) -> str:
         """Say for the log which route and version this request is served by."""
         plan = self.plan
@@ -174,6 +180,14 @@ class Exchange:
         service = plan.service
         assert service is not None
         client = self._client
+        mirror: ServiceRuntime | None = None
+        if service.sides is not None:
+            sides = service.sides
+            other = sides.other(plan, client)
+            if other is not None:
+                service = other
+            else:
+                mirror = sides.mirrored_to()
         self._plan = plan
         self._service = service
         self.is_head = plan.is_head
@@ -212,6 +226,11 @@ class Exchange:
             content = b""
         pieces.append(content)
         self._pieces = pieces
+        if mirror is not None:
+            if streaming:
+                self._shared.mirroring.skip(mirror)
+            else:
+                self._shared.mirroring.offer(mirror, plan, client, pieces)
         self._attempt()
 
     def _choose(self, balancer: Balancer, plan: Plan) -> Choice:
@@ -333,6 +352,7 @@ class Exchange:
             self._sent = False
             self._connect(endpoint)
             return
+        self._service.figures.connect_errors += 1
         if self._choice is not None:
             self._choice.failed(endpoint, status, self._balanced_at)
         self._release()
@@ -355,8 +375,10 @@ class Exchange:
         self._release()
         assert plan is not None
         if self.answering:
+            self._service.figures.broke_off(self.code >> 1)
             self._client.cut()
         else:
+            self._service.figures.connect_errors += 1
             self._fail(502)
 
     def timed_out(self) -> None:
@@ -386,12 +408,40 @@ class Exchange:
         """
         logger.warning("answer cut: %s (%s)", reason, self.describe())
         self.upstream = None
+        self._service.figures.broke_off(self.code >> 1)
         self._broke_off(status)
         self._release()
         self._client.cut()
 
+    def close_late(self) -> None:
+        """End what is still open on a side that the service has left: its drain deadline is over.
+
+        What has been handed to a transport still goes out. A tunnel ends in good order; of an answer the client must
+        see that it is not whole; a request that has no answer yet gets ours.
+        """
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        upstream = self.upstream
+        self.upstream = None
+        if upstream is not None:
+            upstream.part()
+        self._service.figures.closed_late += 1
+        self._release()
+        if not self.answering:
+            self._forget()
+            self._client.answer(504, ENGINE_MESSAGES[504], engine=True, proxied=True)
+        elif upstream is not None and upstream.tunnels:
+            self._forget()
+            self._client.tunnel_ended()
+        else:
+            self._forget()
+            self._client.cut()
+
     def abandon(self) -> None:
         """The client is gone, or its request can't be completed: stop everything."""
+        if not self.code and self.request_sent and self._endpoint is not None:
+            self._service.figures.left(time.monotonic() - self._balanced_at)
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -403,7 +453,9 @@ class Exchange:
         self._forget()
 
     def _no_endpoint(self, none: NoEndpoint) -> None:
+        self._service.figures.connect_errors += 1
         if self._attempts == 0:
+            self._service.figures.failed()
             self._forget()
             self._client.answer(none.status, none.message, engine=False)
         else:
@@ -411,6 +463,8 @@ class Exchange:
             self._fail(none.status)
 
     def _fail(self, status: int) -> None:
+        if status != 500:  # which is no fault of the side
+            self._service.figures.failed()
         self._forget()
         self._client.answer(status, ENGINE_MESSAGES[status], engine=True, proxied=True)
 
@@ -485,8 +539,12 @@ class Exchange:
         self.code = head.status << 1
         self.upstream_s = upstream_s = time.monotonic() - balanced_at
         self.proxy_s = proxy_s = balanced_at - self.started_at
+        ms = int(upstream_s * 1000)
+        if ms < QUICK_MS and head.status < 500:
+            self._service.figures.quick_ms[ms] += 1
+        else:
+            self._service.figures.answered(head.status, upstream_s)
         if shared.usual_latencies:
-            ms = int(upstream_s * 1000)
             lines.append(shared.upstream_latency_lines[ms] if ms < LATENCIES_READY else shared.upstream_latency(ms))
             ms = int(proxy_s * 1000)
             lines.append(shared.proxy_latency_lines[ms] if ms < LATENCIES_READY else shared.proxy_latency(ms))
@@ -617,6 +675,7 @@ class Exchange:
                 request_s=now - self.started_at,
                 attempts=tuple(self.attempts),
                 version=self.version,
+                side=self._service.side_name if self.attempts else "",
             )
         )
         self.answer_lines = ()

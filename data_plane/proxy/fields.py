@@ -23,6 +23,7 @@ UPGRADE = 8
 VIA = 9
 X_FORWARDED_FOR = 10
 TRUSTED = 11
+MAX_FORWARDS = 12
 
 REQUEST_KINDS: Mapping[bytes, int] = {
     b"host": HOST,
@@ -33,6 +34,7 @@ REQUEST_KINDS: Mapping[bytes, int] = {
     b"expect": EXPECT,
     b"upgrade": UPGRADE,
     b"via": VIA,
+    b"max-forwards": MAX_FORWARDS,
     b"x-forwarded-for": X_FORWARDED_FOR,
     b"x-forwarded-proto": TRUSTED,
     b"x-forwarded-host": TRUSTED,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NO_ROUTE = "no Route matched with those values"
 NO_SERVICE = "no Service found with those values"
+LAST_HOP = "Max-Forwards is used up, so this gateway answers"
 FENCED = "service '{}' is fenced: this node has lost its control plane and may be out of date"
 
 # The value of `real_ip_header` that lets a listener's PROXY header name the client.
@@ -96,6 +97,15 @@ def fenced_plan(plan: Plan) -> Plan:
     fenced = _answer(plan.route, 503, FENCED.format(config.name or config.id))
     fenced.service, fenced.traffic, fenced.debug = service, plan.traffic, plan.debug
     return fenced
+
+
+def last_hop_plan(plan: Plan) -> Plan:
+    """Return what is answered in place of `plan` to a request that may not be sent on: what the route says of it."""
+    answered = _answer(plan.route, 200, LAST_HOP)
+    answered.traffic, answered.debug = plan.traffic, plan.debug
+    if plan.route is not None and plan.route.methods:
+        answered.fields = (b"Allow: " + ", ".join(plan.route.methods).encode(),)
+    return answered
 
 
 def debug_lines(route: RouteConfig, service: ServiceRuntime | None) -> tuple[bytes, ...]:

@@ -21,6 +21,7 @@ from data_plane.proxy.fields import (
     EXPECT,
     FIELD_OCTETS,
     HOST,
+    MAX_FORWARDS,
     NAME,
     NOT_HOP_BY_HOP,
     REQUEST_KINDS,
@@ -81,12 +82,14 @@ class RequestHead:
 
     `block` is all field lines as they came, `segments` the runs of them that go upstream. `length` is -1 without
     Content-Length. `forwarded_for`, `via` and `trusted` hold what the client sent of the fields that we write
-    ourselves.
+    ourselves. `by_method` = the fields mean something else with another method. `last_hop` = the request may not be
+    sent on (RFC 9110 §7.6.2).
     """
 
     __slots__ = (
         "block",
         "block_http10",
+        "by_method",
         "chunked",
         "expect_continue",
         "field_host",
@@ -94,6 +97,7 @@ class RequestHead:
         "host",
         "http10",
         "keep_alive",
+        "last_hop",
         "length",
         "method",
         "path",
@@ -121,6 +125,8 @@ class RequestHead:
         self.expect_continue: bool = False
         self.te_trailers: bool = False
         self.websocket: bool = False
+        self.by_method: bool = False
+        self.last_hop: bool = False
         self.forwarded_for: bytes | None = None
         self.via: bytes | None = None
         self.trusted: list[bytes] | None = None
@@ -186,7 +192,7 @@ class RequestScanner:
         head.method = method
 
         block = data[line_end:end]
-        if block != head.block or head.http10 != head.block_http10 or head.websocket:
+        if block != head.block or head.http10 != head.block_http10 or head.by_method:
             self._fields(block, head)
         # Else they are, octet for octet, those of the request before on this connection, and so is what they mean.
         host = head.field_host
@@ -214,6 +220,8 @@ class RequestScanner:
         head.expect_continue = False
         head.te_trailers = False
         head.websocket = False
+        head.by_method = False
+        head.last_hop = False
         head.forwarded_for = None
         head.via = None
         head.trusted = None
@@ -266,6 +274,9 @@ class RequestScanner:
                 if head.trusted is None:
                     head.trusted = []
                 head.trusted.append(name + b": " + value)
+            elif kind == MAX_FORWARDS:
+                head.by_method = True
+                segments.append(name + b": " + _max_forwards(value, head))
         if begin < len(block):
             segments.append(block[begin:])
         head.segments = segments
@@ -351,6 +362,17 @@ def _length(digits: bytes) -> int:
     return length
 
 
+def _max_forwards(value: bytes, head: RequestHead) -> bytes:
+    """Return what of `Max-Forwards` goes on. It counts for OPTIONS only, because TRACE is not served."""
+    if head.method != b"OPTIONS":
+        return value
+    if _DIGITS.fullmatch(value) is None:
+        raise BadRequest(400)
+    left = _length(value)
+    head.last_hop = head.last_hop or left == 0
+    return b"%d" % (left - 1)
+
+
 def _judge_encoding(value: bytes) -> None:
     """Let through a single `chunked`, whatever its case. Others are 501 when well-formed and unknown, else 400."""
     if len(value) == 7 and value.lower() == b"chunked":
@@ -385,7 +407,7 @@ def _obey_connection(value: bytes, upgrade: bytes | None, head: RequestHead) -> 
     if wants_upgrade and upgrade is not None and upgrade.lower() == b"websocket" and not head.http10:
         if head.method != b"GET" or head.chunked or head.length > 0:
             raise BadRequest(400)
-        head.websocket = True
+        head.websocket = head.by_method = True
     if named is not None:
         head.segments = without_fields(head.segments, named)
         if b"x-forwarded-for" in named:

@@ -12,11 +12,10 @@ import logging
 import ssl
 from typing import TYPE_CHECKING
 
-from data_plane.proxy.upstream import IDLE, UpstreamConnection
+from data_plane.proxy.upstream import IDLE, Asker, UpstreamConnection
 
 if TYPE_CHECKING:
     from data_plane.balancer.endpoint import Endpoint
-    from data_plane.proxy.exchange import Exchange
     from data_plane.proxy.shared import Shared
     from data_plane.proxy.upstream_tls import Identity
 
@@ -75,7 +74,7 @@ def give_back(shared: Shared, connection: UpstreamConnection) -> None:
 
 
 def connect(
-    shared: Shared, exchange: Exchange, endpoint: Endpoint, timeout_s: float, identity: Identity | None = None
+    shared: Shared, exchange: Asker, endpoint: Endpoint, timeout_s: float, identity: Identity | None = None
 ) -> asyncio.Task[None]:
     """Open a connection for the exchange in a task of its own; the exchange may cancel it."""
     if identity is None:
@@ -95,7 +94,7 @@ def connect(
     return task
 
 
-async def _connect(shared: Shared, exchange: Exchange, endpoint: Endpoint, timeout_s: float) -> None:
+async def _connect(shared: Shared, exchange: Asker, endpoint: Endpoint, timeout_s: float) -> None:
     connection = UpstreamConnection(shared, endpoint)
     try:
         async with asyncio.timeout(timeout_s):
@@ -114,7 +113,7 @@ async def _connect(shared: Shared, exchange: Exchange, endpoint: Endpoint, timeo
 
 
 async def _connect_tls(
-    shared: Shared, exchange: Exchange, endpoint: Endpoint, timeout_s: float, identity: Identity
+    shared: Shared, exchange: Asker, endpoint: Endpoint, timeout_s: float, identity: Identity
 ) -> None:
     """Connect and shake hands within the time; whatever fails before the end of that is a failed connect."""
     tls, name = identity

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from data_plane.balancer.endpoint import Endpoint
 from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
+from data_plane.observe.side_counts import SideCounts
 from data_plane.proxy.client import DOING, ClientConnection
 from data_plane.proxy.misdirected import MisdirectedConnection
 from data_plane.proxy.settings import ProxySettings
@@ -78,6 +79,11 @@ class ClientFactory:
         self._forget_greetings()
         return len(self._shared.clients) + len(self._shared.greetings)
 
+    @property
+    def reading(self) -> int:
+        """Client connections on which a request head has begun and is not complete."""
+        return sum(connection.has_partial_head for connection in self._shared.clients)
+
     def doing(self) -> dict[str, int]:
         """What the client connections are at, in words, with how many of them."""
         return dict(Counter(DOING[connection.state] for connection in self._shared.clients))
@@ -96,9 +102,32 @@ class ClientFactory:
         loads: dict[Endpoint, int] = {}
         for connection in self._shared.upstreams:
             endpoint = connection.endpoint
-            if connection.exchange is not None and endpoint.upstream:
+            exchange = connection.exchange
+            if exchange is not None and exchange.side is not None and endpoint.upstream:
                 loads[endpoint] = loads.get(endpoint, 0) + 1
         return loads
+
+    def open_sides(self) -> dict[SideCounts, int]:
+        """How many requests are open towards each side of a service."""
+        opened: dict[SideCounts, int] = {}
+        for connection in self._shared.upstreams:
+            side = connection.exchange.side if connection.exchange is not None else None
+            if side is not None:
+                opened[side] = opened.get(side, 0) + 1
+        return opened
+
+    def close_late(self, sides: Collection[tuple[str, str]]) -> int:
+        """End what is open on these sides (service id, upstream id); returns how many requests that were."""
+        late = [
+            connection.exchange
+            for connection in self._shared.upstreams
+            if connection.exchange is not None
+            and (side := connection.exchange.side) is not None
+            and (side.service, side.upstream) in sides
+        ]
+        for exchange in late:
+            exchange.close_late()
+        return len(late)
 
     async def warm(
         self, uses: Iterable[tuple[ServiceRuntime, Iterable[Endpoint]]], *, connections: int, within_s: float
@@ -130,6 +159,7 @@ class ClientFactory:
     def stop(self) -> None:
         """End the sweep, the connection attempts under way and the idle upstream connections."""
         self._sweep.stop()
+        self._shared.mirroring.stop()
         for task in list(self._shared.connecting):
             task.cancel()
         for connection in list(self._shared.upstreams):

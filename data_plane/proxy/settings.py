@@ -26,6 +26,10 @@ class ProxySettings:
     real_ip_recursive: bool = False
     """Take the last address that is not trusted, rather than the last one [real_ip_recursive]."""
 
+    port_maps: tuple[tuple[int, int], ...] = ()
+    """Ports of listeners that clients know by another number: (inside, outside) [port_maps]. Matching, what is
+    forwarded and the log go by the one outside."""
+
     server: bool = True
     """Send `Server` with own answers, and with an upstream's that has none [headers]."""
     via: bool = True

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.head import RequestScanner
+from data_plane.proxy.mirroring import Mirroring
 from data_plane.proxy.response_head import ResponseScanner
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.tables import Active
@@ -51,7 +52,9 @@ class Shared:
         "greetings",
         "idle_ends",
         "loop",
+        "mirroring",
         "now",
+        "ports",
         "proxy_latency_lines",
         "read_buffer",
         "request_scanner",
@@ -83,6 +86,7 @@ class Shared:
         self.loop = loop
         self.counters = counters
         self.scheme = scheme
+        self.ports: dict[int, int] = dict(settings.port_maps)
         self.draining: bool = False
         self.idle_ends: bool = False
         # Reserved by request bodies that are gathered; see `ClientConnection._gathers`.
@@ -91,6 +95,7 @@ class Shared:
         # Connections that are not yet any: when each began, by the id of what it will be. See `ClientFactory.greeted`.
         self.greetings: dict[int, float] = {}
         self.now: float = time.monotonic()
+        self.mirroring = Mirroring(self)
         self.request_scanner = RequestScanner(settings)
         self.response_scanner = ResponseScanner(settings)
         self.clients: set[ClientConnection] = set()

@@ -17,7 +17,9 @@ from data_plane.router import host_with_port
 if TYPE_CHECKING:
     from data_plane.balancer.endpoint import Endpoint
     from data_plane.model import RouteConfig, ServiceConfig
+    from data_plane.observe.side_counts import SideBook, SideCounts
     from data_plane.observe.traffic import RouteTraffic
+    from data_plane.proxy.sides import Sides
     from data_plane.proxy.tls import ServerNames
     from data_plane.proxy.upstream_tls import UpstreamTls
     from data_plane.router import Router
@@ -62,6 +64,10 @@ class ServiceRuntime:
     `host_header` is the upstream entity's `host_header`, or the service's own host when no upstream carries that name;
     empty means that the name of the chosen endpoint is sent (spec/proxy.md §3). `tls` is the identity its connections
     are opened with; None = in the clear.
+
+    It is one side of the service: the upstream with the id `side`, called `side_name`, both empty when the host is no
+    upstream. Other sides have runtimes of their own, in the `sides` of the one that the tables hold; most services have
+    none. `figures` are there once a plan was made (`count_in`).
     """
 
     __slots__ = (
@@ -71,16 +77,34 @@ class ServiceRuntime:
         "base_path",
         "config",
         "connect_timeout_s",
+        "counted_in",
+        "figures",
         "host_header",
         "read_timeout_s",
+        "side",
+        "side_name",
+        "sides",
         "tls",
         "write_timeout_s",
     )
 
     def __init__(
-        self, config: ServiceConfig, balancer: Balancer, *, host_header: str = "", tls: UpstreamTls | None = None
+        self,
+        config: ServiceConfig,
+        balancer: Balancer,
+        *,
+        host_header: str = "",
+        tls: UpstreamTls | None = None,
+        side: str = "",
+        side_name: str = "",
+        sides: Sides | None = None,
     ) -> None:
         self.tls = tls
+        self.side = side
+        self.side_name = side_name
+        self.sides = sides
+        self.counted_in = False
+        self.figures: SideCounts
         self.config = config
         self.balancer = balancer
         self.base_path: bytes = config.path.encode("utf-8", "surrogateescape") or b"/"
@@ -90,6 +114,17 @@ class ServiceRuntime:
         self.write_timeout_s: float = config.write_timeout_s
         self.read_timeout_s: float = config.read_timeout_s
         self._host_lines: dict[Endpoint, bytes] = {}
+
+    def count_in(self, book: SideBook) -> None:
+        """Find the figures of this side and the others, before the first request."""
+        if self.counted_in:
+            return
+        self.counted_in = True
+        self.figures = book.of(self.config.id, self.side)
+        self.figures.service_name = self.config.name or self.config.host
+        self.figures.upstream_name = self.side_name
+        if self.sides is not None:
+            self.sides.count_in(book)
 
     def host_line(self, endpoint: Endpoint) -> bytes:
         """Return the `Host` line that goes to the endpoint when the route does not preserve the client's."""

@@ -3,9 +3,10 @@
     IDLE --send--> HEAD --head--> FIXED | CHUNKED | UNTIL_CLOSE --end--> IDLE or closed
                      `--101--> TUNNEL
 
-The connection knows one `Exchange` at a time and writes the answer straight to the exchange's client, one write for
-what one read brought. It is used again only after an answer that ended exactly where its framing said, and after a
-request that went out completely; anything else, a single octet too many included, ends it. Timeouts are the sweep's.
+The connection knows one `Exchange` (or a copy, see `Asker`) at a time and writes the answer straight to the exchange's
+client, one write for what one read brought. It is used again only after an answer that ended exactly where its framing
+said, and after a request that went out completely; anything else, a single octet too many included, ends it. Timeouts
+are the sweep's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from typing_extensions import override
 
@@ -24,7 +25,7 @@ from data_plane.proxy.unread import ended_before
 
 if TYPE_CHECKING:
     from data_plane.balancer.endpoint import Endpoint
-    from data_plane.proxy.exchange import Exchange
+    from data_plane.observe.side_counts import SideCounts
     from data_plane.proxy.shared import Shared
     from data_plane.proxy.upstream_tls import Identity
 
@@ -40,6 +41,46 @@ CLOSED = 6
 
 # Interim answers one request may bring; more is an upstream gone wild.
 INTERIM_ANSWERS_MAX = 32
+
+
+class Asker(Protocol):
+    """Whom a connection works for: a client's `Exchange`, or a copy of its request (`mirroring.py`).
+
+    `side` is where what it does counts as open; None = nowhere. See `Exchange` for the rest.
+    """
+
+    http10: bool
+    is_head: bool
+    te_trailers: bool
+    websocket: bool
+    request_sent: bool
+
+    @property
+    def side(self) -> SideCounts | None: ...
+    @property
+    def asks_once(self) -> bool: ...
+    @property
+    def read_timeout_s(self) -> float: ...
+    @property
+    def write_timeout_s(self) -> float: ...
+    def describe(self) -> str: ...
+    def waits_for_client(self) -> bool: ...
+    def request_bytes(self) -> int: ...
+    def connected(self, upstream: UpstreamConnection) -> None: ...
+    def connect_failed(self, status: int) -> None: ...
+    def attempt_failed(self, status: int, *, stale: bool, unread: bool = False) -> None: ...
+    def bad_answer(self, reason: str) -> None: ...
+    def timed_out(self) -> None: ...
+    def crashed(self) -> None: ...
+    def cut(self, reason: str, *, status: int = 502) -> None: ...
+    def upstream_stalled(self) -> None: ...
+    def upstream_flows(self) -> None: ...
+    def begin_answer(self, head: ResponseHead, framing: bytes) -> list[bytes]: ...
+    def write(self, data: bytes) -> None: ...
+    def finished(self, reusable: UpstreamConnection | None) -> None: ...
+    def begin_tunnel(self, head: ResponseHead) -> None: ...
+    def tunnel_ended(self) -> None: ...
+    def close_late(self) -> None: ...
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
@@ -67,7 +108,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._shared = shared
         self.endpoint = endpoint
         self.identity = identity
-        self.exchange: Exchange | None = None
+        self.exchange: Asker | None = None
         self.head = ResponseHead()
         self.state: int = IDLE
         self.requests: int = 0
@@ -175,7 +216,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # What exchanges and the pool call
 
-    def send(self, exchange: Exchange, data: bytes) -> None:
+    def send(self, exchange: Asker, data: bytes) -> None:
         """Begin a request; more of its body may follow through `transport.write`."""
         self.exchange = exchange
         self.state = HEAD
@@ -189,6 +230,20 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.exchange = None
         self.state = CLOSED
         self.transport.abort()
+
+    @property
+    def tunnels(self) -> bool:
+        """Whether octets flow both ways unread."""
+        return self.state == TUNNEL
+
+    def part(self) -> None:
+        """Part with the exchange and end the connection once what is written has gone out."""
+        self.exchange = None
+        if self.state == TUNNEL:
+            self.transport.close()
+        else:
+            self.state = CLOSED
+            self.transport.abort()
 
     def forget(self) -> None:
         """Take back a connection that came to nothing while it was being opened."""
@@ -217,7 +272,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # Reading
 
-    def _read_head(self, exchange: Exchange, data: bytes) -> None:
+    def _read_head(self, exchange: Asker, data: bytes) -> None:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -273,7 +328,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             lines.append(b"%x\r\n%b\r\n" % (size, rest) if rest and not exchange.http10 else rest)
             exchange.write(b"\r\n".join(lines))
 
-    def _interim_answer(self, exchange: Exchange, head: ResponseHead) -> bool:
+    def _interim_answer(self, exchange: Asker, head: ResponseHead) -> bool:
         """Handle a 1xx; True when the connection has become a tunnel."""
         self._interim += 1
         if self._interim > INTERIM_ANSWERS_MAX:
@@ -291,7 +346,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             exchange.write(b"\r\n".join([*head.segments, b"", b""]))
         return False
 
-    def _read_fixed(self, exchange: Exchange, data: bytes) -> None:
+    def _read_fixed(self, exchange: Asker, data: bytes) -> None:
         left = self._left - len(data)
         if left > 0:
             self._left = left
@@ -303,7 +358,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             exchange.write(data[: self._left])
             self._end(exchange, False)
 
-    def _begin_chunked(self, exchange: Exchange, head: ResponseHead, data: bytes, start: int) -> None:
+    def _begin_chunked(self, exchange: Asker, head: ResponseHead, data: bytes, start: int) -> None:
         settings = self._shared.settings
         self._decoder = ChunkDecoder(
             extension_bytes_max=settings.chunk_extension_bytes_max, trailer_bytes_max=settings.trailer_bytes_max
@@ -323,7 +378,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         else:
             exchange.write(pieces[0])
 
-    def _read_chunked(self, exchange: Exchange, data: bytes, out: list[bytes]) -> None:
+    def _read_chunked(self, exchange: Asker, data: bytes, out: list[bytes]) -> None:
         """Decode, frame anew and write, `out` first."""
         decoder = self._decoder
         assert decoder is not None
@@ -346,7 +401,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         elif out:
             exchange.write(b"".join(out))
 
-    def _end(self, exchange: Exchange, clean: bool) -> None:
+    def _end(self, exchange: Asker, clean: bool) -> None:
         """The answer is complete; `clean` when nothing came after it."""
         self.exchange = None
         if clean and self.head.keep_alive and exchange.request_sent:

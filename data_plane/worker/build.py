@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from data_plane.model import RouteConfig, ServiceConfig
+from data_plane.model import RouteConfig, ServiceConfig, ServiceSettings, UpstreamConfig
+from data_plane.proxy.sides import Sides
 from data_plane.proxy.tables import ServiceRuntime, Tables
 from data_plane.router import TRADITIONAL_COMPATIBLE, BadRoute, build_router
 from data_plane.sharded import Sharded
@@ -51,6 +52,7 @@ class Staging:
         self.plan: BalancerPlan | None = None
         self.discarded = False
         self.epoch = b""
+        self.moves = Moves()
         self._from_nothing = from_nothing
         self._credentials = credentials or Credentials()
 
@@ -113,6 +115,7 @@ class Staging:
         yield from self._credentials.check(self.catalogue, self.faults)
         yield from self._check_upstreams()
         yield from self._check_targets()
+        yield from self._check_sides()
         services = self.catalogue.services
         for route in self.catalogue.routes.upserts.values():
             if route.service and route.service not in services:
@@ -136,6 +139,19 @@ class Staging:
             if other != upstream.id:
                 text = f"the name is that of upstream {other}, too"
                 self.faults.add(BuildFault(DUPLICATE_NAME, text, "upstreams", upstream.id, upstream.name, "name"))
+            yield
+
+    def _check_sides(self) -> Work:
+        """Every upstream that a service's settings name is there."""
+        upstreams, settings = self.catalogue.upstreams, self.catalogue.service_settings
+        looked_at = settings if upstreams.deletes else settings.upserts.values()
+        for each in looked_at:
+            for upstream_id in each.upstreams():
+                if upstream_id not in upstreams:
+                    service = self.catalogue.services.get(each.id)
+                    text = f"the upstream {upstream_id} does not exist"
+                    name = service.name if service is not None else ""
+                    self.faults.add(BuildFault(DANGLING_REFERENCE, text, "service_settings", each.id, name, "to"))
             yield
 
     def _check_targets(self) -> Work:
@@ -174,38 +190,103 @@ class Staging:
             before = previous.services
             services = before.copy() if isinstance(before, Sharded) else Sharded(before)
         for service_id in catalogue.services.deletes:
+            self.moves.back.append((service_id, None))
             if service_id in services:
                 services.drop(service_id)
             plan.unbind(service_id)
             yield
+        again: set[str] = set()
         rebound = self._changed_upstream_names()
         if rebound:
             for service in catalogue.services:
                 if service.host in rebound:
-                    services.put(service.id, self._service(service, plan, balancers, answers))
+                    again.add(service.id)
                 yield
-        for service in catalogue.services.upserts.values():
-            if service.host not in rebound:
-                services.put(service.id, self._service(service, plan, balancers, answers))
-            yield
+            for settings in catalogue.service_settings:
+                if any(upstream.name in rebound for upstream in catalogue.side_upstreams(settings.id)):
+                    again.add(settings.id)
+                yield
         concerned = yield from services_concerned(catalogue)
-        for service in concerned:
-            if service.host not in rebound and service.id not in catalogue.services.upserts:
-                services.put(service.id, self._service(service, plan, balancers, answers))
+        again.update(service.id for service in concerned)
+        for service in catalogue.services.upserts.values():
+            again.discard(service.id)
+            services.put(service.id, self._renewed(service, previous, plan, balancers, answers))
+            yield
+        for service_id in catalogue.service_settings.changed_ids():
+            if service_id not in catalogue.services.upserts:
+                again.add(service_id)
+            yield
+        for service_id in again:
+            changed = catalogue.services.get(service_id)
+            if changed is not None:
+                services.put(service_id, self._renewed(changed, previous, plan, balancers, answers))
             yield
         return services
+
+    def _renewed(
+        self,
+        service: ServiceConfig,
+        previous: Tables | None,
+        plan: BalancerPlan,
+        balancers: Balancers,
+        answers: Answers,
+    ) -> ServiceRuntime:
+        """Make the runtime of a service that is new or differs, and note which sides it leaves by that."""
+        runtime = self._service(service, plan, balancers, answers)
+        before = previous.services.get(service.id) if previous is not None else None
+        if before is not None:
+            self.moves.add(before, runtime, self.catalogue.service_settings.get(service.id))
+        return runtime
 
     def _service(
         self, service: ServiceConfig, plan: BalancerPlan, balancers: Balancers, answers: Answers
     ) -> ServiceRuntime:
         upstream = self.catalogue.upstream_named(service.host)
-        tls = self._credentials.service(service, upstream, self.catalogue, self.faults)
+        settings = self.catalogue.service_settings.get(service.id)
+        sides = self._sides(service, settings, plan, balancers) if settings is not None else None
         if upstream is not None:
             plan.unbind(service.id)
-            balancer = balancers.upstream(plan, upstream.id)
-            return ServiceRuntime(service, balancer, host_header=upstream.host_header, tls=tls)
+            return self._side(service, upstream, plan, balancers, sides)
+        tls = self._credentials.service(service, upstream, self.catalogue, self.faults)
         direct = balancers.plan_direct(plan, service, answers)
-        return ServiceRuntime(service, direct, host_header=service.host, tls=tls)
+        return ServiceRuntime(service, direct, host_header=service.host, tls=tls, sides=sides)
+
+    def _side(
+        self,
+        service: ServiceConfig,
+        upstream: UpstreamConfig,
+        plan: BalancerPlan,
+        balancers: Balancers,
+        sides: Sides | None = None,
+    ) -> ServiceRuntime:
+        """The service with its requests going to that upstream."""
+        return ServiceRuntime(
+            service,
+            balancers.upstream(plan, upstream.id),
+            host_header=upstream.host_header,
+            tls=self._credentials.service(service, upstream, self.catalogue, self.faults),
+            side=upstream.id,
+            side_name=upstream.name,
+            sides=sides,
+        )
+
+    def _sides(
+        self, service: ServiceConfig, settings: ServiceSettings, plan: BalancerPlan, balancers: Balancers
+    ) -> Sides | None:
+        """The other sides of a service; None when its settings name none."""
+        made: dict[str, ServiceRuntime] = {}
+        for upstream in self.catalogue.side_upstreams(service.id):
+            if upstream.id not in made:
+                made[upstream.id] = self._side(service, upstream, plan, balancers)
+        if not made:
+            return None
+        preview, split, mirror = settings.preview, settings.split, settings.mirror
+        return Sides(
+            service.id,
+            preview=(preview, made[preview.to]) if preview is not None else None,
+            split=(split, made[split.to]) if split is not None else None,
+            mirror=(mirror, made[mirror.to]) if mirror is not None else None,
+        )
 
     def _changed_upstream_names(self) -> set[str]:
         """Names that mean another upstream, Host field or client certificate than in the active version."""
@@ -223,6 +304,33 @@ class Staging:
             elif after is not None:
                 names.add(after.name)
         return names
+
+
+class Moves:
+    """What an activation means for requests that are under way: sides that their services leave, and take up again.
+
+    `left` are service, upstream and the seconds after which what is still open there is closed; `back` are those whose
+    deadlines no longer count, with None for all sides of a service.
+    """
+
+    def __init__(self) -> None:
+        self.left: list[tuple[str, str, float]] = []
+        self.back: list[tuple[str, str | None]] = []
+
+    def add(self, before: ServiceRuntime, after: ServiceRuntime, settings: ServiceSettings | None) -> None:
+        """Compare a service's sides in two versions."""
+        service = after.config.id
+        deadline_s = settings.drain_deadline_s if settings is not None else None
+        used, uses = _sides_in_use(before), _sides_in_use(after)
+        if deadline_s is None:
+            self.back.append((service, None))
+        else:
+            self.left += [(service, side, deadline_s) for side in sorted(used - uses)]
+        self.back += [(service, side) for side in sorted(uses)]
+
+
+def _sides_in_use(service: ServiceRuntime) -> set[str]:
+    return {service.side, *(service.sides.in_use() if service.sides is not None else ())}
 
 
 def _dangling(route: RouteConfig, field: str, text: str) -> BuildFault:

@@ -118,6 +118,7 @@ class StagedCatalogue:
         self.upstreams = Layer(base.upstreams)
         self.targets = Layer(base.targets)
         self.upstream_settings = Layer(base.upstream_settings)
+        self.service_settings = Layer(base.service_settings)
         self.certificates = Layer(base.certificates)
         self.snis = Layer(base.snis)
         self.ca_certificates = Layer(base.ca_certificates)
@@ -127,7 +128,7 @@ class StagedCatalogue:
             "upstreams": self.upstreams,
             "targets": self.targets,
             "upstream_settings": self.upstream_settings,
-            "service_settings": Layer(base.service_settings),
+            "service_settings": self.service_settings,
             "certificates": self.certificates,
             "snis": self.snis,
             "ca_certificates": self.ca_certificates,
@@ -204,6 +205,14 @@ class StagedCatalogue:
                 if upstream is not None and upstream.name == name:
                     return upstream
         return None
+
+    def side_upstreams(self, service_id: str) -> tuple[UpstreamConfig, ...]:
+        """The upstreams that a service's settings name in the next version; one that is not there is left out."""
+        settings = self.service_settings.get(service_id)
+        if settings is None:
+            return ()
+        found = (self.upstreams.get(upstream_id) for upstream_id in settings.upstreams())
+        return tuple(upstream for upstream in found if upstream is not None)
 
     def merge(self) -> Generator[None, None, None]:
         """Make the layer part of the catalogue; the version must be active. Nothing may be staged before the end."""

@@ -106,8 +106,9 @@ def services_concerned(catalogue: StagedCatalogue) -> Generator[None, None, list
         return concerned
     for service in catalogue.services:
         if service.protocol == "https":
-            certificate = _client_certificate(service, catalogue.upstream_named(service.host))
-            if certificate in changed or not changed.isdisjoint(service.ca_certificates):
+            sides = (catalogue.upstream_named(service.host), *catalogue.side_upstreams(service.id))
+            certificates = {_client_certificate(service, upstream) for upstream in sides}
+            if not (changed.isdisjoint(certificates) and changed.isdisjoint(service.ca_certificates)):
                 concerned.append(service)
         yield
     return concerned

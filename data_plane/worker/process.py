@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import NoReturn, assert_never
 
 from google.protobuf.message import DecodeError
@@ -25,7 +26,7 @@ from data_plane.channel import Channel
 from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.serving import ClientFactory
-from data_plane.proxy.tables import Active, Tables
+from data_plane.proxy.tables import Active, ServiceRuntime, Tables
 from data_plane.proxy.tls import DefaultPairs
 from data_plane.router import TRADITIONAL_COMPATIBLE, release_router
 from data_plane.worker import memory
@@ -35,11 +36,12 @@ from data_plane.worker.build import Staging
 from data_plane.worker.catalogue import Catalogue
 from data_plane.worker.certificates import Credentials
 from data_plane.worker.faults import INTERNAL, MESSAGE_CHARACTERS_MAX, BuildFault
+from data_plane.worker.leaving import Leaving
 from data_plane.worker.listeners import Listeners
 from data_plane.worker.moment import Moment
 from data_plane.worker.observations import Observations
 from data_plane.worker.slicing import SLICE_S, Slicer
-from data_plane.worker.telling import tell_traffic
+from data_plane.worker.telling import tell_sides, tell_traffic
 from data_plane.worker.tracing import trace
 from pointsman.rules.pems import UnusablePem
 from pointsman.wire.v1 import worker_pb2 as wire
@@ -116,6 +118,7 @@ class Worker:
             self._send, congested=lambda: self._channel is not None and self._channel.congested
         )
         self._slicer = Slicer(self._on_work_failed)
+        self._leaving = Leaving(factory.close_late)
         self._balancers = Balancers(report=self._observations.report, defer=self._slicer.submit)
         self._staging: Staging | None = None
         self._staged_bytes = 0
@@ -148,6 +151,7 @@ class Worker:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._leaving.stop()
         self._factory.stop()
         if self._access_log is not None:
             self._access_log.stop()
@@ -180,8 +184,9 @@ class Worker:
             case "availability":
                 self._follow_verdicts(message.availability)
             case "counters_request":
-                if message.counters_request.traffic:
-                    self._slicer.submit(self._count_all(message.counters_request.sequence))
+                asked = message.counters_request
+                if asked.traffic or asked.sides:
+                    self._slicer.submit(self._count_all(asked.sequence, traffic=asked.traffic, sides=asked.sides))
                 else:
                     self._count(message.counters_request.sequence)
             case "warm":
@@ -318,6 +323,7 @@ class Worker:
         self._staging = None
         self._active.disarm()
         deferred = self._balancers.carry_out(plan, self._answers)
+        self._leaving.follow(staging.moves)
         self._balancers.use_epoch(staging.epoch)
         before = self._active.tables
         self._active.tables = tables
@@ -371,6 +377,8 @@ class Worker:
         """
         yield from staging.catalogue.merge()
         self._answers.forget_all_but(self._balancers.names())
+        if before is not None and len(after.services) < len(self._counters.sides.sides):
+            yield from self._counters.sides.keep_only(after.services)
         if before is not None:
             yield from release_router(before.router, after.router)
         memory.after_swap()
@@ -406,9 +414,10 @@ class Worker:
             for number, service in enumerate(list(staging.tables.services.values()), 1):
                 if number % SERVICES_PER_LOOK == 0:
                     await asyncio.sleep(0)  # requests first
-                balancer = service.balancer
-                if isinstance(balancer, Upstream) and balancer.id in wanted:
-                    uses.append((service, [each for each in balancer.endpoints.values() if each.weight > 0]))
+                for side in (service, *(service.sides.runtimes() if service.sides is not None else ())):
+                    balancer = side.balancer
+                    if isinstance(balancer, Upstream) and balancer.id in wanted:
+                        uses.append((side, [each for each in balancer.endpoints.values() if each.weight > 0]))
             for warmed in await self._factory.warm(
                 uses, connections=asked.connections, within_s=asked.within_ms / 1000
             ):
@@ -430,9 +439,17 @@ class Worker:
             answer = TraceAnswer(id=request.id, error=f"the worker could not say: {type(error).__name__}")
         self._send(wire.FromWorker(trace=answer))
 
-    def _count_all(self, sequence: int) -> Generator[None, None, None]:
-        yield from tell_traffic(self._counters.traffic, self._send)
+    def _count_all(self, sequence: int, *, traffic: bool, sides: bool) -> Generator[None, None, None]:
+        if sides:
+            yield from self._tell_sides()
+        if traffic:
+            yield from tell_traffic(self._counters.traffic, self._send)
         self._count(sequence)
+
+    def _tell_sides(self) -> Generator[None, None, None]:
+        tables = self._active.tables
+        watched = _Watched(tables.services) if tables is not None else frozenset[str]()
+        return tell_sides(self._counters.sides, self._factory.open_sides(), watched, self._send)
 
     def _count(self, sequence: int) -> None:
         counters = self._counters
@@ -445,6 +462,7 @@ class Worker:
                     requests=counters.requests,
                     connections_accepted=counters.connections_accepted,
                     connections_active=self._factory.connections,
+                    connections_reading=self._factory.reading,
                     in_flight=self._factory.in_flight,
                     version=self._version,
                     rss_bytes=memory.rss_bytes(),
@@ -498,7 +516,7 @@ class Worker:
             )
         self._listeners.cut()
         self._factory.cut()
-        for _ in tell_traffic(self._counters.traffic, self._send):
+        for _ in itertools.chain(self._tell_sides(), tell_traffic(self._counters.traffic, self._send)):
             pass  # the last counts: nothing else is to be done any more
         self._count(0)
         self._send(wire.FromWorker(drained=wire.Drained(cut=cut)))
@@ -528,6 +546,17 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._give_up(f"{task.get_name()} failed", error)
+
+
+class _Watched:
+    """Ids of the services whose settings name other sides than their host."""
+
+    def __init__(self, services: Mapping[str, ServiceRuntime]) -> None:
+        self._services = services
+
+    def __contains__(self, service: object) -> bool:
+        runtime = self._services.get(service) if isinstance(service, str) else None
+        return runtime is not None and runtime.sides is not None
 
 
 def _give_up(what: str, error: BaseException | None) -> NoReturn:

@@ -180,6 +180,38 @@ class AdminClient:
             raise refused(response.status, body, text)
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body, text)
 
+    def lines(self, path: str, query: Mapping[str, str] | None = None, *, idle_s: float) -> Iterator[str]:
+        """The lines of an answer that goes on, as they come; ends when it does, or was silent for `idle_s`.
+
+        Raises as `request` where it does not even begin.
+        """
+        from http.client import HTTPException
+
+        headers = {"Accept": "text/event-stream", "User-Agent": "pointsman-cli"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        target = self._base + path + (f"?{urlencode(query)}" if query else "")
+        connection = self._connection
+        connection.timeout = idle_s
+        try:
+            connection.request("GET", target, headers=headers)
+            response = connection.getresponse()
+            if response.status >= 400:
+                text = response.read().decode("utf-8", "replace")
+                raise refused(response.status, _parsed(text, response.headers.get("Content-Type", "")), text)
+        except TimeoutError as error:
+            raise self._no_answer(f"did not answer within {idle_s:g} s", ExitCode.TIMED_OUT) from error
+        except (OSError, HTTPException) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
+            raise self._no_answer(f"can't be reached: {why}", ExitCode.ERROR) from error
+        try:
+            for raw in response:
+                yield raw.decode("utf-8", "replace").rstrip("\r\n")
+        except (OSError, HTTPException):
+            return
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Ends the connection."""
         self._connection.close()

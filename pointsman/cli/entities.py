@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import typer
 
+from pointsman.cli import completion
 from pointsman.cli.client import AdminClient, Answer, segment
 from pointsman.cli.errors import CliError, Ended, ExitCode, RefusedRequest, failure
 from pointsman.cli.files import Reason, Wait
@@ -98,12 +99,27 @@ OTHERS = (
 KINDS = (SERVICE, ROUTE, UPSTREAM, TARGET, *OTHERS)
 _BY = {"consumer": "username"}  # what a foreign entity is called by, where that is not its name
 
+
+def _offered(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the kind whose command it is."""
+    group = context.parent.info_name if context.parent is not None else ""
+    kind = next(kind for kind in KINDS if kind.name == group)
+    return completion.names_at(kind.where, kind.key, "id")(context, incomplete)
+
+
 Context = typer.Context
 UpstreamOption = Annotated[
-    str, typer.Option("--upstream", "-u", metavar="UPSTREAM", help="The upstream of the target, by name or id.")
+    str,
+    typer.Option(
+        "--upstream",
+        "-u",
+        metavar="UPSTREAM",
+        help="The upstream of the target, by name or id.",
+        autocompletion=completion.UPSTREAMS,
+    ),
 ]
-Key = Annotated[str, typer.Argument(metavar="NAME", help="Name or id.")]
-TargetKey = Annotated[str, typer.Argument(metavar="TARGET", help="host:port or id.")]
+Key = Annotated[str, typer.Argument(metavar="NAME", help="Name or id.", autocompletion=_offered)]
+TargetKey = Annotated[str, typer.Argument(metavar="TARGET", help="host:port or id.", autocompletion=completion.targets)]
 Fields = Annotated[list[str], typer.Argument(metavar="FIELD=VALUE", help="Repeat a field for a list; empty is null.")]
 Tags = Annotated[str, typer.Option("--tags", metavar="TAGS", help="a,b: has both; a/b: has one of them.")]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pointsman.cli import entities, files, fleet, history, planes, targets, tokens, trace
+from pointsman.cli import entities, events, files, fleet, history, planes, targets, tokens, trace
 from pointsman.cli.contexts import DEFAULT_ADDRESS, Target
 from pointsman.cli.errors import CliError, Ended, ExitCode
 from pointsman.cli.output import Format, Output
@@ -103,6 +103,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(_rollout_commands() if shown else typer.Typer(), name="rollout", help="Changes at one instant.")
     command("nodes", fleet.nodes, "nodes --watch")
     command("status", fleet.status, "status -o json")
+    command("events", events.events, "events --types switch,node")
     command("history", history.history, "history --size 20")
     app.add_typer(
         _group(("show", history.show, "version show 3"), ("diff", history.diff, "version diff 5 3")),
@@ -133,7 +134,12 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.add_typer(
         _node_commands() if completing or "node" in arguments else typer.Typer(),
         name="node",
-        help="Shut a node out of the fleet, or let it in again.",
+        help="Shut a node out of the fleet, or let it in again; see who was refused.",
+    )
+    app.add_typer(
+        _ca_commands() if completing or "ca" in arguments else typer.Typer(),
+        name="ca",
+        help="Show or rotate the CA that nodes are known by.",
     )
     app.add_typer(
         _context_commands() if completing or "context" in arguments else typer.Typer(),
@@ -173,6 +179,17 @@ def _node_commands() -> typer.Typer:
     return _group(
         ("revoke", node_identities.revoke, "node revoke 4ef3b2c4-9d5c-4ce8-9bb1-7a1c5ad7eb0f"),
         ("approve", node_identities.approve, "node approve 4ef3b2c4-9d5c-4ce8-9bb1-7a1c5ad7eb0f"),
+        ("refused", node_identities.refused, "node refused"),
+    )
+
+
+def _ca_commands() -> typer.Typer:
+    from pointsman.cli import node_ca
+
+    return _group(
+        ("show", node_ca.show, "ca show"),
+        ("rotate", node_ca.rotate, "ca rotate"),
+        ("advance", node_ca.advance, "ca advance"),
     )
 
 

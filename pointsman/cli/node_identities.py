@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from pointsman.cli import completion
 from pointsman.cli.client import segment
 from pointsman.cli.errors import ExitCode, failure
 from pointsman.cli.json_values import JsonObject, as_object, as_objects, as_text
 from pointsman.cli.output import Table, local_time
 from pointsman.cli.session import session_of
 from pointsman.cli.tokens import seconds
+
+Node = Annotated[str, typer.Argument(metavar="NODE", help="Id of the node.", autocompletion=completion.NODES)]
 
 
 def create(
@@ -68,15 +71,38 @@ def revoke_token(context: typer.Context, token: Annotated[str, typer.Argument(he
     session.output.message(f"revoked {token}")
 
 
-def revoke(context: typer.Context, node: Annotated[str, typer.Argument(help="Id of the node.")]) -> None:
+def revoke(context: typer.Context, node: Node) -> None:
     """Shut a node out: its stream is closed, and it gets no certificate any more. It goes on serving what it has."""
     session = session_of(context)
     session.client().write_json("POST", f"/fleet/nodes/{segment(node)}/revoke", {})
     session.output.message(f"revoked {node}; it serves on what it has, so stop it too")
 
 
-def approve(context: typer.Context, node: Annotated[str, typer.Argument(help="Id of the node.")]) -> None:
+def approve(context: typer.Context, node: Node) -> None:
     """Let a node in again that was revoked. It is back within minutes, or at once when it is restarted."""
     session = session_of(context)
     session.client().write_json("POST", f"/fleet/nodes/{segment(node)}/approve", {})
     session.output.message(f"approved {node}")
+
+
+def refused(context: typer.Context) -> None:
+    """List whoever was not let in as a node, the last first, with the reason and what to do."""
+    session = session_of(context)
+    body = as_object(session.client().get("/fleet/refusals").body)
+    found = as_objects(body.get("data"))
+    rows = [
+        (
+            as_text(each.get("node_id")),
+            as_text(each.get("hostname")),
+            as_text(each.get("address")),
+            as_text(each.get("reason")),
+            as_text(each.get("times")),
+            local_time(each.get("last_at")),
+            as_text(each.get("message")),
+        )
+        for each in found
+    ]
+    table = Table(("ID", "NODE", "ADDRESS", "REASON", "TIMES", "LAST", "MESSAGE"), rows)
+    session.output.data(body, table=table, names=[as_text(each.get("node_id")) for each in found])
+    if not found:
+        session.output.message("nobody was refused since this control plane started")

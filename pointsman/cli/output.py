@@ -102,6 +102,10 @@ class Output:
         """Data that is text already."""
         self._stdout.write(text if text.endswith("\n") or not text else text + "\n")
 
+    def line(self, text: str) -> None:
+        """One line of something that goes on; it is out at once."""
+        print(text, file=self._stdout, flush=True)
+
     def table(self, table: Table) -> None:
         """Prints a table; one without rows prints nothing."""
         if not table.rows:

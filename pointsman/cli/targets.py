@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import typer
 
+from pointsman.cli import completion
 from pointsman.cli.client import AdminClient, Answer, segment
 from pointsman.cli.entities import Context, TargetKey, UpstreamOption
 from pointsman.cli.errors import Ended, ExitCode, Fault, RefusedRequest, failure
@@ -53,7 +54,9 @@ def add_target_commands(group: typer.Typer) -> None:
 
 def health(
     context: Context,
-    upstream: Annotated[str, typer.Argument(metavar="UPSTREAM", help="Name or id.")],
+    upstream: Annotated[
+        str, typer.Argument(metavar="UPSTREAM", help="Name or id.", autocompletion=completion.UPSTREAMS)
+    ],
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep showing until interrupted.")] = False,
 ) -> None:
     """Show what the whole fleet says of an upstream's targets, who differs, and the requests open to each."""

@@ -38,7 +38,7 @@ def trace(
     try:
         answer = as_object(session.client().write_json("POST", "/fleet/trace", question).body)
     except RefusedRequest as refused:
-        if refused.status == 503:
+        if refused.status in (503, 504):
             what = refused.faults[0].what
             raise failure(ExitCode.ERROR, what, remedy="see which nodes there are with `pointsman nodes`") from None
         raise

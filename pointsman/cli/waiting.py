@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pointsman.cli.client import AdminClient, Answer
 from pointsman.cli.errors import ExitCode, Fault
 from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_objects, as_text
-from pointsman.cli.output import Output, Table
+from pointsman.cli.output import Output, Table, local_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,12 @@ def fleet_nodes(client: AdminClient) -> list[JsonObject]:
 
 def nodes_table(nodes: Sequence[JsonObject]) -> Table:
     """The fleet for eyes."""
+    certified = any(node.get("certificate_expires_at") is not None for node in nodes)
     return Table(
-        ("NODE", "ID", "STATE", "VERSION", "LAST SEEN", "SOFTWARE", "LABELS"),
+        (
+            *("NODE", "ID", "STATE", "VERSION", "LAST SEEN", "SOFTWARE", "LABELS"),
+            *(("CERTIFICATE UNTIL",) if certified else ()),
+        ),
         [
             (
                 node_name(node),
@@ -97,6 +101,7 @@ def nodes_table(nodes: Sequence[JsonObject]) -> Table:
                 age(node.get("last_seen_s_ago")),
                 as_text(node.get("software")),
                 as_text(node.get("labels")),
+                *((local_time(node.get("certificate_expires_at")),) if certified else ()),
             )
             for node in nodes
         ],

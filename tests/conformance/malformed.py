@@ -125,8 +125,11 @@ def octets_of(vector: Vector) -> bytes:
 
 
 @asynccontextmanager
-async def rig_for(recorder: Recorder, *, scale: float) -> AsyncIterator[Rig]:
-    """Run the proxy with the routes and limits that the vectors ask for."""
+async def rig_for(recorder: Recorder, *, scale: float, hostless: bool = False) -> AsyncIterator[Rig]:
+    """Run the proxy with the routes and limits that the vectors ask for.
+
+    `hostless` adds a route that asks for no host: no other could show what becomes of a request without one.
+    """
     settings = ProxySettings(
         head_bytes_max=32768,
         header_line_bytes_max=32768,
@@ -145,6 +148,8 @@ async def rig_for(recorder: Recorder, *, scale: float) -> AsyncIterator[Rig]:
         route_to_first(id="all", hosts=("gw.test",), paths=("~/(?s:[^ag].*|a|a[^d].*)?$",)),
         route_to_first(id="get", hosts=("gw.test",), paths=("/get-only",), methods=("GET",)),
     ]
+    if hostless:
+        routes.append(route_to_first(id="hostless", paths=("/v",)))
     async with upstream_of(recorder) as port, proxy_to(port, settings=settings, routes=routes) as rig:
         yield rig
 
@@ -390,7 +395,8 @@ def check_primary(expect: Mapping[str, object], seen: Sequence[Message], outcome
 async def run_vector(vector: Vector, *, scale: float) -> tuple[str, str]:
     """Return why the vector fails strictly and why it fails leniently; empty when it passes."""
     recorder = Recorder()
-    async with rig_for(recorder, scale=scale) as rig:
+    hostless = b"host:" not in octets_of(vector).lower()
+    async with rig_for(recorder, scale=scale, hostless=hostless) as rig:
         outcome = await converse(vector, rig, scale=scale)
         seen = [request for request in recorder.requests if request.start[1] != b"/after"]
         always = check_always(vector, recorder, outcome) or await probe(rig, recorder)

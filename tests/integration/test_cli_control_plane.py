@@ -20,6 +20,7 @@ from control_plane.fleet.rollouts import Rollouts
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
 from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
+from control_plane.identity.refusals import RefusedCaller
 from control_plane.store.contract import Store
 from control_plane.store.sqlite import open_sqlite
 from pointsman.cli.main import main
@@ -79,6 +80,9 @@ class TwoNodes:
 
     def refusals(self) -> Mapping[str, int]:
         return {}
+
+    def refused(self) -> Sequence[RefusedCaller]:
+        return ()
 
     def loads_age_s(self) -> float | None:
         return None

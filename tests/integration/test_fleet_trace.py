@@ -71,6 +71,9 @@ async def test_a_live_node_tells_what_would_become_of_a_request(tmp_path: Path) 
         assert by_sni["route"]["name"] == "tls"
         named = await session.post("/fleet/trace", json={"url": "http://shop.test/", "node": "nobody"})
         assert named.status == 503
+        for name in (node.node_id, traced["node"]["hostname"]):
+            asked = await session.post("/fleet/trace", json={"url": "http://shop.test/cart", "node": name})
+            assert (await asked.json())["node"]["node_id"] == node.node_id
         wrong = await session.post("/fleet/trace", json={"url": "ftp://shop.test/"})
         assert wrong.status == 400
         page = await (await session.get("/metrics")).text()

@@ -12,42 +12,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 import trustme
-from typing_extensions import override
 
 from data_plane.node.membership import FILE, Membership
 from pointsman.rules.node_names import node_id_of
 from tests.integration.test_admin_access import pointsman
-from tests.support.processes import ControlPlane, Node
+from tests.support.enrolled import ENROLLED, Plane
+from tests.support.processes import Node
 
 PATIENCE_S = 30.0
 QUICK = ("--drain-delay-s=0",)
-ENROLLED = ("--cluster-mtls=enrolled", "--beat-interval-s=0.3")
-
-
-class Plane(ControlPlane):
-    """A control plane that also says where nodes enrol."""
-
-    enroll = "127.0.0.1:0"
-
-    @override
-    async def up(self) -> None:
-        self.environment["POINTSMAN_ENROLL_LISTEN"] = self.enroll
-        await super().up()
-        ports = json.loads((self.folder / f"{self.name}.ports").read_text())
-        self.enroll = ports.get("enroll", "")
-
-    async def token(self, *options: str) -> str:
-        code, out, err = await pointsman("--addr", self.url, "-o", "name", "join-token", "create", *options)
-        assert code == 0, err
-        return out.strip()
-
-    async def nodes(self) -> dict[str, dict[str, object]]:
-        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/fleet/nodes") as answer:
-            return {node["node_id"]: node for node in (await answer.json())["data"]}
-
-    async def refusals(self) -> str:
-        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
-            return "\n".join(line for line in (await answer.text()).splitlines() if "refusals_total{" in line)
 
 
 async def until(look: Callable[[], object], what: str) -> None:
@@ -99,7 +72,7 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
 
 
 async def test_a_node_joins_renews_is_revoked_and_approved(plane: Plane) -> None:
-    joined = node(plane, "joined", token=await plane.token("--labels", "zone=a"))
+    joined = node(plane, "joined", token=await plane.token(labels={"zone": "a"}))
     second = node(plane, "late")
     try:
         await joined.up()
@@ -116,6 +89,21 @@ async def test_a_node_joins_renews_is_revoked_and_approved(plane: Plane) -> None
         await second.up()
         await until(says(second, "is used up"), "the used token to be refused")
         assert 'reason="token_used_up"' in await plane.refusals()
+        _, refused, _ = await pointsman("--addr", plane.url, "node", "refused")
+        assert second.node_id in refused
+        assert "is used up" in refused
+
+        expires_at = (await plane.nodes())[joined.node_id]["certificate_expires_at"]
+        assert isinstance(expires_at, float)
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{plane.url}/clustering/data-planes") as answer:
+                details = {row["id"]: row["cert_details"] for row in (await answer.json())["data"]}
+            async with session.get(f"http://{joined.status}/metrics") as answer:
+                page = await answer.text()
+        assert abs(details[joined.node_id]["expiry_timestamp"] - expires_at) <= 8
+        assert f"kong_data_plane_cluster_cert_expiry_timestamp {str(int(expires_at))[:6]}" in page
+        _, table, _ = await pointsman("--addr", plane.url, "nodes")
+        assert "CERTIFICATE UNTIL" in table
 
         code, _, err = await pointsman("--addr", plane.url, "node", "revoke", joined.node_id)
         assert code == 0, err
@@ -135,6 +123,41 @@ async def test_a_node_joins_renews_is_revoked_and_approved(plane: Plane) -> None
     finally:
         await joined.stop()
         await second.stop()
+
+
+async def test_the_ca_is_rotated_under_nodes_that_stay(plane: Plane, tmp_path: Path) -> None:
+    first = node(plane, "first", token=await plane.token())
+    stranger = node(plane, "stranger", token=await plane.token())
+    try:
+        await first.up()
+        await until(connected(plane, first), "the node to join")
+        code, before, err = await pointsman("--addr", plane.url, "-o", "json", "ca", "rotate")
+        assert code == 0, err
+        assert json.loads(before)["state"] == "introducing"
+        old = json.loads(before)["authorities"][0]["fingerprint"]
+
+        async def settled() -> bool:
+            _, out, _ = await pointsman("--addr", plane.url, "-o", "json", "ca", "show")
+            return bool(json.loads(out)["state"] == "settled")
+
+        await until(settled, "the rotation to end")
+        file = plane.folder / "first.state" / FILE
+        await until(lambda: file.read_bytes().count(b"BEGIN CERTIFICATE") == 2, "the node to trust the new CA alone")
+        _, names, _ = await pointsman("--addr", plane.url, "-o", "name", "ca", "show")
+        assert names.strip() != old
+        assert "is gone" not in (plane.folder / "control-plane.log").read_text()
+        await first.stop()
+        await first.up()
+        await until(connected(plane, first), "the node to come back by the new CA")
+
+        await stranger.up()
+        await until(says(stranger, "make a new one if the CA was rotated"), "the old token to be refused")
+        code, _, err = await pointsman("--addr", plane.url, "ca", "advance")
+        assert code != 0
+        assert "no rotation of the CA is under way" in err
+    finally:
+        await first.stop()
+        await stranger.stop()
 
 
 async def test_a_node_without_token_or_certificate_or_of_another_cluster_is_refused(
@@ -160,7 +183,7 @@ async def test_a_node_without_token_or_certificate_or_of_another_cluster_is_refu
 
 
 async def test_a_certificate_is_good_for_its_own_node_id_only(plane: Plane) -> None:
-    first = node(plane, "first", token=await plane.token("--uses", "2"))
+    first = node(plane, "first", token=await plane.token(uses=2))
     second = node(plane, "second", token=first.environment["POINTSMAN_JOIN"])
     try:
         for each in (first, second):

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -66,6 +67,39 @@ async def test_a_request_arrives_with_the_forwarding_fields(rig: Rig, echo: tupl
         assert value is not None
         assert value.isdigit()
     await client.close()
+
+
+async def test_a_mapped_port_is_the_one_that_clients_know(echo: tuple[int, EchoSettings]) -> None:
+    routes = [route_to_first(id="outside", hosts=("shop.test:443",))]
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        inside = sock.getsockname()[1]
+        async with proxy_to(echo[0], settings=ProxySettings(port_maps=((inside, 443),)), routes=routes, sock=sock):
+            client = await Client.open(inside)
+            client.send(b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+            fields = dict(json.loads((await client.answer()).body)["headers"])
+            assert fields["X-Forwarded-Port"] == "443"
+            client.send(b"GET / HTTP/1.1\r\nHost: shop.test:%d\r\n\r\n" % inside)
+            assert (await client.answer()).status == 404
+            await client.close()
+
+
+async def test_options_ends_here_when_its_forwards_are_used_up(echo: tuple[int, EchoSettings]) -> None:
+    port, settings = echo
+    routes = [route_to_first(methods=("GET", "OPTIONS"))]
+    async with proxy_to(port, routes=routes) as rig:
+        client = await Client.open(rig.port)
+        client.send(b"OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer.field("Allow")) == (200, "GET, OPTIONS")
+        assert "Max-Forwards is used up" in answer.body.decode()
+        assert settings.requests == 0
+        client.send(b"OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 3\r\n\r\n")
+        assert dict(json.loads((await client.answer()).body)["headers"])["Max-Forwards"] == "2"
+        client.send(b"OPTIONS /no HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\nContent-Length: 2\r\n\r\nab")
+        assert (await client.answer()).status == 200
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await client.answer()).status == 200
+        await client.close()
 
 
 async def test_host_follows_route_service_and_port(echo: tuple[int, EchoSettings]) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_plane.balancer.endpoint import Endpoint
+from data_plane.balancer.latency import UNASKED_AVERAGES, UNASKED_S, Latency
 from data_plane.balancer.least_connections import LeastConnections
 from data_plane.balancer.ring import ConsistentHashing
 from data_plane.balancer.round_robin import RoundRobin
@@ -70,6 +71,32 @@ def test_those_left_keep_their_proportions_while_others_are_down(of: list[int], 
         pick(policy)
     counts = Counter(pick(policy) for _ in range(revolution))
     assert counts == {endpoint: endpoint.weight // divisor for endpoint in all_of}
+
+
+@settings(max_examples=30)
+@given(
+    takes_s=st.lists(st.floats(min_value=0.001, max_value=0.4), min_size=2, max_size=4),
+    first_s=st.floats(min_value=0.01, max_value=2.0),
+    seed=st.integers(),
+)
+def test_latency_forgets_nobody(takes_s: list[float], first_s: float, seed: int) -> None:
+    now = 0.0
+    all_of = endpoints([10] * len(takes_s))
+    times = dict(zip(all_of, takes_s, strict=True))
+    policy = Latency(lambda: now, random.Random(seed))
+    policy.reconcile(all_of)
+    policy.observed(all_of[0], first_s)
+    asked = dict.fromkeys(all_of, 0.0)
+    known = dict(times) | {all_of[0]: first_s}
+    while now < 30:
+        endpoint = policy.pick((), b"")
+        assert endpoint is not None
+        now += 0.02
+        policy.observed(endpoint, times[endpoint])
+        asked[endpoint], known[endpoint] = now, times[endpoint]
+        for other, at in asked.items():
+            # One second of draws more: of four, two are drawn at a time.
+            assert now - at < max(UNASKED_S, UNASKED_AVERAGES * known[other]) + 1
 
 
 @given(of=weights, picks=st.lists(st.booleans(), max_size=120))

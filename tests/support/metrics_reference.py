@@ -32,8 +32,7 @@ its last five seconds is lost when it crashes. Counters begin at zero when the n
 
 `service` is a service's name, or its host when it has none; `route` is a route's name or id; `workspace` is `default`
 and `consumer` is empty, for Kong's dashboards. Requests without a route are in `kong_nginx_requests_total` only.
-`kong_data_plane_cluster_cert_expiry_timestamp`, `kong_stream_*` and `kong_session_*` are not there: nodes have no
-certificate of the cluster yet, and do not proxy streams.
+`kong_stream_*` and `kong_session_*` are not there: nodes do not proxy streams.
 """
 
 

@@ -243,8 +243,9 @@ async def proxy_to(
     routes: Sequence[RouteConfig] | None = None,
     host_header: str = "",
     access_log: AccessLog | None = None,
+    sock: socket.socket | None = None,
 ) -> AsyncIterator[Rig]:
-    """Run a proxy whose one service has endpoints at the ports."""
+    """Run a proxy whose one service has endpoints at the ports; on `sock`, which is bound, or a port of its own."""
     loop = asyncio.get_running_loop()
     balancer = HandBalancer([endpoint_at(port) for port in ports])
     runtime = ServiceRuntime(service or ServiceConfig(id="s", host="up.test"), balancer, host_header=host_header)
@@ -253,7 +254,10 @@ async def proxy_to(
     counters = Counters()
     factory = client_factory(active, settings or ProxySettings(), loop, counters, access_log=access_log)
     factory.start()
-    server = await loop.create_server(factory, "127.0.0.1", 0)
+    if sock is not None:
+        server = await loop.create_server(factory, sock=sock)
+    else:
+        server = await loop.create_server(factory, "127.0.0.1", 0)
     try:
         yield Rig(server.sockets[0].getsockname()[1], factory, active, counters, balancer)
     finally:

@@ -84,6 +84,24 @@ class NodeCertificate(_message.Message):
     life: _duration_pb2.Duration
     def __init__(self, chain_pem: _Optional[bytes] = ..., trusted_pem: _Optional[bytes] = ..., life: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
+class Trust(_message.Message):
+    __slots__ = ("trusted_pem", "renew", "within")
+    TRUSTED_PEM_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
+    trusted_pem: bytes
+    renew: bool
+    within: _duration_pb2.Duration
+    def __init__(self, trusted_pem: _Optional[bytes] = ..., renew: _Optional[bool] = ..., within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("trusts", "issuer")
+    TRUSTS_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    trusts: _containers.RepeatedScalarFieldContainer[str]
+    issuer: str
+    def __init__(self, trusts: _Optional[_Iterable[str]] = ..., issuer: _Optional[str] = ...) -> None: ...
+
 class SnapshotRef(_message.Message):
     __slots__ = ("epoch", "version", "snapshot_hash")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -95,7 +113,7 @@ class SnapshotRef(_message.Message):
     def __init__(self, epoch: _Optional[bytes] = ..., version: _Optional[int] = ..., snapshot_hash: _Optional[bytes] = ...) -> None: ...
 
 class NodeMessage(_message.Message):
-    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace", "delta_unusable", "vote", "rollout_activated", "sides")
+    __slots__ = ("hello", "beat", "applied", "rejected", "leaving", "health", "trace", "delta_unusable", "vote", "rollout_activated", "sides", "standing")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +125,7 @@ class NodeMessage(_message.Message):
     VOTE_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_ACTIVATED_FIELD_NUMBER: _ClassVar[int]
     SIDES_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     beat: Beat
     applied: Applied
@@ -118,10 +137,11 @@ class NodeMessage(_message.Message):
     vote: RolloutVote
     rollout_activated: RolloutActivated
     sides: SideReport
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ..., delta_unusable: _Optional[_Union[DeltaUnusable, _Mapping]] = ..., vote: _Optional[_Union[RolloutVote, _Mapping]] = ..., rollout_activated: _Optional[_Union[RolloutActivated, _Mapping]] = ..., sides: _Optional[_Union[SideReport, _Mapping]] = ...) -> None: ...
+    standing: Standing
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., rejected: _Optional[_Union[Rejected, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., health: _Optional[_Union[HealthReport, _Mapping]] = ..., trace: _Optional[_Union[TraceAnswer, _Mapping]] = ..., delta_unusable: _Optional[_Union[DeltaUnusable, _Mapping]] = ..., vote: _Optional[_Union[RolloutVote, _Mapping]] = ..., rollout_activated: _Optional[_Union[RolloutActivated, _Mapping]] = ..., sides: _Optional[_Union[SideReport, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
 
 class PlaneMessage(_message.Message):
-    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request", "delta", "rollout_prepare", "rollout_activate", "rollout_abort")
+    __slots__ = ("welcome", "offer", "beat_ack", "goodbye", "health_request", "fleet_health", "trace_request", "delta", "rollout_prepare", "rollout_activate", "rollout_abort", "trust")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     OFFER_FIELD_NUMBER: _ClassVar[int]
     BEAT_ACK_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +153,7 @@ class PlaneMessage(_message.Message):
     ROLLOUT_PREPARE_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_ACTIVATE_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_ABORT_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     offer: Offer
     beat_ack: BeatAck
@@ -144,7 +165,8 @@ class PlaneMessage(_message.Message):
     rollout_prepare: RolloutPrepare
     rollout_activate: RolloutActivate
     rollout_abort: RolloutAbort
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ..., trace_request: _Optional[_Union[TraceRequest, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., rollout_prepare: _Optional[_Union[RolloutPrepare, _Mapping]] = ..., rollout_activate: _Optional[_Union[RolloutActivate, _Mapping]] = ..., rollout_abort: _Optional[_Union[RolloutAbort, _Mapping]] = ...) -> None: ...
+    trust: Trust
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., beat_ack: _Optional[_Union[BeatAck, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., health_request: _Optional[_Union[HealthRequest, _Mapping]] = ..., fleet_health: _Optional[_Union[FleetHealth, _Mapping]] = ..., trace_request: _Optional[_Union[TraceRequest, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., rollout_prepare: _Optional[_Union[RolloutPrepare, _Mapping]] = ..., rollout_activate: _Optional[_Union[RolloutActivate, _Mapping]] = ..., rollout_abort: _Optional[_Union[RolloutAbort, _Mapping]] = ..., trust: _Optional[_Union[Trust, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("node_id", "hostname", "software", "protocol_min", "protocol_max", "schema_level", "labels", "running", "boot_id", "snapshot_bytes_max", "workers", "proxy_addresses", "status_address")
@@ -691,7 +713,7 @@ class SideReport(_message.Message):
     def __init__(self, since: _Optional[int] = ..., full: _Optional[bool] = ..., sides: _Optional[_Iterable[_Union[SideSums, _Mapping]]] = ..., omitted: _Optional[int] = ...) -> None: ...
 
 class SideSums(_message.Message):
-    __slots__ = ("service", "upstream", "requests", "errors_5xx", "connect_errors", "latency", "open", "mirror", "closed_late")
+    __slots__ = ("service", "upstream", "requests", "errors_5xx", "connect_errors", "latency", "open", "mirror", "closed_late", "watched", "service_name", "upstream_name")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -701,6 +723,9 @@ class SideSums(_message.Message):
     OPEN_FIELD_NUMBER: _ClassVar[int]
     MIRROR_FIELD_NUMBER: _ClassVar[int]
     CLOSED_LATE_FIELD_NUMBER: _ClassVar[int]
+    WATCHED_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_NAME_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAM_NAME_FIELD_NUMBER: _ClassVar[int]
     service: str
     upstream: str
     requests: int
@@ -710,7 +735,10 @@ class SideSums(_message.Message):
     open: int
     mirror: MirrorSums
     closed_late: int
-    def __init__(self, service: _Optional[str] = ..., upstream: _Optional[str] = ..., requests: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., connect_errors: _Optional[int] = ..., latency: _Optional[_Iterable[int]] = ..., open: _Optional[int] = ..., mirror: _Optional[_Union[MirrorSums, _Mapping]] = ..., closed_late: _Optional[int] = ...) -> None: ...
+    watched: bool
+    service_name: str
+    upstream_name: str
+    def __init__(self, service: _Optional[str] = ..., upstream: _Optional[str] = ..., requests: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., connect_errors: _Optional[int] = ..., latency: _Optional[_Iterable[int]] = ..., open: _Optional[int] = ..., mirror: _Optional[_Union[MirrorSums, _Mapping]] = ..., closed_late: _Optional[int] = ..., watched: _Optional[bool] = ..., service_name: _Optional[str] = ..., upstream_name: _Optional[str] = ...) -> None: ...
 
 class MirrorSums(_message.Message):
     __slots__ = ("sent", "errors_5xx", "failed", "skipped")

@@ -130,12 +130,14 @@ class Fences(_message.Message):
     def __init__(self, services: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CountersRequest(_message.Message):
-    __slots__ = ("sequence", "traffic")
+    __slots__ = ("sequence", "traffic", "sides")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    SIDES_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     traffic: bool
-    def __init__(self, sequence: _Optional[int] = ..., traffic: _Optional[bool] = ...) -> None: ...
+    sides: bool
+    def __init__(self, sequence: _Optional[int] = ..., traffic: _Optional[bool] = ..., sides: _Optional[bool] = ...) -> None: ...
 
 class ReopenLogs(_message.Message):
     __slots__ = ()
@@ -156,7 +158,7 @@ class KeyPair(_message.Message):
     def __init__(self, certificate: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
 
 class FromWorker(_message.Message):
-    __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained", "observations", "trace", "traffic", "warmed")
+    __slots__ = ("started", "prepared", "refused", "activated", "counters", "drained", "observations", "trace", "traffic", "warmed", "sides")
     STARTED_FIELD_NUMBER: _ClassVar[int]
     PREPARED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +169,7 @@ class FromWorker(_message.Message):
     TRACE_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_FIELD_NUMBER: _ClassVar[int]
     WARMED_FIELD_NUMBER: _ClassVar[int]
+    SIDES_FIELD_NUMBER: _ClassVar[int]
     started: Started
     prepared: Prepared
     refused: Refused
@@ -177,7 +180,8 @@ class FromWorker(_message.Message):
     trace: _fleet_pb2.TraceAnswer
     traffic: Traffic
     warmed: Warmed
-    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., observations: _Optional[_Union[Observations, _Mapping]] = ..., trace: _Optional[_Union[_fleet_pb2.TraceAnswer, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., warmed: _Optional[_Union[Warmed, _Mapping]] = ...) -> None: ...
+    sides: SidesCounted
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., activated: _Optional[_Union[Activated, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., observations: _Optional[_Union[Observations, _Mapping]] = ..., trace: _Optional[_Union[_fleet_pb2.TraceAnswer, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., warmed: _Optional[_Union[Warmed, _Mapping]] = ..., sides: _Optional[_Union[SidesCounted, _Mapping]] = ...) -> None: ...
 
 class Availability(_message.Message):
     __slots__ = ("verdicts", "whole")
@@ -256,7 +260,7 @@ class Activated(_message.Message):
     def __init__(self, version: _Optional[int] = ..., at_monotonic_ns: _Optional[int] = ..., late_us: _Optional[int] = ..., ahead_us: _Optional[int] = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes", "loads", "requests_malformed", "attempts_failed", "retries", "errors_internal", "upstream_connections_open", "upstream_connections_opened", "upstream_connections_reused", "folded", "log_lines", "log_lines_dropped")
+    __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes", "loads", "requests_malformed", "attempts_failed", "retries", "errors_internal", "upstream_connections_open", "upstream_connections_opened", "upstream_connections_reused", "folded", "log_lines", "log_lines_dropped", "connections_reading")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
@@ -275,6 +279,7 @@ class Counters(_message.Message):
     FOLDED_FIELD_NUMBER: _ClassVar[int]
     LOG_LINES_FIELD_NUMBER: _ClassVar[int]
     LOG_LINES_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_READING_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     requests: int
     connections_accepted: int
@@ -293,7 +298,8 @@ class Counters(_message.Message):
     folded: int
     log_lines: int
     log_lines_dropped: int
-    def __init__(self, sequence: _Optional[int] = ..., requests: _Optional[int] = ..., connections_accepted: _Optional[int] = ..., connections_active: _Optional[int] = ..., in_flight: _Optional[int] = ..., version: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ..., requests_malformed: _Optional[int] = ..., attempts_failed: _Optional[int] = ..., retries: _Optional[int] = ..., errors_internal: _Optional[int] = ..., upstream_connections_open: _Optional[int] = ..., upstream_connections_opened: _Optional[int] = ..., upstream_connections_reused: _Optional[int] = ..., folded: _Optional[int] = ..., log_lines: _Optional[int] = ..., log_lines_dropped: _Optional[int] = ...) -> None: ...
+    connections_reading: int
+    def __init__(self, sequence: _Optional[int] = ..., requests: _Optional[int] = ..., connections_accepted: _Optional[int] = ..., connections_active: _Optional[int] = ..., in_flight: _Optional[int] = ..., version: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., loads: _Optional[_Iterable[_Union[EndpointLoad, _Mapping]]] = ..., requests_malformed: _Optional[int] = ..., attempts_failed: _Optional[int] = ..., retries: _Optional[int] = ..., errors_internal: _Optional[int] = ..., upstream_connections_open: _Optional[int] = ..., upstream_connections_opened: _Optional[int] = ..., upstream_connections_reused: _Optional[int] = ..., folded: _Optional[int] = ..., log_lines: _Optional[int] = ..., log_lines_dropped: _Optional[int] = ..., connections_reading: _Optional[int] = ...) -> None: ...
 
 class Traffic(_message.Message):
     __slots__ = ("routes",)
@@ -328,6 +334,12 @@ class RouteTraffic(_message.Message):
     bytes_in: int
     bytes_out: int
     def __init__(self, service: _Optional[str] = ..., route: _Optional[str] = ..., codes: _Optional[_Iterable[int]] = ..., counts: _Optional[_Iterable[int]] = ..., kong_ms: _Optional[_Iterable[int]] = ..., upstream_ms: _Optional[_Iterable[int]] = ..., request_ms: _Optional[_Iterable[int]] = ..., kong_s: _Optional[float] = ..., upstream_s: _Optional[float] = ..., request_s: _Optional[float] = ..., bytes_in: _Optional[int] = ..., bytes_out: _Optional[int] = ...) -> None: ...
+
+class SidesCounted(_message.Message):
+    __slots__ = ("sides",)
+    SIDES_FIELD_NUMBER: _ClassVar[int]
+    sides: _containers.RepeatedCompositeFieldContainer[_fleet_pb2.SideSums]
+    def __init__(self, sides: _Optional[_Iterable[_Union[_fleet_pb2.SideSums, _Mapping]]] = ...) -> None: ...
 
 class EndpointLoad(_message.Message):
     __slots__ = ("endpoint", "in_flight")

@@ -44,6 +44,10 @@ def test_listeners_are_a_list_and_settings_reach_the_proxy() -> None:
         "--ssl-session-timeout=1d",
         "--ssl-session-cache-size=10m",
         "--ssl-dhparam=/none.pem",
+        "--port-maps=80",
+        "--port-maps=80:0",
+        "--port-maps=80:99999",
+        "--port-maps=80:8000,81:8000",
         "--headers=X-Kong-Total-Latency",
         "--headers-upstream=server_tokens",
         "--upstream-tls-trusted-certificate=/none.pem",
@@ -51,7 +55,7 @@ def test_listeners_are_a_list_and_settings_reach_the_proxy() -> None:
 )
 def test_what_does_not_make_sense_names_its_setting(flag: str) -> None:
     given = settings(flag)
-    with pytest.raises(SettingsError, match=r"setting (proxy_listen|trusted_ips|ssl_|upstream_tls_|headers)"):
+    with pytest.raises(SettingsError, match=r"setting (proxy_listen|trusted_ips|ssl_|upstream_tls_|headers|port_maps)"):
         assert (given.listens(), given.proxy()) is None
 
 
@@ -68,10 +72,12 @@ def test_limits_and_times_reach_the_proxy() -> None:
         "--header-count-max=60",
         "--headers=server_tokens",
         "--headers-upstream=off",
+        "--port-maps=80:8000, 443:8443",
     ).proxy()
     assert (given.head_timeout_s, given.body_idle_timeout_s, given.body_rate_min_bytes) == (1, 2, 3)
     assert (given.send_timeout_s, given.keepalive_requests_max, given.request_line_bytes_max) == (4, 5, 1000)
     assert (given.header_line_bytes_max, given.head_bytes_max, given.header_count_max) == (2000, 3000, 60)
+    assert given.port_maps == ((8000, 80), (8443, 443))
     assert [given.server, given.via] == [True] * 2
     assert [given.upstream_latency, given.proxy_latency, given.response_latency, given.upstream_status] == [False] * 4
     assert [given.request_id_downstream, given.request_id_upstream] == [False] * 2
@@ -79,7 +85,12 @@ def test_limits_and_times_reach_the_proxy() -> None:
 
 def test_a_handover_survives_the_command_line() -> None:
     handover = Handover(
-        proxy=ProxySettings(trusted_ips=(ip_network("10.0.0.0/8"),), real_ip_recursive=True, keepalive_timeout_s=1.5),
+        proxy=ProxySettings(
+            trusted_ips=(ip_network("10.0.0.0/8"),),
+            real_ip_recursive=True,
+            port_maps=((8000, 80), (8443, 443)),
+            keepalive_timeout_s=1.5,
+        ),
         backlogs=(1, 2),
         tls=(False, True),
         proxy_protocol=(True, False),

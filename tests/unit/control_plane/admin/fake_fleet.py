@@ -14,6 +14,7 @@ from control_plane.fleet.rollouts import Rollouts
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
 from control_plane.fleet.waiting import NodeProgress, WaitReport
+from control_plane.identity.refusals import RefusedCaller
 
 
 @dataclass(slots=True)
@@ -50,6 +51,9 @@ class FakeFleet:
 
     def refusals(self) -> Mapping[str, int]:
         return {"unknown_token": 1}
+
+    def refused(self) -> Sequence[RefusedCaller]:
+        return ()
 
     def loads_age_s(self) -> float | None:
         return 0.5 if self.live else None

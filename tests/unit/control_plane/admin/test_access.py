@@ -21,6 +21,8 @@ ADMIN_ONLY = (
     "/identity/tokens/{token}",
     "/fleet/join-tokens",
     "/fleet/join-tokens/{token}",
+    "/fleet/ca/rotate",
+    "/fleet/ca/advance",
     "/fleet/nodes/{node_id}/revoke",
     "/fleet/nodes/{node_id}/approve",
 )

@@ -17,9 +17,8 @@ from control_plane.identity import node_ca
 from control_plane.identity.node_certificates import (
     ENROLMENTS_BURST,
     NodeCertificates,
-    NotLetIn,
-    Refusal,
 )
+from control_plane.identity.refusals import NotLetIn, Refusal
 from control_plane.store.contract import Origin, Store
 from control_plane.store.sqlite import open_sqlite
 from pointsman.rules.join_token import JoinToken
@@ -78,7 +77,7 @@ async def token(nodes: NodeCertificates, *, uses: int = 1, ttl_s: float = 60.0) 
 async def refusal(nodes: NodeCertificates, text: str, *, node: str = NODE, der: bytes | None = None) -> Refusal:
     with pytest.raises(NotLetIn) as caught:
         await nodes.enrol(text, der or request(), node_id=node, address="10.0.0.1")
-    assert nodes.refusals[caught.value.refusal] >= 1
+    assert nodes.refusals.counts[caught.value.refusal] >= 1
     return caught.value.refusal
 
 

@@ -243,6 +243,42 @@ def test_a_refused_connection_is_not_a_fast_answer(clock: Clock) -> None:
     assert hold(balancer, 5) == [B] * 5
 
 
+def test_one_slow_first_answer_does_not_keep_a_target_out(clock: Clock) -> None:
+    balancer = upstream("latency", (A, 20), (B, 20), clock=clock)
+    sample(balancer, clock, 0.01, A, 1.5)  # it had just started
+    asked: list[float] = []
+    while clock.now < 30:
+        endpoint = balancer.pick()
+        clock.now += 0.01
+        balancer.observe(endpoint, 0.005 if endpoint.key == A else 0.006)
+        if endpoint.key == A:
+            asked.append(clock.now)
+    assert 15 < asked[0] < 15.1
+    assert len(asked) > 1000
+
+
+def test_a_target_that_stays_slow_costs_a_tenth_of_a_connection(clock: Clock) -> None:
+    balancer = upstream("latency", (A, 20), (B, 20), clock=clock)
+    sample(balancer, clock, 0.01, A, 0.3)
+    slow = 0
+    while clock.now < 100:
+        endpoint = balancer.pick()
+        clock.now += 0.01
+        balancer.observe(endpoint, 0.3 if endpoint.key == A else 0.005)
+        slow += endpoint.key == A
+    assert 30 < slow * 1.0 < 34
+
+
+def test_a_measuring_request_that_is_never_reported_is_followed_by_another(clock: Clock) -> None:
+    balancer = upstream("latency", (A, 20), (B, 20), clock=clock)
+    sample(balancer, clock, 0.0, A, 0.2)
+    sample(balancer, clock, 2.5, B, 0.01)
+    assert hold(balancer, 5) == [A, B, B, B, B]
+    sample(balancer, clock, 5, B, 0.01)
+    assert hold(balancer, 5) == [A, B, B, B, B]
+    assert balancer.pick([balancer.endpoints[B]]).key == A
+
+
 def test_weights_divide_and_all_get_some(clock: Clock) -> None:
     balancer = upstream("latency", *((f"10.0.0.{n}:80", 100) for n in range(10)), clock=clock)
     counts = Counter(balancer.pick().key for _ in range(5000))

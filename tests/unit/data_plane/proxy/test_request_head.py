@@ -192,6 +192,26 @@ def test_websocket_needs_both_fields_and_a_get_without_body() -> None:
     assert refused(b"POST / HTTP/1.1\r\n" + upgrade) == 400
 
 
+def test_max_forwards_counts_down_for_options_and_ends_at_nought() -> None:
+    field = b" / HTTP/1.1\r\nA: 1\r\nHost: h\r\nMax-Forwards: %b\r\nB: 2"
+    head = scan(b"OPTIONS" + field % b"007")
+    assert head.segments == [b"A: 1", b"Max-Forwards: 6", b"B: 2"]
+    assert not head.last_hop
+    assert scan(b"OPTIONS" + field % b"0").last_hop
+    assert refused(b"OPTIONS" + field % b"-1") == 400
+    other = scan(b"GET" + field % b"0")
+    assert other.segments == [b"A: 1", b"Max-Forwards: 0", b"B: 2"]
+    assert not other.last_hop
+
+
+def test_the_same_fields_mean_something_else_with_another_method() -> None:
+    head, scanner = RequestHead(), RequestScanner(ProxySettings())
+    for method, last in ((b"GET", False), (b"OPTIONS", True), (b"GET", False)):
+        text = method + b" / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0"
+        scanner.scan(text + b"\r\n\r\n", len(text), head)
+        assert head.last_hop is last
+
+
 def test_values_are_found_in_any_case_and_stripped() -> None:
     head = scan(b"GET / HTTP/1.1\r\nHost: h\r\naccept: a \r\nACCEPT:b\r\nAccept-X: c")
     assert head.values(b"accept") == [b"a", b"b"]

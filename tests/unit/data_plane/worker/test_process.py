@@ -280,10 +280,11 @@ async def test_more_than_can_be_built_makes_the_channel_wait(rig: Rig) -> None:
 async def test_figures_are_told_with_their_sequence(rig: Rig) -> None:
     await rig.put(4, 0, BLUE_AND_GREEN)
     rig.counters.requests = 12
-    rig.factory.in_flight, rig.factory.connections = 3, 5
+    rig.factory.in_flight, rig.factory.connections, rig.factory.reading = 3, 5, 1
     rig.tell(wire.ToWorker(counters_request=wire.CountersRequest(sequence=9)))
     told = (await rig.next()).counters
     assert (told.sequence, told.requests, told.in_flight, told.connections_active, told.version) == (9, 12, 3, 5, 4)
+    assert told.connections_reading == 1
     assert told.rss_bytes > 0
 
 

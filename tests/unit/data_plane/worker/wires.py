@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import cast
 
 from google.protobuf.duration_pb2 import Duration
 
 from data_plane.balancer import Endpoint
 from data_plane.observe.counters import Counters
+from data_plane.observe.side_counts import SideCounts
 from data_plane.proxy.serving import ClientFactory
 from data_plane.proxy.tables import Active, Tables
 from data_plane.worker.listeners import Listeners
@@ -63,9 +64,17 @@ class FakeFactory:
         self.steps: list[str] = []
         self.connections = 0
         self.in_flight = 0
+        self.reading = 0
 
     def loads(self) -> dict[Endpoint, int]:
         return {}
+
+    def open_sides(self) -> dict[SideCounts, int]:
+        return {}
+
+    def close_late(self, sides: Collection[tuple[str, str]]) -> int:
+        self.steps.append(f"close late {sorted(sides)}")
+        return 0
 
     def doing(self) -> dict[str, int]:
         return {"in tunnels": self.connections} if self.connections else {}
@@ -186,3 +195,9 @@ class Rig:
         """Where the next request of a service goes."""
         endpoint = self.tables.services[service_id].balancer.pick(())
         return f"{endpoint.ip}:{endpoint.port}"
+
+    async def eventually(self, condition: Callable[[], bool]) -> None:
+        """Let the loop run until the condition holds."""
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0)

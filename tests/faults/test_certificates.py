@@ -1,0 +1,49 @@
+"""Certificates of a few seconds under load: they are renewed in time, the streams stay, and no request notices."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.support import ledger
+from tests.support.enrolled import EnrolledFleet
+from tests.support.load import Destination, OpenLoop
+from tests.support.rollouts import all_live
+
+PATIENCE_S = 60.0
+
+
+async def rotate_under_load(fleet: EnrolledFleet, *, rotations: int, rate: float) -> ledger.Ledger:
+    """Load until every node had so many certificates, and a switch now and then; the books of all requests."""
+    await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
+    await ledger.apply_example(fleet)
+    await all_live(fleet)
+    load = OpenLoop([Destination(*node.proxy_address) for node in fleet.nodes], rate=rate, host=ledger.HOST)
+    load.start()
+    seen = [{certificate} for certificate in fleet.certificates()]
+    switches: list[ledger.Switch] = []
+    while min(map(len, seen)) <= rotations:
+        before = [len(each) for each in seen]
+        async with asyncio.timeout(PATIENCE_S):
+            while [len(each) for each in seen] == before:
+                await asyncio.sleep(0.05)
+                for each, certificate in zip(seen, fleet.certificates(), strict=True):
+                    each.add(certificate)
+        switches.append(await ledger.switch_to(fleet, "green" if len(switches) % 2 == 0 else "blue"))
+    await load.stop()
+    duplicates = await ledger.count_duplicates(fleet)
+    return ledger.settle(load, switches, revolutions=0, duplicates=duplicates, check_weights=False)
+
+
+def streams_lost(fleet: EnrolledFleet) -> list[str]:
+    """What the control plane's log says of nodes that were gone while the load ran."""
+    lines = fleet.plane.log.read_text().splitlines()
+    return [line for line in lines if "is gone" in line or "is refused" in line]
+
+
+async def test_certificates_rotate_under_load(tmp_path: Path) -> None:
+    async with EnrolledFleet(tmp_path, nodes=1, life_s=3.0) as fleet:
+        books = await rotate_under_load(fleet, rotations=3, rate=100)
+        assert books.failures == []
+        assert books.answered_once == books.sent
+        assert streams_lost(fleet) == []
