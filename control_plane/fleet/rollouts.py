@@ -58,6 +58,7 @@ from control_plane.fleet.rollout_plan import Overtaken, Plan, plan, replay
 from control_plane.fleet.rollout_view import Drained, Facts, from_record, to_json
 from control_plane.fleet.server import LinkServer
 from control_plane.fleet.session import SnapshotRef
+from control_plane.fleet.timing import Times
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import Lease, Origin, RolloutRecord, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
@@ -94,6 +95,19 @@ COUNTS_OLD_S = 2.0
 _OPEN = (State.QUEUED, State.PREPARING, State.DECIDING, State.DECIDED)
 
 log = logging.getLogger(__name__)
+
+
+class Figures:
+    """What is counted since the start, for `/metrics`."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, int] = {state.value: 0 for state in State if state.final}
+        self.took = Times()
+        """From the turn of a rollout to its end."""
+        self.late = Times()
+        """Of each node that activated at the instant, how late its last worker was."""
+        self.left_behind = 0
+        """Nodes that the newest rollout ended without: they had not said in time that they run its version."""
 
 
 class Unchanged(Exception):
@@ -193,8 +207,7 @@ class Rollouts:
         self._armings_s: deque[float] = deque(maxlen=ARMINGS_MAX)
         self._stop_listening: Callable[[], None] = _nothing
         self._listeners: list[Callable[[Entry], None]] = []
-        self.counts: dict[str, int] = {state.value: 0 for state in State if state.final}
-        """How many ended so, since the start."""
+        self.figures = Figures()
 
     async def start(self) -> None:
         """Begins to listen, and takes over what an earlier process left open."""
@@ -252,6 +265,11 @@ class Rollouts:
         entry = await self._register(planned, origin, policy, act)
         self._own(self._coordinate(entry), f"rollout {entry.facts.number}")
         return entry
+
+    @property
+    def open(self) -> int:
+        """How many are on their way or wait for their turn here."""
+        return len(self._open)
 
     def find(self, number: int) -> Entry | None:
         """A rollout of this process that is open or ended lately."""
@@ -510,7 +528,7 @@ class Rollouts:
         facts.ended_at = self._wall()
         facts.took_s = _now() - entry.began
         self._gate.set()
-        self.counts[machine.state.value] += 1
+        self._count(entry)
         aheads_us = [member.activation.ahead_us for member in machine.members.values() if member.activation is not None]
         if aheads_us:
             self._armings_s.append(arming_s(entry.lead_s, aheads_us))
@@ -575,9 +593,21 @@ class Rollouts:
         number = entry.facts.number
         log.warning("rollout %d was decided after all; nodes follow as fast as they can", number)
         self._recent.pop(number, None)
-        self.counts[entry.machine.state.value] -= 1
+        self.figures.ended[entry.machine.state.value] -= 1
         entry.facts, entry.machine = from_record(stored)
         self._resume(entry)
+
+    def _count(self, entry: Entry) -> None:
+        machine, figures = entry.machine, self.figures
+        figures.ended[machine.state.value] += 1
+        if entry.facts.took_s is not None and not entry.facts.resumed:
+            figures.took.add(entry.facts.took_s)
+        members = machine.members.values()
+        for member in members:
+            if member.activation is not None and member.activation.late_us:
+                figures.late.add(max(member.activation.late_us) / 1e6)
+        if machine.state is not State.ABORTED:
+            figures.left_behind = sum(member.standing is Standing.LAGGING for member in members)
 
     def _fail(self, entry: Entry, why: str) -> None:
         if entry.machine.state is State.DECIDING:
@@ -783,4 +813,4 @@ def _nothing() -> None:
     """Not listening."""
 
 
-__all__ = ["Elsewhere", "Entry", "Rollouts", "TooLarge", "TooLate", "TooMany", "Unchanged"]
+__all__ = ["Elsewhere", "Entry", "Figures", "Rollouts", "TooLarge", "TooLate", "TooMany", "Unchanged"]

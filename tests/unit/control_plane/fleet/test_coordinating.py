@@ -173,6 +173,10 @@ async def test_a_node_that_is_lost_after_the_decision_is_named_and_nobody_else_w
     await lost.leave_off()
     assert await plane.ended(entry) == "partial"
     assert entry.machine.members[lost.id].standing is Standing.LAGGING
+    figures = plane.rollouts.figures
+    assert (figures.ended["partial"], figures.left_behind, plane.rollouts.open) == (1, 1, 0)
+    assert (figures.took.count, figures.late.count) == (1, 2)
+    assert figures.late.total_s == pytest.approx(2e-6)
     assert at(plane)[:2] == [2, 2]
 
 
@@ -253,7 +257,7 @@ async def test_a_decision_whose_answer_was_lost_is_found_to_have_fallen(plane: R
     assert await plane.ended(entry) == "confirmed"
     assert (entry.machine.version, at(plane)) == (2, [2, 2, 2])
     assert {member.standing for member in entry.machine.members.values()} == {Standing.FOLLOWED}
-    assert plane.rollouts.counts == {"confirmed": 1, "partial": 0, "aborted": 0}
+    assert plane.rollouts.figures.ended == {"confirmed": 1, "partial": 0, "aborted": 0}
 
 
 # --- two control planes over one store ------------------------------------------------------------------------------
