@@ -1,6 +1,7 @@
 """`python -m control_plane`: settings, logging, and the run of the process until SIGTERM or SIGINT.
 
-Exit codes: 0 stopped as asked, 1 could not start or failed, 64 settings that can't be used.
+Exit codes: 0 stopped as asked, 1 could not start, failed, or the database was restored beneath it, 64 settings that
+can't be used.
 """
 
 from __future__ import annotations
@@ -43,27 +44,35 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return EXIT_USAGE
     logs.set_up(level=settings.log_level, form=settings.log_format)
     try:
-        uvloop.run(_run(settings))
+        return uvloop.run(_run(settings))
     except StartError as error:
         _log.error("the control plane can't start: %s", error)
         return EXIT_FAILED
     except Exception:
         _log.exception("the control plane failed")
         return EXIT_FAILED
-    return 0
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with ControlPlane(settings):
+    async with ControlPlane(settings) as plane:
         heap.settle()
         heap.collect_rarely()
-        await stop.wait()
+        ends = {asyncio.create_task(stop.wait()), asyncio.create_task(plane.until_put_back())}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        if not stop.is_set():
+            _log.critical(
+                "the database was put back to another history beneath this control plane, which ends: all that it "
+                "knows is of the one before; start it anew, as a service manager does by itself"
+            )
         _log.info("stopping")
     _log.info("stopped")
+    return 0 if stop.is_set() else EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class ControlPlane:
         self.fleet_address = settings.fleet_listen
         self.enrolment_address: SocketAddress | None = None
         self._stack = AsyncExitStack()
+        self._store: Store | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -69,6 +70,11 @@ class ControlPlane:
     ) -> None:
         await self._stack.aclose()
 
+    async def until_put_back(self) -> None:
+        """Returns when the database was restored beneath this control plane, which is of no use from then on."""
+        assert self._store is not None, "it is running"
+        await self._store.until_put_back()
+
     async def _start(self) -> None:
         settings = self.settings
         if settings.insecure_admin and not settings.admin_listen.is_loopback:
@@ -81,6 +87,7 @@ class ControlPlane:
         except (StoreError, StoreUnusable) as error:
             raise StartError(str(error)) from error
         self._stack.push_async_callback(store.close)
+        self._store = store
         epoch = await store.epoch()
         housekeeping = Housekeeping(store, Retention(settings.versions_kept, settings.versions_kept_days))
         housekeeping.start()

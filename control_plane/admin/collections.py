@@ -13,7 +13,7 @@ For a collection P and each of its foreign fields f that points to Q:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from control_plane.admin.bodies import entity_body
@@ -30,7 +30,7 @@ from control_plane.admin.messages import (
     not_found,
 )
 from control_plane.admin.operations import about_collection, about_entity, about_parent
-from control_plane.admin.paging import decode_id, encode_offset, page, page_size, tag_filter
+from control_plane.admin.paging import decode_id, encode_offset, page, page_of_texts, page_size, tag_filter
 from control_plane.admin.preconditions import etag_of
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
@@ -96,10 +96,14 @@ class FlatEntity:
     async def list_page(self, call: Call, _: tuple[str, ...]) -> Answer:
         """A page by ascending id."""
         size, after, tags = page_size(call), decode_id(call), tag_filter(call)
-        rows = await self.writes.store.read(
-            lambda tx: tx.page(self.schema.collection, size=size + 1, after=after, tags=tags)
-        )
-        return keyset_page(call, list(rows), size, keep=("tags", "size"), shown=self._shown)
+        collection, keep = self.schema.collection, ("tags", "size")
+        if self.schema.shown_as_kept:
+            texts = await self.writes.store.read(
+                lambda tx: tx.page_texts(collection, size=size + 1, after=after, tags=tags)
+            )
+            return page_as_kept(call, texts, size, keep=keep)
+        rows = await self.writes.store.read(lambda tx: tx.page(collection, size=size + 1, after=after, tags=tags))
+        return keyset_page(call, list(rows), size, keep=keep, shown=self._shown)
 
     async def create(self, call: Call, _: tuple[str, ...]) -> Answer:
         """A new entity."""
@@ -187,19 +191,21 @@ class NestedEntity:
         """A page of the parent's children. As in Kong the tag filter is accepted and has no effect here."""
         (parent_key,) = path
         size, after = page_size(call), decode_id(call)
+        collection = self.schema.collection
 
-        def work(tx: Transaction) -> list[EntityBody]:
+        def below(tx: Transaction) -> tuple[str, str]:
             parent = self._parent(tx, parent_key)
-            return list(
-                tx.page(
-                    self.schema.collection,
-                    size=size + 1,
-                    after=after,
-                    parent=(parent.field, parent.id),
-                )
-            )
+            return parent.field, parent.id
 
-        return keyset_page(call, await self.writes.store.read(work), size, keep=(), shown=self._shown)
+        if self.schema.shown_as_kept:
+            texts = await self.writes.store.read(
+                lambda tx: tx.page_texts(collection, size=size + 1, after=after, parent=below(tx))
+            )
+            return page_as_kept(call, texts, size)
+        rows = await self.writes.store.read(
+            lambda tx: tx.page(collection, size=size + 1, after=after, parent=below(tx))
+        )
+        return keyset_page(call, list(rows), size, keep=(), shown=self._shown)
 
     async def create(self, call: Call, path: tuple[str, ...]) -> Answer:
         """A new child of the parent."""
@@ -370,6 +376,12 @@ def found(shown: Addressed | None) -> Answer:
 def as_shown(schema: Schema, entity: EntityBody, *, now: float) -> EntityBody | None:
     """A stored entity as its readers see it; None for one whose time is over."""
     return None if schema.expired(entity, now=now) else schema.shown(entity, now=now)
+
+
+def page_as_kept(call: Call, rows: Sequence[tuple[str, str]], size: int, *, keep: tuple[str, ...] = ()) -> Answer:
+    """`keyset_page` of (id, JSON text)."""
+    offset = encode_offset(rows[size - 1][0]) if len(rows) > size else None
+    return page_of_texts(call, [text for _, text in rows[:size]], offset=offset, keep=keep)
 
 
 def keyset_page(

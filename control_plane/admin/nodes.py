@@ -47,6 +47,11 @@ _NODE: EntityBody = answer_of(
         "status_address": _TEXT,
         "sync_status": _TEXT,
         "certificate_expires_at": {"type": ["number", "null"]},
+        "plane": {
+            "type": ["object", "null"],
+            "properties": {"id": _TEXT, "hostname": _TEXT},
+            "description": "The control plane that the node is connected to.",
+        },
     }
 ) | {"additionalProperties": True}
 
@@ -150,6 +155,7 @@ def _node(view: NodeView, now: float, fences: Sequence[Fence]) -> EntityBody:
         "status_address": view.status_address,
         "sync_status": view.sync_status.value,
         "certificate_expires_at": view.certificate_expires_at,
+        "plane": None if view.plane is None else {"id": view.plane.id, "hostname": view.plane.hostname},
     }
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from urllib.parse import quote
 
-from control_plane.admin.messages import Call, Refused, entity_page
+from control_plane.admin.messages import Answer, Call, Refused, encode_json, entity_page
 from control_plane.entities.errors import InvalidOffset, InvalidOptions, InvalidSize
 from control_plane.entities.fields import is_uuid
 from control_plane.entities.typedefs import check_tag
@@ -20,6 +20,7 @@ SIZE_MAX = 1_000
 TAGS_MAX = 5
 OFFSET_CHARS_MAX = 2_000
 
+_EMPTY = '{"data":[]'
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 
 
@@ -92,9 +93,29 @@ def page(call: Call, rows: list[JsonValue], *, offset: str | None, keep: tuple[s
     """The page object; `offset` = token of the next page, `keep` = arguments that its address repeats."""
     if offset is None:
         return entity_page(rows)
+    return entity_page(rows, next_path=_next_path(call, offset, keep), offset=offset)
+
+
+def page_of_texts(call: Call, texts: list[str], *, offset: str | None, keep: tuple[str, ...] = ()) -> Answer:
+    """The answer with a page of entities that are JSON text already.
+
+    Decoding and encoding a page of 1,000 again takes 30 ms of which the loop would stand for a third, and leaves so
+    many objects that a collection follows.
+    """
+    frame = encode_json(page(call, [], offset=offset, keep=keep))
+    assert frame.startswith(_EMPTY), "the page begins with its entities"
+    return Answer(200, f'{{"data":[{",".join(map(_unescaped, texts))}]{frame[len(_EMPTY) :]}'.encode())
+
+
+def _unescaped(text: str) -> str:
+    """Text beyond ASCII as UTF-8, as everywhere else in answers."""
+    return encode_json(json.loads(text)) if "\\u" in text else text
+
+
+def _next_path(call: Call, offset: str, keep: tuple[str, ...]) -> str:
     address = f"{call.path.rstrip('/')}?offset={quote(offset, safe='')}"
     for name in keep:
         value = call.argument(name)
         if value is not None:
             address += f"&{name}={quote(value, safe='')}"
-    return entity_page(rows, next_path=address, offset=offset)
+    return address

@@ -52,11 +52,10 @@ class _Plugins:
 
     async def schema(self, _call: Call, path: tuple[str, ...]) -> Answer:
         kind = self._kind(path[0])
-        general = plugin_schema({}).fields
+        shown = {**plugin_schema({}).fields, **kind.fields()}
         fields: list[JsonValue] = [
-            {name: general[name].document()} for name in ("consumer", "route", "service", "protocols")
+            {name: shown[name].document()} for name in ("consumer", "route", "service", "protocols", "config")
         ]
-        fields.append({"config": kind.config.document()})
         return json_answer(200, {"fields": fields, "entity_checks": []})
 
     async def config_schema(self, _call: Call, path: tuple[str, ...]) -> Answer:

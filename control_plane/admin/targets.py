@@ -6,10 +6,11 @@ target that is not there answers 404 (decK relies on it); and the flat paths ans
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from control_plane.admin.bodies import entity_body
-from control_plane.admin.collections import found, keyset_page
+from control_plane.admin.collections import found, page_as_kept
 from control_plane.admin.messages import Addressed, Answer, Call, Current, json_answer, not_found
 from control_plane.admin.operations import Operation, about_collection, about_entity
 from control_plane.admin.paging import SIZE_DEFAULT, SIZE_MAX, decode_id, page, page_size
@@ -60,11 +61,11 @@ class Targets:
         """All rows by id with normal paging."""
         size, after = page_size(call), decode_id(call)
 
-        def work(tx: Transaction) -> list[EntityBody]:
+        def work(tx: Transaction) -> Sequence[tuple[str, str]]:
             parent = (PARENT, _upstream(tx, path[0]).id)
-            return list(tx.page(TARGETS, size=size + 1, after=after, parent=parent))
+            return tx.page_texts(TARGETS, size=size + 1, after=after, parent=parent)
 
-        return keyset_page(call, await self.writes.store.read(work), size, keep=())
+        return page_as_kept(call, await self.writes.store.read(work), size)
 
     async def create(self, call: Call, path: tuple[str, ...]) -> Answer:
         """A new target of the upstream."""

@@ -7,6 +7,7 @@ may be nested in what, follows from the schemas; the fields of an entity are the
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ through; a filled one is refused, because dropping it would make the gateway do 
 
 _NESTED_NOT_YET_SUPPORTED = frozenset({"filter_chains"})
 """The same inside an entity. Fewer, since a route's `snis` and a service's `ca_certificates` are its own fields."""
+
+_SHARED_CONFIGS, _NAMED_CONFIG = "_plugin_configs", "_config"
 
 _DROPPED = frozenset({"_comment", "_ignore"})
 _INFO_WITHOUT_EFFECT = frozenset(
@@ -119,6 +122,7 @@ def read(text: bytes, content_type: str = "") -> Document:
     reader = _Reader()
     for tree in text_reader.read(text, content_type):
         reader.read_tree(tree)
+    reader.share_plugin_configs()
     return reader.document
 
 
@@ -147,6 +151,7 @@ class _Reader:
         self.problems = self.document.problems
         self._old_paths = False  # the file at hand is of a format in which a path's kind was guessed
         self._children = _children()
+        self._plugin_configs: dict[str, EntityBody] = {}
         self._defaults_keys = {schema.singular: schema.collection for schema in SCHEMAS.values()}
 
     def read_tree(self, tree: JsonValue) -> None:
@@ -180,7 +185,9 @@ class _Reader:
             elif key == "_workspace":
                 if value != "default":
                     self._problem("there is one workspace, 'default'", "remove '_workspace'", key, line)
-            elif key in NOT_YET_SUPPORTED or key == "_plugin_configs":
+            elif key == _SHARED_CONFIGS:
+                self._read_plugin_configs(value, line)
+            elif key in NOT_YET_SUPPORTED:
                 self._refuse_unsupported(key, value, key, line)
             else:
                 known = ", ".join(["_format_version", "_info", SECTION, *SCHEMAS])
@@ -206,6 +213,29 @@ class _Reader:
             self.problems.add(problem)
         self.document.own.settings += own.settings
         self.document.own.collections |= own.collections
+
+    def _read_plugin_configs(self, value: JsonValue, line: int | None) -> None:
+        """`_plugin_configs`: settings by a name, which plugins take by `_config`."""
+        if not isinstance(value, dict) or not all(isinstance(config, dict) for config in value.values()):
+            self._problem(
+                "expected a mapping of names to settings", "see decK's '_plugin_configs'", _SHARED_CONFIGS, line
+            )
+            return
+        self._plugin_configs.update({name: config for name, config in value.items() if isinstance(config, dict)})
+
+    def share_plugin_configs(self) -> None:
+        """Puts the shared settings into the plugins that name them, once all files are read. A plugin's own win."""
+        for entity in self.document.entities["plugins"]:
+            if _NAMED_CONFIG not in entity.body:
+                continue
+            name = entity.body.pop(_NAMED_CONFIG)
+            shared = self._plugin_configs.get(name) if isinstance(name, str) else None
+            own = entity.body.get("config")
+            if shared is None:
+                message, remedy = f"there is no '{name}' in '{_SHARED_CONFIGS}'", f"add it to '{_SHARED_CONFIGS}'"
+                self.problems.add(entity.problem(message, remedy, field=_NAMED_CONFIG))
+            elif own is None or isinstance(own, dict):
+                entity.body["config"] = {**copy.deepcopy(shared), **(own or {})}
 
     def _read_info(self, info: JsonValue, line: int | None) -> None:
         if info is None:

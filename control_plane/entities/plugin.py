@@ -6,14 +6,14 @@ at once and alone, because nothing else can be judged without its kind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from control_plane.entities import typedefs
 from control_plane.entities.errors import SchemaViolation
-from control_plane.entities.fields import REQUIRED, Boolean, Field, Foreign, Integer, Record, Set, String
+from control_plane.entities.fields import REQUIRED, Boolean, Field, Foreign, Integer, Record, Rule, Set, String, one_of
 from control_plane.entities.schema import Schema
-from control_plane.entities.types import EntityBody
+from control_plane.entities.types import EntityBody, JsonValue
 
 SCOPES = ("consumer", "route", "service")
 _UNIQUE = ("name", "route", "service", "consumer")
@@ -28,6 +28,18 @@ class PluginKind:
     version: str
     priority: int
     scopes: tuple[str, ...] = SCOPES
+    protocols: tuple[str, ...] = ()
+    """Those that it works with, which are also its default; none = all, and HTTP's and gRPC's by default."""
+
+    def fields(self) -> Mapping[str, Field]:
+        """The fields of an entity that are this plugin's own."""
+        own: dict[str, Field] = {"config": self.config}
+        for scope in SCOPES:
+            if scope not in self.scopes:
+                own[scope] = replace(_FIELDS[scope], rules=(Rule(lambda _: "value must be null"),))
+        if self.protocols:
+            own["protocols"] = _protocols_field(String(rules=(one_of(*self.protocols),)), self.protocols)
+        return own
 
 
 PLUGINS: Mapping[str, PluginKind] = {}
@@ -48,17 +60,13 @@ def plugin_schema(kinds: Mapping[str, PluginKind]) -> Schema:
             raise SchemaViolation(
                 {"name": f"plugin '{name}' not enabled; add it to the 'plugins' configuration property"}
             )
-        config = entity.get("config")
-        entity["config"] = kind.config.missing() if config is None else kind.config.filled(config)
-        problems: EntityBody = {}
-        wrong = kind.config.problem(entity["config"])
-        if wrong is not None:
-            problems["config"] = wrong
-        for scope in SCOPES:
-            if scope not in kind.scopes and entity.get(scope) is not None:
-                problems[scope] = "value must be null"
-        if problems:
-            raise SchemaViolation(problems)
+        if entity.get("config") is None:
+            entity["config"] = kind.config.missing()
+
+    def vary(entity: EntityBody) -> Mapping[str, Field]:
+        name = entity.get("name")
+        kind = kinds.get(name) if isinstance(name, str) else None
+        return {} if kind is None else kind.fields()
 
     return Schema(
         collection="plugins",
@@ -69,6 +77,35 @@ def plugin_schema(kinds: Mapping[str, PluginKind]) -> Schema:
         foreign_keys={"services": ("name",), "routes": ("name",), "consumers": ("username", "custom_id")},
         fields=_FIELDS,
         settle=settle,
+        vary=vary,
+    )
+
+
+def check_protocols(plugin: EntityBody, route: EntityBody | None, routes_of_service: Iterable[EntityBody]) -> None:
+    """Raises SchemaViolation for a plugin whose protocols none of the requests that it is put on can have."""
+    own = _protocols(plugin)
+    if route is not None:
+        if not own & _protocols(route):
+            raise SchemaViolation({"protocols": "must match the associated route's protocols"})
+        return
+    of_routes = [_protocols(one) for one in routes_of_service]
+    if of_routes and not any(own & protocols for protocols in of_routes):
+        text = "must match the protocols of at least one route pointing to this Plugin's service"
+        raise SchemaViolation({"protocols": text})
+
+
+def _protocols(entity: EntityBody) -> set[JsonValue]:
+    protocols = entity.get("protocols")
+    return {one for one in protocols if isinstance(one, str)} if isinstance(protocols, list) else set()
+
+
+def _protocols_field(elements: String, default: Sequence[str]) -> Set:
+    return Set(
+        elements=elements,
+        default=[*default],
+        has_default=True,
+        required=True,
+        description="Requests of these protocols only.",
     )
 
 
@@ -86,13 +123,7 @@ _FIELDS: Mapping[str, Field] = {
     "service": Foreign(collection="services", cascade=True, description="Only requests to this service."),
     "consumer": Foreign(collection="consumers", cascade=True, description="Only requests of this consumer."),
     "config": Record(fields={}, free=True, description="The plugin's settings."),
-    "protocols": Set(
-        elements=typedefs.protocol(),
-        default=["grpc", "grpcs", "http", "https"],
-        has_default=True,
-        required=True,
-        description="Requests of these protocols only.",
-    ),
+    "protocols": _protocols_field(typedefs.protocol(), ("grpc", "grpcs", "http", "https")),
     "enabled": Boolean(default=True, has_default=True, required=True, description="Whether it runs."),
     "tags": typedefs.tags(),
 }

@@ -57,7 +57,8 @@ class Schema:
 
     `prepare` changes a client's body before anything else (shorthands, normalising); it may raise a SchemaViolation,
     which is then the only thing reported. `settle` completes the filled entity where a default depends on other fields
-    and raises when the entity's sub-type cannot be told. `foreign_keys` maps a
+    and raises when the entity's sub-type cannot be told. `vary` gives the fields that the sub-type has in place of the
+    general ones: the `config` of a plugin by its name. `foreign_keys` maps a
     collection to the unique fields by which it may be referred to. `transient` fields are checked and then dropped:
     others keep what they say. `transform` computes fields of an entity that has been found right; it is told which
     fields the client gave. `nulls_count` are unique keys in which null is a value like others. `shorthands` are
@@ -75,6 +76,7 @@ class Schema:
         checks: Sequence[Check] = (),
         prepare: Callable[[EntityBody], EntityBody] | None = None,
         settle: Callable[[EntityBody, frozenset[str]], None] | None = None,
+        vary: Callable[[EntityBody], Mapping[str, Field]] | None = None,
         foreign_keys: Mapping[str, tuple[str, ...]] | None = None,
         fractional_seconds: bool = False,
         transient: Sequence[str] = (),
@@ -118,6 +120,7 @@ class Schema:
         self._checks = tuple(checks)
         self._prepare = prepare
         self._settle = settle
+        self._vary = vary
         self._foreign_keys = foreign_keys or {}
         self._fractional_seconds = fractional_seconds
         self._transient = tuple(transient)
@@ -146,9 +149,10 @@ class Schema:
         """
         prepared = dict(body) if self._prepare is None else self._prepare(dict(body))
         given = frozenset(prepared)
+        fields = self._fields_of(prepared)
         filled: EntityBody = {
             name: definition.filled(prepared[name]) if name in prepared else definition.missing()
-            for name, definition in self.fields.items()
+            for name, definition in fields.items()
         }
         filled.update((name, value) for name, value in prepared.items() if name not in self.fields)
         if filled.get("id") is None:
@@ -164,7 +168,7 @@ class Schema:
         if self._settle is not None:
             self._settle(filled, given)
         ends = {name: filled.pop(name) for name in self.lifetimes if name in as_stored}
-        self._refuse_problems(filled, Problems())
+        self._refuse_problems(filled, Problems(), fields)
         if entity_id is not None:
             filled["id"] = entity_id
         return self._as_kept({**filled, **ends}, given - set(as_stored), now=now)
@@ -178,11 +182,12 @@ class Schema:
     def on_update(self, current: EntityBody, patch: EntityBody, *, now: float, resolve: Resolve) -> EntityBody:
         """Return the current entity with the patch merged in; records are merged field by field."""
         prepared = dict(patch) if self._prepare is None else self._prepare(dict(patch))
-        merged = _merged(current, prepared, self.fields)
+        fields = self._fields_of({**current, **prepared})
+        merged = _merged(current, prepared, fields)
         filled: EntityBody = {
-            name: self.fields[name].filled(value) if name in self.fields else value for name, value in merged.items()
+            name: fields[name].filled(value) if name in fields else value for name, value in merged.items()
         }
-        for name, definition in self.fields.items():
+        for name, definition in fields.items():
             if name not in filled:
                 filled[name] = definition.missing()
         for name in ("id", "created_at"):
@@ -194,7 +199,7 @@ class Schema:
         self._resolve_foreign(filled, resolve)
         if self._settle is not None:
             self._settle(filled, frozenset(filled))
-        self._refuse_problems(filled, Problems(updating=True))
+        self._refuse_problems(filled, Problems(updating=True), fields)
         filled["id"] = current["id"]
         return self._as_kept({**filled, **ends}, frozenset(prepared), now=now)
 
@@ -206,6 +211,11 @@ class Schema:
             name: max(0, value - int(now)) if name in self.lifetimes and isinstance(value, int) else value
             for name, value in body.items()
         }
+
+    @property
+    def shown_as_kept(self) -> bool:
+        """Whether readers may be handed the very text that is kept: nothing in it is secret or changes with time."""
+        return not self.secrets and not self.lifetimes
 
     def expired(self, body: EntityBody, *, now: float) -> bool:
         """Tell whether an entity's time is over; it is then as good as deleted."""
@@ -225,9 +235,8 @@ class Schema:
 
     def coerce(self, form: EntityBody) -> EntityBody:
         """Return a decoded form with its texts typed as the fields are; what does not fit stays text."""
-        return {
-            name: self.fields[name].coerced(value) if name in self.fields else value for name, value in form.items()
-        }
+        fields = self._fields_of(form)
+        return {name: fields[name].coerced(value) if name in fields else value for name, value in form.items()}
 
     def document(self) -> EntityBody:
         """Return the body of `GET /schemas/{collection}`."""
@@ -312,9 +321,12 @@ class Schema:
                 del entity[name]
         return entity
 
-    def _refuse_problems(self, entity: EntityBody, problems: Problems) -> None:
+    def _fields_of(self, entity: EntityBody) -> Mapping[str, Field]:
+        return self.fields if self._vary is None else {**self.fields, **self._vary(entity)}
+
+    def _refuse_problems(self, entity: EntityBody, problems: Problems, fields: Mapping[str, Field]) -> None:
         for name, value in entity.items():
-            definition = self.fields.get(name)
+            definition = fields.get(name)
             problem = "unknown field" if definition is None else definition.problem(value)
             if problem is not None:
                 problems.fields[name] = problem

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import socket
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.gate import Gate
 from control_plane.fleet.health import HealthBook, TargetVerdict
-from control_plane.fleet.nodes import Nodes, NodeView
+from control_plane.fleet.nodes import Nodes, NodeView, Plane
 from control_plane.fleet.own_settings import Fence, OwnSettings
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.publisher import Publisher
@@ -23,6 +22,7 @@ from control_plane.fleet.server import ZONE_LABEL, LinkServer
 from control_plane.fleet.session import Lineage
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.side_figures import SideBook, SideFigures, SideRate
+from control_plane.fleet.standings import Standings
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import WaitReport, wait_for
@@ -32,7 +32,6 @@ from control_plane.store.contract import PlaneRecord, Store, StoreError
 
 log = logging.getLogger(__name__)
 
-PURGE_INTERVAL_S = 3600.0
 GATE_INTERVAL_S = 1.0
 """How often nodes that were revoked, here or elsewhere, are looked for."""
 
@@ -62,7 +61,7 @@ class Fleet:
             lease_s=self._settings.lease_s,
             purge_after_s=self._settings.purge_after_s,
             nodes_max=self._settings.nodes_max,
-            plane_id=self._plane.id,
+            plane=Plane(self._plane.id, self._plane.hostname),
         )
         if gate is not None:
             self._nodes.certificate_expires_at = gate.expires_at
@@ -95,6 +94,9 @@ class Fleet:
             sole=self._settings.sole_plane,
             hostname=self._plane.hostname,
             wall=wall,
+        )
+        self._standings = Standings(
+            store, self._nodes, self._plane, self._settings, hurry=self._hurry, clock=clock, wall=wall
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -137,7 +139,7 @@ class Fleet:
             raise
         await self.rollouts.start()
         self._own(self._publisher.run(), "fleet publisher")
-        self._own(self._save_nodes(), "fleet node records")
+        self._own(self._standings.run(), "fleet node records")
         self._own(self._share_health(), "fleet health")
         if self.gate is not None:
             self._own(self._keep_gate(self.gate), "fleet gate")
@@ -151,13 +153,15 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        await self._save()
+        self._standings.stop()
+        await self._standings.save()
 
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
-        """Waits until all nodes live now run `version` or later; the rules are in `waiting.py`."""
-        if version > self._publisher.published:
-            self._publisher.hurry(version)
-        return await wait_for(self._nodes, version, epoch=self._epoch, timeout_s=timeout_s)
+        """Waits until all nodes live now, here and on other control planes over the same database, run `version` or
+        later; the rules are in `waiting.py`."""
+        self._hurry(version)
+        async with self._standings.awaited(version, timeout_s):
+            return await wait_for(self._nodes, version, epoch=self._epoch, timeout_s=timeout_s)
 
     def nodes(self) -> Sequence[NodeView]:
         """Every known node, by hostname and id."""
@@ -212,6 +216,10 @@ class Fleet:
         asked, answer = await self._server.trace(question, node=node, timeout_s=timeout_s)
         return asked.id, asked.hostname, answer
 
+    def _hurry(self, version: int) -> None:
+        if version > self._publisher.published:
+            self._publisher.hurry(version)
+
     def _publish(self, snapshot: Snapshot) -> None:
         self._server.publish(Published(snapshot))
 
@@ -219,17 +227,6 @@ class Fleet:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(_report_death)
         self._tasks.append(task)
-
-    async def _save_nodes(self) -> None:
-        purged_at = self._clock() - PURGE_INTERVAL_S
-        while True:
-            await asyncio.sleep(self._settings.save_interval_s)
-            await self._save()
-            if self._store.shared:
-                await self._share_nodes()
-            if self._clock() - purged_at >= PURGE_INTERVAL_S:
-                purged_at = self._clock()
-                await self._purge()
 
     async def _share_health(self) -> None:
         while True:
@@ -249,34 +246,6 @@ class Fleet:
                 log.warning("which nodes are revoked could not be read: %s", error)
             self._server.turn_out()
             self._server.tell_trust()
-
-    async def _save(self) -> None:
-        records = self._nodes.take_dirty()
-        if not records:
-            return
-        try:
-            await self._store.save_nodes(records)
-        except StoreError as error:
-            self._nodes.put_back(records)
-            log.warning("the records of %d nodes are not saved yet: %s", len(records), error)
-
-    async def _share_nodes(self) -> None:
-        """Says that this control plane lives, and takes over what others know of nodes."""
-        now = self._wall()
-        silent_s = max(self._settings.lease_s, 3 * self._settings.save_interval_s)
-        record = dataclasses.replace(self._plane, seen_at=now)
-        try:
-            planes = await self._store.save_plane(record, others_seen_before=now - silent_s)
-            self._nodes.merge(await self._store.nodes(), {plane.id for plane in planes})
-        except StoreError as error:
-            log.warning("the nodes of other control planes are not known now: %s", error)
-
-    async def _purge(self) -> None:
-        self._nodes.purge()
-        try:
-            await self._store.forget_nodes(last_seen_before=self._wall() - self._settings.purge_after_s)
-        except StoreError as error:
-            log.warning("the records of nodes long gone are not removed yet: %s", error)
 
 
 def _report_death(task: asyncio.Task[None]) -> None:

@@ -6,8 +6,9 @@ never rows. `server.py` reports events, `waiting.py` listens, the Admin API read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from control_plane.entities.types import EntityBody
@@ -30,6 +31,8 @@ from control_plane.store.contract import NodeRecord
 
 NO_CONFIG_HASH = "0" * 32
 """Kong's way of saying that a node has no configuration yet."""
+FAULTS_SHARED_MAX = 3
+"""Faults of a refusal that other control planes get to know."""
 REFRESH_S = 3600.0
 """A connected node's row is renewed at least this often, so that a crash of ours can't make it look long gone."""
 
@@ -55,6 +58,14 @@ class SyncStatus(StrEnum):
     UNKNOWN = "unknown"
     NORMAL = "normal"
     INCOMPATIBLE = "kong_version_incompatible"
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A control plane, to which a node is connected."""
+
+    id: str
+    hostname: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,7 @@ class NodeView:
     sync_status: SyncStatus
     held_version: int | None = None  # kept from this node because another one refused it
     certificate_expires_at: float | None = None  # seconds since 1970; None = it needs none, or is not known
+    plane: Plane | None = None  # that it is connected to
 
 
 @dataclass(slots=True)
@@ -118,7 +130,7 @@ class Node:
     leaving: bool = False
     sync_status: SyncStatus = SyncStatus.UNKNOWN
     saved_at: float = 0.0
-    elsewhere: bool = False  # connected to another control plane, by its record
+    elsewhere: Plane | None = None  # connected to this other control plane, by its record
     certificate_expires_at: float | None = None  # of the certificate that its stream began with
 
     @property
@@ -137,9 +149,9 @@ class Nodes:
         lease_s: float,
         purge_after_s: float,
         nodes_max: int = 10_000,
-        plane_id: str = "",
+        plane: Plane = Plane("", ""),
     ) -> None:
-        self._plane_id = plane_id
+        self._plane = plane
         self.lineage = Lineage()
         """Set before the first node is accepted."""
         self._clock = clock
@@ -189,24 +201,39 @@ class Nodes:
                 saved_at=record.last_seen,
             )
 
-    def merge(self, records: Iterable[NodeRecord], planes: Collection[str]) -> None:
-        """What other control planes, of which `planes` live, have saved of the nodes that are not connected here."""
-        news = []
+    def merge(self, records: Iterable[NodeRecord], planes: Mapping[str, str]) -> None:
+        """What other control planes have saved of the nodes that are not connected here.
+
+        `planes` are those that live, host names by id.
+        """
         for record in records:
             node = self._nodes.get(record.id)
-            if node is not None and node.connected:
-                continue
-            if node is None or record.last_seen > node.last_seen:
-                self._nodes.pop(record.id, None)
-                news.append(record)
-        self.load(news)
-        for record in records:
-            node = self._nodes.get(record.id)
+            if node is None:
+                self.load([record])
+                node = self._nodes.get(record.id)
             if node is None or node.connected:
                 continue
-            node.elsewhere = record.plane in planes and record.plane != self._plane_id
-            if record in news:
-                node.reason = "connected to another control plane" if node.elsewhere else "not connected"
+            elsewhere = None
+            if record.plane in planes and record.plane != self._plane.id:
+                elsewhere = Plane(record.plane, planes[record.plane])
+            before = node.running, node.rejection, node.elsewhere
+            if record.last_seen >= node.last_seen:
+                self._take_over(node, record)
+                node.reason = "connected to another control plane" if elsewhere is not None else "not connected"
+            node.elsewhere = elsewhere
+            if before != (node.running, node.rejection, node.elsewhere):
+                for listener in tuple(self._listeners):
+                    listener(node)
+
+    def _take_over(self, node: Node, record: NodeRecord) -> None:
+        node.last_seen = record.last_seen
+        node.hostname, node.ip = record.hostname, record.ip
+        node.software, node.labels = record.software, record.labels
+        node.config_hash = record.config_hash or NO_CONFIG_HASH
+        node.sync_status = _sync_status(record.sync_status)
+        node.running = SnapshotRef(bytes.fromhex(record.epoch), record.version, b"")
+        node.rejection = _rejection(record.refused)
+        node.applied_took_s = None
 
     def accepted(
         self, hello: Hello, *, ip: str, head: SnapshotRef, certificate_expires_at: float | None = None
@@ -223,7 +250,7 @@ class Nodes:
             lineage=self.lineage,
         )
         node.offered = None
-        node.elsewhere = False
+        node.elsewhere = None
         node.gone_at = None
         node.reason = ""
         node.leaving = False
@@ -325,8 +352,8 @@ class Nodes:
         ]
 
     def elsewhere(self) -> list[Node]:
-        """Nodes that are connected to another control plane over the same database, by its record."""
-        return [node for node in self._nodes.values() if node.elsewhere and not node.connected]
+        """Nodes that are connected to other control planes which live, by what these saved last."""
+        return [node for node in self._nodes.values() if node.elsewhere is not None]
 
     def present(self) -> set[str]:
         """Ids of the nodes that are connected, or whose stream ended less than a lease ago."""
@@ -428,13 +455,15 @@ class Nodes:
             last_seen=node.last_seen,
             first_seen=node.first_seen,
             sync_status=node.sync_status.value,
-            plane=self._plane_id if node.connected else "",
+            plane=self._plane.id if node.connected else "",
+            epoch=node.running.epoch.hex(),
+            refused=_refusal(node.rejection),
         )
 
     def _state(self, node: Node) -> NodeState:
         now = self._clock()
         if node.session is None:
-            if node.elsewhere:
+            if node.elsewhere is not None:
                 return NodeState.ELSEWHERE
             recent = node.gone_at is not None and now - node.gone_at < self._lease_s
             return NodeState.DISCONNECTED if recent else NodeState.EXPIRED
@@ -473,6 +502,7 @@ class Nodes:
             rejected_stage=rejection.stage if rejection is not None else None,
             faults=rejection.faults if rejection is not None else (),
             reason=node.reason or self._why_held(node),
+            plane=self._plane if node.connected else node.elsewhere,
             held_version=self.held.ref.version if self.held is not None and node.connected else None,
             first_seen=node.first_seen,
             last_seen=node.last_seen,
@@ -515,6 +545,29 @@ class Nodes:
 
 def _not_known(_node_id: str) -> float | None:
     return None
+
+
+def _refusal(rejection: Rejection | None) -> str:
+    """A refusal as text for the record; the first faults stand for all."""
+    if rejection is None:
+        return ""
+    return json.dumps(
+        {
+            "epoch": rejection.ref.epoch.hex(),
+            "version": rejection.ref.version,
+            "stage": rejection.stage.value,
+            "faults": [asdict(fault) for fault in rejection.faults[:FAULTS_SHARED_MAX]],
+        }
+    )
+
+
+def _rejection(text: str) -> Rejection | None:
+    """The refusal of a record."""
+    if not text:
+        return None
+    told = json.loads(text)
+    ref = SnapshotRef(bytes.fromhex(told["epoch"]), told["version"], b"")
+    return Rejection(ref, Stage(told["stage"]), tuple(Fault(**fault) for fault in told["faults"]))
 
 
 def _config_hash(ref: SnapshotRef) -> str:

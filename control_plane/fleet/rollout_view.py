@@ -46,9 +46,7 @@ class Facts:
     at_plane_ns: int | None = None
     lead_s: float | None = None
     resumed: bool = False
-    elsewhere: tuple[
-        str, ...
-    ] = ()  # hosts of nodes at other control planes: not asked, they take the version as it comes
+    elsewhere: tuple[str, ...] = ()  # nodes of other control planes: not asked, they take the version as it comes
     coordinator: str = ""  # the control plane that brings it to its end
     fence: int = 0  # of the lease that it does so under
     drained: list[Drained] = field(default_factory=list)

@@ -364,15 +364,15 @@ class Rollouts:
         base = released.snapshot if released is not None else head
         assert isinstance(base, Snapshot)
         live = {node.id: node.hostname for node in self._nodes.live()}
-        entry.facts.elsewhere = tuple(node.hostname for node in self._nodes.elsewhere())
+        entry.facts.elsewhere = tuple(_at(node) for node in self._nodes.elsewhere())
         entry.machine.members.update(Rollout.of(entry.machine.policy, live).members)
         self._server.pin(live, released)
         entry.base = base
         entry.facts.base_version = base.version
         at_base = [node.id for node in self._nodes.live() if node.running == _ref(base)]
         if not live and entry.facts.elsewhere:
-            where = f"the nodes are at other control planes, {entry.facts.elsewhere[0]} for one; ask one of those"
-            self._perform(entry, entry.machine.abort(f"{NO_NODE}: {where}", ""))
+            where = f"{entry.facts.elsewhere[0]} for one; ask where nodes are"
+            self._perform(entry, entry.machine.abort(f"{NO_NODE}, but to others: {where}", ""))
             return
         self._perform(entry, entry.machine.begin(at_base, _now()))
 
@@ -407,7 +407,8 @@ class Rollouts:
             pass
         entry.wake.clear()
         for node in self._nodes.elsewhere():  # lost here, or asked by a control plane that is gone
-            self._perform(entry, entry.machine.runs(node.id, node.running.version))
+            if node.running.epoch == self._epoch:
+                self._perform(entry, entry.machine.runs(node.id, node.running.version))
         running = {node: version for node, version in self._running.items() if node in entry.machine.members}
         self._perform(entry, entry.machine.tick(_now(), running=running))
 
@@ -672,7 +673,7 @@ class Rollouts:
                     else:
                         total += counted[1]
                         each.by_node[node] = counted[1]
-                waiting += [f"{node.hostname} (at another control plane)" for node in self._nodes.elsewhere()]
+                waiting += [_at(node) for node in self._nodes.elsewhere()]
                 lagging = [m.hostname for m in entry.machine.members.values() if m.standing is Standing.LAGGING]
                 each.in_flight, each.waiting_for = total, tuple(sorted({*waiting, *lagging}))
             if all(each.in_flight == 0 and not each.waiting_for for each in facts.drained):
@@ -799,6 +800,11 @@ class Rollouts:
             log.error("%s ended by a mistake of ours", task.get_name(), exc_info=error)
             if self._current is not None:
                 self._fail(self._current, "an unexpected error in the control plane; see its log")
+
+
+def _at(node: Node) -> str:
+    """A node of another control plane's, for people."""
+    return f"{node.hostname} at {node.elsewhere.hostname}" if node.elsewhere is not None else node.hostname
 
 
 def _ref(snapshot: Snapshot) -> SnapshotRef:

@@ -1,6 +1,7 @@
 """Waiting until the fleet runs a version: what `Prefer: wait=` and the switch stand on.
 
-The nodes waited for are those that are live when the wait begins: hello accepted, last beat younger than three beats.
+The nodes waited for are those that are live when the wait begins: hello accepted, last beat younger than three beats;
+and those that are connected to other control planes over the same database (`standings.py` brings their word).
 A node is done when it runs the version or a later one of the same history. A refusal of the version, or of a later
 one, ends the whole wait at once, because the answer can't become yes. A node whose stream breaks is waited for until
 the deadline: it comes back within moments as a rule, and answering earlier would report a failure that heals by
@@ -113,6 +114,10 @@ class Wait:
                 stage=rejection.stage,
                 faults=rejection.faults,
             )
+        if node.elsewhere is not None:
+            plane = node.elsewhere.hostname
+            reason = f"connected to another control plane, on {plane}, which has not told that it runs the version"
+            return NodeProgress(node.id, node.hostname, Outcome.LAGGING, version, reason=reason)
         if not node.connected or node.leaving:
             return NodeProgress(node.id, node.hostname, Outcome.DISCONNECTED, version, reason=node.reason)
         if node.offered is not None and node.offered.reached(self.version, epoch=self._epoch):
@@ -128,7 +133,7 @@ async def wait_for(nodes: Nodes, version: int, *, epoch: bytes, timeout_s: float
     """Returns when all nodes live now run `version` or later, one refused it, or `timeout_s` passed."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    wait = Wait(version, epoch=epoch, nodes=nodes.live())
+    wait = Wait(version, epoch=epoch, nodes=[*nodes.live(), *nodes.elsewhere()])
     if not wait.over:
         over = asyncio.Event()
 

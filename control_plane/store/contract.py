@@ -122,6 +122,8 @@ class NodeRecord:
     first_seen: float = 0.0
     sync_status: str = "unknown"
     plane: str = ""  # the control plane it is connected to; empty = none
+    epoch: str = ""  # hex; of the history that `version` is of
+    refused: str = ""  # JSON text: the version that it refused and why; empty = none
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +307,17 @@ class Transaction(Protocol):
     ) -> Sequence[EntityBody]:
         """Up to `size` entities by ascending id, behind the id `after`; `parent` = (foreign field, id)."""
 
+    def page_texts(
+        self,
+        collection: str,
+        *,
+        size: int,
+        after: str = "",
+        tags: TagFilter | None = None,
+        parent: tuple[str, str] | None = None,
+    ) -> Sequence[tuple[str, str]]:
+        """The same page as (id, JSON text in ASCII), for answers that show entities just as they are kept."""
+
     def each(self, collection: str) -> Iterable[EntityBody]:
         """All entities of a collection by ascending id, read in portions: what is not kept costs no memory.
 
@@ -409,6 +422,18 @@ class Store(Protocol):
 
     async def save_plane(self, record: PlaneRecord, *, others_seen_before: float) -> Sequence[PlaneRecord]:
         """Says that a control plane lives, and returns all that do; forgets those last seen before that time."""
+
+    def tell_planes(self, text: str) -> None:
+        """Tells the other control planes over this database something (up to 7,000 bytes) that need not be kept: who
+        is not connected just then never hears of it."""
+
+    def hear_planes(self, hearer: Callable[[str], None]) -> Callable[[], None]:
+        """Calls `hearer(text)` on the event loop for what any control plane tells, this one too; returns how to stop
+        that."""
+
+    async def until_put_back(self) -> None:
+        """Returns when the database turns out to hold another history than the one that was opened: it was restored
+        beneath this process, which knows nothing of use any longer. Reads and writes are refused from then on."""
 
     def subscribe(self, listener: Callable[[int], None]) -> Callable[[], None]:
         """Calls `listener(version)` on the event loop after each commit, in order; returns how to stop that."""

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 from control_plane.entities.errors import InvalidPrimaryKey, NotFound
 from control_plane.entities.fields import is_uuid
+from control_plane.entities.plugin import PLUGIN, check_protocols
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import Resolve, Schema, foreign_id
 from control_plane.entities.types import EntityBody
 from control_plane.store.contract import Transaction
+
+ROUTES_ASKED_MAX = 1_000
+"""Routes of a service that are asked whether a plugin's protocols can ever come; beyond them it is taken to fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ def create(
     """Insert a new entity and return it."""
     schema = STORED[collection]
     made = schema.on_insert(_bound(body, parent), now=now, resolve=resolver(tx))
+    _check_related(tx, collection, made)
     _make_room(tx, schema, made, now=now)
     tx.insert(collection, made)
     return made
@@ -71,10 +76,12 @@ def upsert(
         entity_id = None
     if current is None:
         made = schema.on_insert(bound, now=now, resolve=resolver(tx), entity_id=entity_id)
+        _check_related(tx, collection, made)
         _make_room(tx, schema, made, now=now)
         tx.insert(collection, made)
     else:
         made = schema.on_upsert(bound, now=now, resolve=resolver(tx), entity_id=str(current["id"]))
+        _check_related(tx, collection, made)
         tx.replace(collection, made)
     return made
 
@@ -91,6 +98,7 @@ def update(
     if current is None:
         raise NotFound({"id": key.lower()} if is_uuid(key) else {str(schema.endpoint_key): key})
     made = schema.on_update(current, patch, now=now, resolve=resolver(tx))
+    _check_related(tx, collection, made)
     tx.replace(collection, made)
     return made
 
@@ -111,6 +119,17 @@ def resolver(tx: Transaction) -> Resolve:
         return None if found is None else str(found["id"])
 
     return resolve
+
+
+def _check_related(tx: Transaction, collection: str, made: EntityBody) -> None:
+    """Raises for what an entity of this kind may not be beside the entities that it refers to."""
+    if collection != PLUGIN.collection:
+        return
+    route, service = foreign_id(made.get("route")), foreign_id(made.get("service"))
+    if route is None and service is None:
+        return
+    routes = tx.page("routes", size=ROUTES_ASKED_MAX, parent=("service", service)) if service is not None else ()
+    check_protocols(made, None if route is None else tx.get("routes", route), routes)
 
 
 def _make_room(tx: Transaction, schema: Schema, made: EntityBody, *, now: float) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, tuple_, update
 
 from control_plane.store import answers, audit
 from control_plane.store.contract import Change, Operation, Origin, Version
@@ -21,6 +22,7 @@ _LOCK_HEAD = select(HEAD.c.epoch, HEAD.c.version).where(HEAD.c.one == 1).with_fo
 _UNIT = select(VERSION.c.unit).where(VERSION.c.number == bindparam("of"))
 _ADD_VERSION = insert(VERSION)
 _ADD_CHANGE = insert(CHANGE)
+_BEHIND_ALL = 2**31 - 1  # changes of one version have positions below it
 _LINEAGE = select(HEAD.c.lineage).where(HEAD.c.one == 1)
 _EPOCH = select(HEAD.c.epoch).where(HEAD.c.one == 1)
 
@@ -89,22 +91,21 @@ def take_versions(connection: Connection, batch: Sequence[Pending], *, unit: str
             for number, pending in enumerate(batch, first)
         ],
     )
-    connection.execute(
-        _ADD_CHANGE,
-        [
-            {
-                "version": number,
-                "position": position,
-                "operation": change.operation.value,
-                "collection": change.collection,
-                "id": change.id,
-                "before": None if touched.before is None else touched.before.text,
-                "after": None if touched.after is None else touched.after.text,
-            }
-            for number, pending in enumerate(batch, first)
-            for position, (change, touched) in enumerate(pending.changes)
-        ],
+    rows = (
+        {
+            "version": number,
+            "position": position,
+            "operation": change.operation.value,
+            "collection": change.collection,
+            "id": change.id,
+            "before": None if touched.before is None else touched.before.text,
+            "after": None if touched.after is None else touched.after.text,
+        }
+        for number, pending in enumerate(batch, first)
+        for position, (change, touched) in enumerate(pending.changes)
     )
+    while portion := list(itertools.islice(rows, PORTION)):  # no statement may take long, however much was changed
+        connection.execute(_ADD_CHANGE, portion)
     for number, pending in enumerate(batch, first):
         if pending.origin.request_key:
             answers.set_version(connection, pending.origin.request_key, number)
@@ -130,12 +131,10 @@ def versions(connection: Connection, *, size: int, before: int | None) -> Sequen
 def versions_with_changes(connection: Connection, *, above: int, up_to: int | None = None) -> Sequence[Version]:
     """Return the versions above `above`, in commit order, with their changes."""
     statement = select(VERSION).where(VERSION.c.number > above)
-    changed = select(CHANGE).where(CHANGE.c.version > above)
     if up_to is not None:
         statement = statement.where(VERSION.c.number <= up_to)
-        changed = changed.where(CHANGE.c.version <= up_to)
     changes: dict[int, list[Change]] = {}
-    for row in connection.execute(changed.order_by(CHANGE.c.version, CHANGE.c.position)):
+    for row in _changed(connection, above, up_to):
         changes.setdefault(row.version, []).append(_change(row))
     return [
         _version(row, tuple(changes.get(row.number, ())))
@@ -145,20 +144,23 @@ def versions_with_changes(connection: Connection, *, above: int, up_to: int | No
 
 def changes_between(connection: Connection, above: int, up_to: int | None = None) -> Iterator[Change]:
     """Yield the changes of the versions above `above`, in order, read in portions."""
-    version, position = above, -1
+    return map(_change, _changed(connection, above, up_to))
+
+
+def _changed(connection: Connection, above: int, up_to: int | None) -> Iterator[Row[tuple[object, ...]]]:
+    place = tuple_(CHANGE.c.version, CHANGE.c.position)  # one comparison of rows, which both databases do by the index
+    version, position = above, _BEHIND_ALL
     while True:
         statement = (
             select(CHANGE)
-            .where((CHANGE.c.version > version) | ((CHANGE.c.version == version) & (CHANGE.c.position > position)))
-            .where(CHANGE.c.version > above)
+            .where(place > (version, position))
             .order_by(CHANGE.c.version, CHANGE.c.position)
             .limit(PORTION)
         )
         if up_to is not None:
             statement = statement.where(CHANGE.c.version <= up_to)
         rows = connection.execute(statement).all()
-        for row in rows:
-            yield _change(row)
+        yield from rows
         if len(rows) < PORTION:
             return
         version, position = rows[-1].version, rows[-1].position

@@ -36,6 +36,8 @@ def save(connection: Connection, records: Sequence[NodeRecord]) -> None:
                 "first_seen": record.first_seen,
                 "sync_status": record.sync_status,
                 "plane": record.plane,
+                "epoch": record.epoch,
+                "refused": record.refused,
             }
             for record in records
         ],
@@ -57,6 +59,8 @@ def load(connection: Connection) -> Sequence[NodeRecord]:
             first_seen=row.first_seen,
             sync_status=row.sync_status,
             plane=row.plane,
+            epoch=row.epoch,
+            refused=row.refused,
         )
         for row in connection.execute(select(NODE).order_by(NODE.c.id))
     ]
@@ -76,7 +80,3 @@ def save_plane(connection: Connection, record: PlaneRecord, *, others_seen_befor
         PlaneRecord(row.id, row.hostname, row.started_at, row.seen_at)
         for row in connection.execute(select(PLANE).order_by(PLANE.c.id))
     ]
-
-
-def _by_id(record: NodeRecord) -> str:
-    return record.id

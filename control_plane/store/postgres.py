@@ -23,8 +23,10 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
+import asyncpg
 import uvloop
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_CONNECT_S_MIN = 0.2
+"""However late it is: a write that waited long behind others still gets one try."""
 TRIES_MAX = 5
 """Of a transaction that another one got in the way of."""
 
@@ -60,10 +64,17 @@ class PostgresSettings:
     """Connections that read."""
     patience_s: float = 2.0
     """How long a write or a read waits for a database that is away before it is refused."""
-    lock_patience_s: float = 2.0
+    lock_patience_s: float = 1.5
     """How long a commit waits for another control plane's."""
     connect_timeout_s: float = 1.5
     """How long one attempt to connect may take."""
+    answer_timeout_s: float = 1.8
+    """How long the server may take for one statement of a write; then the connection is given up and the write tried
+    again or refused. Longer than `lock_patience_s`, which the server itself keeps."""
+    read_timeout_s: float = 10.0
+    """The same for a statement that reads: some read much at once, and nobody waits behind them."""
+    write_answer_s: float = 2.5
+    """Attempts to connect end by then, counted from when the write was queued, so that it is answered within 3 s."""
     poll_s: float = 1.0
     """How often the head is looked at, since a connection that should tell of it may die in silence."""
 
@@ -86,12 +97,21 @@ class PostgresStore(SqlStore):
         self._link = link
         self._settings = settings
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)  # of the writer's thread
-        self._writing = _engine(link, size=1)
-        self._reading = _engine(link, size=settings.readers, reads=True)
+        self._connect_by = 0.0
+        """When, by `time.monotonic`, the present batch's attempts to connect must have ended."""
+        self._writing = _engine(self._connect_to_write, size=1)
+        reading = partial(link.connect, answer_timeout_s=settings.read_timeout_s)
+        self._reading = _engine(reading, size=settings.readers, reads=True)
         self._reads_loop = _LoopThread("store-reader")
         self._writer = Writer(self._commit, queue_max=settings.queued_writes_max)
         self._follower = Follower(
-            link, epoch=opened[0], moved=self.committed, poll_s=settings.poll_s, retry_s_max=settings.patience_s
+            link,
+            epoch=opened[0],
+            moved=self.committed,
+            put_back=self.found_put_back,
+            told=self.told,
+            poll_s=settings.poll_s,
+            retry_s_max=settings.patience_s,
         )
         self._following = asyncio.create_task(self._follower.run(), name="store follower")
 
@@ -119,14 +139,19 @@ class PostgresStore(SqlStore):
     def _refuse_if_foreign(self) -> None:
         if self._follower.foreign:
             raise StoreUnavailable(
-                "the database was put back to another history while this control plane ran; restart the control plane"
+                "the database was put back to another history while this control plane ran, so it ends; it is "
+                "started anew by whatever started it"
             )
+
+    @override
+    def tell_planes(self, text: str) -> None:
+        self._follower.tell(text)
 
     async def _read_patiently(self, work: Callable[[Connection], T]) -> T:
         patience = _Patience(time.monotonic() + self._settings.patience_s)
         while True:
             try:
-                async with self._reading.connect() as connection:
+                async with self._reading.connect() as connection, _given_up_when_silent(connection):
                     return await connection.run_sync(work)
             except Exception as error:
                 trouble = self._trouble(error)
@@ -146,7 +171,9 @@ class PostgresStore(SqlStore):
             raise
 
     async def _commit_patiently(self, jobs: Sequence[Job]) -> None:
-        patience = _Patience(min(job.queued_at for job in jobs) + self._settings.patience_s)
+        queued_at = min(job.queued_at for job in jobs)
+        patience = _Patience(queued_at + self._settings.patience_s)
+        self._connect_by = queued_at + self._settings.write_answer_s
         attempt = _Attempt(self._writing, jobs, self._epoch)
         crossed = 0
         while True:
@@ -167,6 +194,11 @@ class PostgresStore(SqlStore):
                     raise _unknown(self._link, attempt.unknown_since) from error
                 raise trouble.error from error
 
+    async def _connect_to_write(self) -> asyncpg.Connection:
+        left_s = self._connect_by - time.monotonic()
+        timeout_s = max(_CONNECT_S_MIN, min(left_s, self._settings.connect_timeout_s))
+        return await self._link.connect(timeout_s=timeout_s, answer_timeout_s=self._settings.answer_timeout_s)
+
     def _trouble(self, error: Exception) -> Trouble | None:
         return judge(error, name=self._link.name, lock_patience_s=self._settings.lock_patience_s)
 
@@ -185,7 +217,7 @@ class _Attempt:
 
     async def run(self) -> None:
         """Commits, or finds out that an earlier run did."""
-        async with self._engine.connect() as connection:
+        async with self._engine.connect() as connection, _given_up_when_silent(connection):
             if self.unknown_since is not None:
                 if await connection.run_sync(self._is_there, self.unknown_since):
                     return
@@ -279,10 +311,24 @@ class _LoopThread:
         self._loop.close()
 
 
-def _engine(link: Link, *, size: int, reads: bool = False) -> AsyncEngine:
+@contextlib.asynccontextmanager
+async def _given_up_when_silent(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Cuts the connection when the server did not answer in time: a rollback over it would wait as long again."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None, "it was made a moment ago"
+    try:
+        yield
+    except TimeoutError:
+        driver.terminate()
+        raise
+
+
+def _engine(
+    connect: Callable[[], Coroutine[Any, Any, asyncpg.Connection]], *, size: int, reads: bool = False
+) -> AsyncEngine:
     return create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=link.connect,
+        async_creator=connect,
         hide_parameters=True,  # errors are logged, and bodies may hold private keys
         pool_size=size,
         max_overflow=0,
@@ -328,7 +374,7 @@ async def postgres_offline(url: str, work: Callable[[Connection], T], *, writes:
 @contextlib.asynccontextmanager
 async def _connected(link: Link, *, reads: bool = False) -> AsyncIterator[AsyncConnection]:
     """One connection inside a transaction, committed at the end, with errors in words."""
-    engine = _engine(link, size=1, reads=reads)
+    engine = _engine(link.connect, size=1, reads=reads)
     try:
         async with engine.begin() as connection:
             yield connection

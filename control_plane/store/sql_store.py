@@ -61,6 +61,8 @@ class SqlStore(Store):
         self._reads = 0
         self._reads_max = reads_max
         self._closed = False
+        self._hearers: list[Callable[[str], None]] = []
+        self._put_back = asyncio.Event()
 
     @abstractmethod
     async def _view(self, work: Callable[[Connection], T]) -> T:
@@ -128,6 +130,31 @@ class SqlStore(Store):
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    @override
+    def tell_planes(self, text: str) -> None:
+        """Nobody else is there; a store that is shared overrides this."""
+
+    @override
+    def hear_planes(self, hearer: Callable[[str], None]) -> Callable[[], None]:
+        self._hearers.append(hearer)
+        return lambda: self._hearers.remove(hearer)
+
+    @override
+    async def until_put_back(self) -> None:
+        await self._put_back.wait()
+
+    def told(self, text: str) -> None:
+        """Passes on what a control plane told all. Runs on the loop."""
+        for hearer in tuple(self._hearers):
+            try:
+                hearer(text)
+            except Exception:
+                log.exception("what another control plane told could not be used")
+
+    def found_put_back(self) -> None:
+        """The database has another history than the one that was opened. Runs on the loop."""
+        self._put_back.set()
 
     async def _note(self, work: Callable[[Connection], None]) -> None:
         """Writes something that takes no version."""
@@ -262,6 +289,8 @@ def run_jobs(
             failpoints.reached(failpoints.UNIT_RAN)
         except Exception as error:  # the caller's, delivered to it, unless the database itself failed
             of_database = isinstance(error, DBAPIError)
+            if isinstance(error, TimeoutError):  # the server does not answer; no unit of work waits for anything else
+                raise
             if isinstance(error, DBAPIError) and not one_jobs_fault(error):
                 raise
             if savepoints:

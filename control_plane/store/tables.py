@@ -227,6 +227,8 @@ NODE = Table(
     Column("first_seen", Float(53), nullable=False),
     Column("sync_status", AnyText, nullable=False),
     Column("plane", AnyText, nullable=False, server_default=""),
+    Column("epoch", AnyText, nullable=False, server_default=""),
+    Column("refused", AnyText, nullable=False, server_default=""),
 )
 
 # One row a control plane over this database, renewed while it lives: a node's row names the plane it is connected to.

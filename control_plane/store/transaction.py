@@ -285,17 +285,31 @@ class SqlTransaction(Transaction):
         tags: TagFilter | None = None,
         parent: tuple[str, str] | None = None,
     ) -> Sequence[EntityBody]:
+        texts = self.page_texts(collection, size=size, after=after, tags=tags, parent=parent)
+        return [decode(text) for _, text in texts]
+
+    @override
+    def page_texts(
+        self,
+        collection: str,
+        *,
+        size: int,
+        after: str = "",
+        tags: TagFilter | None = None,
+        parent: tuple[str, str] | None = None,
+    ) -> Sequence[tuple[str, str]]:
         if tags is None and parent is None:
-            return [body for _, body in self._portion(collection, after, size)]
-        statement = _filtered(collection, after, tags, parent)
-        return [decode(text) for text in self._connection.scalars(statement.limit(size))]
+            rows = self._connection.execute(_PAGE, {"of": collection, "behind": after, "size": size})
+        else:
+            rows = self._connection.execute(_filtered(collection, after, tags, parent).limit(size))
+        return [(entity_id, text) for entity_id, text in rows]
 
     @override
     def each(self, collection: str) -> Iterator[EntityBody]:
         after = ""
-        while rows := self._portion(collection, after, PORTION):
-            for entity_id, body in rows:
-                yield body
+        while rows := self.page_texts(collection, size=PORTION, after=after):
+            for entity_id, text in rows:
+                yield decode(text)
                 after = entity_id
             if len(rows) < PORTION:
                 return
@@ -421,10 +435,6 @@ class SqlTransaction(Transaction):
         self._remember(collection, entity_id, before, None)
         return True
 
-    def _portion(self, collection: str, after: str, size: int) -> list[tuple[str, EntityBody]]:
-        rows = self._connection.execute(_PAGE, {"of": collection, "behind": after, "size": size})
-        return [(entity_id, decode(text)) for entity_id, text in rows]
-
     def _stored(self, collection: str, entity_id: str) -> Stored | None:
         text = self._connection.scalar(_GET, {"of": collection, "with_id": entity_id})
         return None if text is None else Stored(decode(text), text)
@@ -458,13 +468,15 @@ class SqlTransaction(Transaction):
         touched.after = after
 
 
-def _filtered(collection: str, after: str, tags: TagFilter | None, parent: tuple[str, str] | None) -> Select[str]:
-    """Bodies by ascending id, by whichever narrow table is the shortest way to them."""
+def _filtered(
+    collection: str, after: str, tags: TagFilter | None, parent: tuple[str, str] | None
+) -> Select[tuple[str, str]]:
+    """Ids and bodies by ascending id, by whichever narrow table is the shortest way to them."""
     if parent is not None:
         field, parent_id = parent
         # Equality on the parent's collection too, since the index begins with it.
         statement = (
-            select(ENTITY.c.body)
+            select(ENTITY.c.id, ENTITY.c.body)
             .join(REFERENCE, (REFERENCE.c.collection == ENTITY.c.collection) & (REFERENCE.c.id == ENTITY.c.id))
             .where(
                 REFERENCE.c.parent_collection == STORED[collection].foreign_fields[field].collection,
@@ -480,12 +492,12 @@ def _filtered(collection: str, after: str, tags: TagFilter | None, parent: tuple
     first, *others = tags.tags
     if others and not tags.match_all:
         return (
-            select(ENTITY.c.body)
+            select(ENTITY.c.id, ENTITY.c.body)
             .where(ENTITY.c.collection == collection, ENTITY.c.id > after, *_with_tags(collection, tags))
             .order_by(ENTITY.c.id)
         )
     return (
-        select(ENTITY.c.body)
+        select(ENTITY.c.id, ENTITY.c.body)
         .join(ENTITY_TAG, (ENTITY_TAG.c.collection == ENTITY.c.collection) & (ENTITY_TAG.c.id == ENTITY.c.id))
         .where(
             ENTITY_TAG.c.tag == first,

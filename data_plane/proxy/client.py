@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, cast
 from typing_extensions import override
 
 from data_plane.proxy import answers
-from data_plane.proxy.chunks import REQUEST_SIZE_MAX, BadChunk, ChunkDecoder, last_chunk
-from data_plane.proxy.exchange import CLOSE, KEEP_ALIVE, Exchange
+from data_plane.proxy.answer_head import own_answer
+from data_plane.proxy.chunks import BadChunk
+from data_plane.proxy.exchange import Exchange
 from data_plane.proxy.forwarding import (
     PeerLines,
     debug_lines,
@@ -34,7 +35,7 @@ from data_plane.proxy.forwarding import (
     trusted_value,
 )
 from data_plane.proxy.head import BadRequest, RequestHead
-from data_plane.proxy.settings import STREAM_BYTES
+from data_plane.proxy.request_body import RequestBody
 from data_plane.proxy.tls import ServerSide
 
 if TYPE_CHECKING:
@@ -90,25 +91,21 @@ def _has_unread(transport: asyncio.Transport) -> bool:
 
 
 class ClientConnection(asyncio.Protocol):
-    """See the module. `body_complete` tells whether the request under way has been read to its end."""
+    """See the module. `body` is made for the first request that has one."""
 
     __slots__ = (
         "_advancing",
         "_buffer",
-        "_content",
-        "_content_bytes",
-        "_decoder",
         "_drained",
         "_exchange",
         "_half_closed",
         "_held",
-        "_left",
         "_plan",
         "_port_key",
         "_seen",
         "_shared",
-        "_streaming",
         "active_at",
+        "body",
         "head",
         "keep",
         "peer",
@@ -116,7 +113,6 @@ class ClientConnection(asyncio.Protocol):
         "rate_at",
         "rate_bytes",
         "requests",
-        "reserved",
         "scheme",
         "sni",
         "speaks_for",
@@ -151,13 +147,8 @@ class ClientConnection(asyncio.Protocol):
         self._held: int = 0
         self._half_closed: bool = False
         self._advancing: bool = False
-        self._streaming: bool = False
-        self._decoder: ChunkDecoder | None = None
-        self._left: int = 0
-        self._content: list[bytes] = []
-        self._content_bytes: int = 0
-        self.reserved: int = 0
         self._drained: int = 0
+        self.body: RequestBody | None = None
 
     @property
     def has_partial_head(self) -> bool:
@@ -398,21 +389,15 @@ class ClientConnection(asyncio.Protocol):
         settings = self._shared.settings
         self.state = BODY
         self._plan = plan
-        self._streaming = False
-        self._content_bytes = 0
+        body = self.body
+        if body is None:
+            body = self.body = RequestBody(self._shared)
+        body.begin(head, buffered=plan.buffered)
         if settings.body_bytes_max and head.length > settings.body_bytes_max:
             self.state = WAIT
             self._shared.counters.requests_malformed += 1
             self._refuse_in_flight(413, "Payload too large")
             return
-        if head.chunked:
-            self._decoder = ChunkDecoder(
-                extension_bytes_max=settings.chunk_extension_bytes_max,
-                trailer_bytes_max=settings.trailer_bytes_max,
-                size_max=REQUEST_SIZE_MAX,
-            )
-        else:
-            self._left = head.length
         self.rate_at = self._shared.now
         self.rate_bytes = self._exchange.bytes_in
         if plan.status:
@@ -437,104 +422,37 @@ class ClientConnection(asyncio.Protocol):
             self._crashed()
 
     def _body(self, data: bytes) -> None:
-        """Take what is here of the body: gather it, or pass it on."""
-        pieces: list[bytes]
-        trailers: list[bytes] = []
-        decoder = self._decoder
-        if decoder is None:
-            size = len(data)
-            left = self._left
-            if size < left:
-                self._left = left - size
-                pieces = [data] if data else []
-                complete = False
-            else:
-                self._left = 0
-                pieces = [data] if size == left else [data[:left]]
-                if size > left:
-                    self._buffer = data[left:]
-                complete = True
-        else:
-            end = decoder.feed(data)
-            pieces = decoder.pieces
-            decoder.pieces = []
-            limit = self._shared.settings.body_bytes_max
-            if limit and decoder.announced > limit:
-                raise BadChunk(413, "Payload too large")
-            complete = decoder.done
-            if complete:
-                self._decoder = None
-                trailers = decoder.trailers
-                if end < len(data):
-                    self._buffer = data[end:]
         exchange = self._exchange
-        exchange.bytes_in += len(data) - len(self._buffer)
+        body = self.body
+        plan = self._plan
+        assert body is not None
+        assert plan is not None
+        pieces, complete = body.feed(data)
         if complete:
             # What is in the buffer now belongs to the next request, whose turn comes with `request_done`.
+            self._buffer = body.rest
             self.state = WAIT
-        if self._streaming:
+        exchange.bytes_in += len(data) - len(self._buffer)
+        if body.streaming:
             if pieces:
                 exchange.send_body(pieces)
             if complete:
-                exchange.end_body(trailers)
+                exchange.end_body(body.trailers)
             return
-        self._content += pieces
-        self._content_bytes += sum(map(len, pieces))
-        if complete and trailers:
-            # Only chunks can have them, so those that the client made are made again, as one.
-            if self._content_bytes:
-                self._content = [b"%x\r\n" % self._content_bytes, *self._content, b"\r\n"]
-            self._content.append(last_chunk(trailers))
-            self._start(b"Transfer-Encoding: chunked", streaming=False)
-        elif complete:
-            self._start(b"Content-Length: %d" % self._content_bytes, streaming=False)
-        elif not self._gathers():
-            exchange.stream_chunked = self.head.chunked
-            self._streaming = True
-            self._start(
-                b"Transfer-Encoding: chunked" if self.head.chunked else b"Content-Length: %d" % self.head.length,
-                streaming=True,
-            )
-
-    def _gathers(self) -> bool:
-        """Tell whether the rest of the body is waited for before the first attempt.
-
-        Memory for a larger one is reserved at its full size, or at the most when it is chunked, until its request ends.
-        """
-        plan = self._plan
-        assert plan is not None
-        if not plan.buffered:
-            return False
-        length = self.head.length
-        if self._content_bytes <= STREAM_BYTES and length <= STREAM_BYTES:
-            return True
-        shared = self._shared
-        settings = shared.settings
-        if self._content_bytes > settings.replay_bytes_max or length > settings.replay_bytes_max:
-            return False
-        if not self.reserved:
-            wanted = length if length > 0 else settings.replay_bytes_max
-            if shared.gathered_bytes + wanted > settings.replay_total_bytes_max:
-                return False
-            shared.gathered_bytes += wanted
-            self.reserved = wanted
-        return True
-
-    def free_reserved(self) -> None:
-        """The request for whose body memory was reserved has ended."""
-        self._shared.gathered_bytes -= self.reserved
-        self.reserved = 0
-
-    def _start(self, body_line: bytes, *, streaming: bool) -> None:
-        plan = self._plan
-        assert plan is not None
-        content = self._content[0] if len(self._content) == 1 else b"".join(self._content)
-        self._content = []
-        if streaming and content and self.head.chunked:
-            self._exchange.start(plan, self.head, body_line, b"", streaming=True)
-            self._exchange.send_body([content])
-        else:
-            self._exchange.start(plan, self.head, body_line, content, streaming=streaming)
+        body.gather(pieces)
+        if complete:
+            line, content = body.take()
+            exchange.start(plan, self.head, line, content, streaming=False)
+        elif not body.waits():
+            body.streaming = True
+            exchange.stream_chunked = body.chunked
+            line, content = body.take_begun()
+            if body.chunked:
+                exchange.start(plan, self.head, line, b"", streaming=True)
+                if content:
+                    exchange.send_body([content])
+            else:
+                exchange.start(plan, self.head, line, content, streaming=True)
 
     # Answers
 
@@ -547,9 +465,9 @@ class ClientConnection(asyncio.Protocol):
         """Decide, when an answer's head is composed, whether the connection goes on after it."""
         if close_delimited or self._shared.draining:
             self.keep = False
-        elif self.keep and self.state == BODY and self._decoder is None:
+        elif self.keep and self.state == BODY and self.body is not None:
             # More than would be drained is still to come: say now that this is the last answer.
-            self.keep = self._left <= self._shared.settings.drain_bytes_max
+            self.keep = self.body.may_be_drained()
         return self.keep
 
     def _answer_plan(self, plan: Plan) -> None:
@@ -581,29 +499,20 @@ class ClientConnection(asyncio.Protocol):
         self, status: int, content_type: bytes, body: bytes, fields: tuple[bytes, ...], *, proxied: bool = False
     ) -> None:
         shared = self._shared
-        settings = shared.settings
         exchange = self._exchange
-        counters = shared.counters
-        counters.answers_own += 1
+        shared.counters.answers_own += 1
         exchange.code = status << 1 | 1
-        lines = [
-            answers.status_line(status),
-            shared.date_line(),
-            b"Content-Type: " + content_type,
-            KEEP_ALIVE if self.will_keep(close_delimited=False) else CLOSE,
-            *fields,
-            b"Content-Length: %d" % len(body),
-        ]
-        if proxied:
-            lines += exchange.proxied_lines()
-        elif settings.response_latency:
-            lines.append(b"X-Kong-Response-Latency: %d" % int((time.monotonic() - exchange.started_at) * 1000))
-        if settings.server:
-            lines.append(shared.server_line)
-        if settings.request_id_downstream:
-            lines.append(b"X-Kong-Request-Id: " + exchange.request_id)
-        if settings.allow_debug_header:
-            lines += self.debug_lines()
+        lines = own_answer(
+            shared,
+            exchange,
+            status,
+            content_type,
+            size=len(body),
+            fields=fields,
+            keep=self.will_keep(close_delimited=False),
+            proxied=proxied,
+            debug=self.debug_lines() if shared.settings.allow_debug_header else (),
+        )
         if shared.access_log is not None:
             exchange.answer_lines = tuple(lines)
         lines.append(b"")
@@ -631,15 +540,17 @@ class ClientConnection(asyncio.Protocol):
     def _refuse_in_flight(self, status: int, message: str) -> None:
         """The request can't go on: answer that, unless an answer has begun, and end the connection."""
         exchange = self._exchange
-        answering = exchange.answering and self._streaming
+        body = self.body
+        answering = exchange.answering and body is not None and body.streaming
         exchange.abandon()
-        self._content = []
+        if body is not None:
+            body.forget()
         self.keep = False
         if answering:
             self.cut()
             return
-        body = answers.body(answers.PLAIN, message, exchange.request_id.decode())
-        self._write_answer(status, answers.PLAIN.encode(), body, ())
+        text = answers.body(answers.PLAIN, message, exchange.request_id.decode())
+        self._write_answer(status, answers.PLAIN.encode(), text, ())
         self._shared.counters.in_flight -= 1
         exchange.settle()
         self._linger()
@@ -687,8 +598,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _end_early(self) -> None:
         """The answer is out while the body is still coming: read it to its end if that is near, else end."""
-        self._content = []
-        self._streaming = False
+        body = self.body
+        assert body is not None
+        body.drop()
         if self._held & _HELD_UPSTREAM:
             self._release(_HELD_UPSTREAM)
         if not self.keep:
@@ -702,26 +614,15 @@ class ClientConnection(asyncio.Protocol):
             self._drain(data)
 
     def _drain(self, data: bytes) -> None:
+        body = self.body
+        assert body is not None
         self._drained += len(data)
-        decoder = self._decoder
-        if decoder is None:
-            if len(data) < self._left:
-                self._left -= len(data)
-                end = -1
-            else:
-                end = self._left
-        else:
-            try:
-                end = decoder.feed(data)
-            except BadChunk:
-                self._linger()
-                return
-            decoder.pieces = []
-            if not decoder.done:
-                end = -1
+        try:
+            end = body.drained(data)
+        except BadChunk:
+            self._linger()
+            return
         if end >= 0:
-            self._decoder = None
-            self._left = 0
             self.state = READY
             self._buffer = data[end:]
             self._advance()
@@ -737,7 +638,8 @@ class ClientConnection(asyncio.Protocol):
         self.active_at = self._shared.now
         self._drained = 0
         self._buffer = b""
-        self._decoder = None
+        if self.body is not None:
+            self.body.forget()
         if self._half_closed or not self.transport.can_write_eof():
             self.transport.close()
             return
@@ -774,9 +676,9 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.abandon()
             self._exchange.settle()
         self.state = LINGER
-        self._content = []
         self._buffer = b""
-        self._decoder = None
+        if self.body is not None:
+            self.body.forget()
 
     # Flow
 

@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING
 
 from data_plane.balancer.endpoint import NoEndpoint
 from data_plane.balancer.upstream import Upstream
-from data_plane.observe.access_log import AccessLog, Attempt, Record
+from data_plane.observe.access_log import AccessLog, Attempt
 from data_plane.observe.side_counts import QUICK_MS, SideCounts
 from data_plane.observe.traffic import CLIENT_GONE, PROXIED_OK, QUICK_KONG_S, QUICK_REQUEST_S
 from data_plane.proxy import pool
+from data_plane.proxy.answer_head import CLOSE, KEEP_ALIVE, UPGRADE, add_latencies, add_unusual_tail
 from data_plane.proxy.answers import ENGINE_MESSAGES
 from data_plane.proxy.choosing import Choice
 from data_plane.proxy.chunks import LAST_CHUNK, last_chunk
 from data_plane.proxy.forwarding import forwarded_by_trusted
+from data_plane.proxy.logged import record_of
 from data_plane.proxy.settings import STREAM_BYTES
 from data_plane.proxy.shared import LATENCIES_READY
 from data_plane.proxy.upstream import CLOSED
@@ -43,10 +45,6 @@ if TYPE_CHECKING:
     from data_plane.proxy.upstream_tls import Identity
 
 logger = logging.getLogger(__name__)
-
-KEEP_ALIVE = b"Connection: keep-alive"
-CLOSE = b"Connection: close"
-UPGRADE = b"Connection: Upgrade"
 
 _NOTHING: list[bytes] = []
 
@@ -66,7 +64,6 @@ class Exchange:
     __slots__ = (
         "_attempts",
         "_attempts_max",
-        "_balanced_at",
         "_body_flowed",
         "_choice",
         "_client",
@@ -87,6 +84,7 @@ class Exchange:
         "answer_lines",
         "answering",
         "attempts",
+        "balanced_at",
         "bytes_in",
         "bytes_out",
         "code",
@@ -126,7 +124,7 @@ class Exchange:
         self._body_flowed: bool = False
         self._unbuffered_body: bool = False
         self._status: int = 0
-        self._balanced_at: float = 0.0
+        self.balanced_at: float = 0.0
         self.upstream: UpstreamConnection | None = None
         self.answering: bool = False
         self.request_sent: bool = False
@@ -152,6 +150,11 @@ class Exchange:
     def side(self) -> SideCounts | None:
         """Where the request under way is counted."""
         return self._service.figures
+
+    @property
+    def side_name(self) -> str:
+        """The upstream that the request was sent to; empty when it was sent to none, or kept for no access log."""
+        return self._service.side_name if self.attempts else ""
 
     def describe(self) -> str:
         """Say for the log which route and version this request is served by."""
@@ -252,9 +255,9 @@ class Exchange:
         self._service.balancer.take(endpoint)
         self._endpoint = endpoint
         self._attempts += 1
-        self._balanced_at = time.monotonic()
+        self.balanced_at = time.monotonic()
         if self._shared.access_log is not None:
-            self.attempts.append(Attempt(endpoint.ip, endpoint.port, self._balanced_at))
+            self.attempts.append(Attempt(endpoint.ip, endpoint.port, self.balanced_at))
         self._sent = False
         upstream = pool.take_idle(self._shared, endpoint, self._identity(endpoint))
         if upstream is not None:
@@ -354,7 +357,7 @@ class Exchange:
             return
         self._service.figures.connect_errors += 1
         if self._choice is not None:
-            self._choice.failed(endpoint, status, self._balanced_at)
+            self._choice.failed(endpoint, status, self.balanced_at)
         self._release()
         if repeatable and self._attempts < self._attempts_max:
             self._shared.counters.retries += 1
@@ -441,7 +444,7 @@ class Exchange:
     def abandon(self) -> None:
         """The client is gone, or its request can't be completed: stop everything."""
         if not self.code and self.request_sent and self._endpoint is not None:
-            self._service.figures.left(time.monotonic() - self._balanced_at)
+            self._service.figures.left(time.monotonic() - self.balanced_at)
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -470,7 +473,7 @@ class Exchange:
 
     def _broke_off(self, status: int) -> None:
         if self._choice is not None and self._endpoint is not None:
-            self._choice.failed(self._endpoint, status, self._balanced_at)
+            self._choice.failed(self._endpoint, status, self.balanced_at)
 
     def _release(self) -> None:
         endpoint = self._endpoint
@@ -531,11 +534,11 @@ class Exchange:
         if head.via is None and head.has_date and head.has_server and head.trailer is None:
             lines.append(shared.tail_keep if keep else shared.tail_close)
         else:
-            self._unusual_tail(head, lines, KEEP_ALIVE if keep else CLOSE)
+            add_unusual_tail(shared, head, lines, KEEP_ALIVE if keep else CLOSE, te_trailers=self.te_trailers)
         if self._choice is not None and self._endpoint is not None:
             self._status = head.status
             self._choice.answering(self._endpoint, lines)
-        balanced_at = self._balanced_at
+        balanced_at = self.balanced_at
         self.code = head.status << 1
         self.upstream_s = upstream_s = time.monotonic() - balanced_at
         self.proxy_s = proxy_s = balanced_at - self.started_at
@@ -551,7 +554,7 @@ class Exchange:
         else:
             if settings.upstream_status:
                 lines.append(b"X-Kong-Upstream-Status: %d" % head.status)
-            self._latencies(lines, upstream_s, proxy_s)
+            add_latencies(shared, lines, upstream_s, proxy_s)
         if settings.request_id_downstream:
             lines.append(b"X-Kong-Request-Id: " + self.request_id)
         if settings.allow_debug_header:
@@ -560,39 +563,9 @@ class Exchange:
             self.answer_lines = tuple(lines)
         return lines
 
-    def _unusual_tail(self, head: ResponseHead, lines: list[bytes], connection: bytes) -> None:
-        shared = self._shared
-        lines.append(connection)
-        if not head.has_date:
-            lines.append(shared.date_line())
-        if shared.settings.server and not head.has_server:
-            lines.append(shared.server_line)
-        if shared.settings.via:
-            lines.append(b"Via: " + (b"1.1 " if not head.via else head.via + b", 1.1 ") + shared.via_token)
-        elif head.via:
-            lines.append(b"Via: " + head.via)
-        if head.trailer is not None and self.te_trailers:
-            lines.append(b"Trailer: " + head.trailer)
-
     def _close_delimits(self, head: ResponseHead) -> bool:
         """Tell whether for HTTP/1.0 only the end of the connection can end this answer: no length, and no chunks."""
         return not self.is_head and head.length < 0 and head.status not in (204, 304)
-
-    def _latencies(self, lines: list[bytes], upstream_s: float, proxy_s: float) -> None:
-        settings = self._shared.settings
-        if settings.upstream_latency:
-            lines.append(self._shared.upstream_latency(int(upstream_s * 1000)))
-        if settings.proxy_latency:
-            lines.append(self._shared.proxy_latency(int(proxy_s * 1000)))
-
-    def proxied_lines(self) -> list[bytes]:
-        """Return the lines that a 502 or 504 of ours carries, like any proxied answer."""
-        shared = self._shared
-        lines: list[bytes] = []
-        self._latencies(lines, time.monotonic() - self._balanced_at, self._balanced_at - self.started_at)
-        if shared.settings.via:
-            lines.append(b"Via: 1.1 " + shared.via_token)
-        return lines
 
     def write(self, data: bytes) -> None:
         """Pass a piece of the answer to the client."""
@@ -611,7 +584,7 @@ class Exchange:
         assert endpoint is not None
         self._endpoint = None
         if self._choice is not None:
-            self._choice.answered(endpoint, self._status, self._balanced_at)
+            self._choice.answered(endpoint, self._status, self.balanced_at)
         self._service.balancer.release(endpoint)
         self._forget()
         self._client.request_done()
@@ -620,8 +593,9 @@ class Exchange:
         """Count the request under way, which ends here, whatever way it took. Called once for each."""
         now = time.monotonic()
         self.answering = False
-        if self._client.reserved:
-            self._client.free_reserved()
+        body = self._client.body
+        if body is not None and body.reserved:
+            body.free()
         plan = self.plan
         assert plan is not None
         traffic = plan.traffic
@@ -642,42 +616,8 @@ class Exchange:
             self.log(shared.access_log, now)
 
     def log(self, access_log: AccessLog, now: float) -> None:
-        """Put the request into the access log; without a plan it was malformed, and nothing of its head is known."""
-        plan = self.plan
-        client = self._client
-        head = client.head
-        code = self.code
-        proxied = code > 0 and not code & 1
-        access_log.put(
-            Record(
-                ended=time.time(),
-                ended_at=now,
-                client=client.peer.client_address(head) if plan is not None else client.peer.client,
-                scheme=client.scheme,
-                port=client.port,
-                method=head.method if plan is not None else b"",
-                path=head.path if plan is not None else b"",
-                query=head.query if plan is not None else b"",
-                http10=head.http10,
-                host=head.host if plan is not None else b"",
-                fields=head.block if plan is not None else b"",
-                status=code >> 1,
-                own=bool(code & 1),
-                answer=self.answer_lines,
-                bytes_in=self.bytes_in,
-                bytes_out=self.bytes_out,
-                request_id=self.request_id,
-                route=plan.route if plan is not None else None,
-                service=plan.service.config if plan is not None and plan.service is not None else None,
-                upstream_start=plan.start if plan is not None else b"",
-                proxy_s=self.proxy_s if proxied else 0.0,
-                upstream_s=self.upstream_s if proxied else -1.0,
-                request_s=now - self.started_at,
-                attempts=tuple(self.attempts),
-                version=self.version,
-                side=self._service.side_name if self.attempts else "",
-            )
-        )
+        """Put the request into the access log."""
+        access_log.put(record_of(self, self._client, now))
         self.answer_lines = ()
         self.attempts = []
 

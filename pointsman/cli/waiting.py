@@ -85,11 +85,15 @@ def fleet_nodes(client: AdminClient) -> list[JsonObject]:
 
 
 def nodes_table(nodes: Sequence[JsonObject]) -> Table:
-    """The fleet for eyes."""
+    """The fleet for eyes; with the control plane that each node is connected to, where there are several."""
+    planes = {as_text(as_object(node.get("plane")).get("id")) for node in nodes if node.get("plane")}
+    several = len(planes) > 1
     certified = any(node.get("certificate_expires_at") is not None for node in nodes)
     return Table(
         (
-            *("NODE", "ID", "STATE", "VERSION", "LAST SEEN", "SOFTWARE", "LABELS"),
+            *("NODE", "ID", "STATE"),
+            *(("CONTROL PLANE",) if several else ()),
+            *("VERSION", "LAST SEEN", "SOFTWARE", "LABELS"),
             *(("CERTIFICATE UNTIL",) if certified else ()),
         ),
         [
@@ -97,6 +101,7 @@ def nodes_table(nodes: Sequence[JsonObject]) -> Table:
                 node_name(node),
                 short_id(node),
                 state_of(node),
+                *((plane_of(node),) if several else ()),
                 as_text(node.get("version")),
                 age(node.get("last_seen_s_ago")),
                 as_text(node.get("software")),
@@ -113,6 +118,14 @@ def state_of(node: JsonObject) -> str:
     fenced = sum(fence.get("fenced") is True for fence in as_objects(node.get("fencing")))
     state = as_text(node.get("state"))
     return f"{state}, {fenced} fenced" if fenced else state
+
+
+def plane_of(node: JsonObject) -> str:
+    """The control plane that a node is connected to."""
+    if not node.get("plane"):
+        return ""
+    plane = as_object(node.get("plane"))
+    return f"{as_text(plane.get('hostname'))} {as_text(plane.get('id'))[:8]}"
 
 
 def reason_of(node: JsonObject) -> str:

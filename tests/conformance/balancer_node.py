@@ -81,22 +81,23 @@ class Rig:
                     finally:
                         await rig.servers.close()
 
-    async def admin(self, method: str, path: str, body: object = None) -> tuple[int, Json]:
-        """One call to the Admin API; a write is waited for until the node runs it."""
+    async def admin(self, method: str, path: str, body: object = None, *, wait: bool = True) -> tuple[int, Json]:
+        """One call to the Admin API; unless one with `wait` follows, a write is waited for until the node runs it."""
         answer = await self.fleet.admin(method, path, body)
         headers = {name.lower(): value for name, value in answer.headers.items()}
         self._version = max(self._version, int(headers.get("x-pointsman-version", "0")))
-        if method != "GET" and answer.status < 300:
-            await self._applied()
+        if wait and method != "GET" and answer.status < 300:
+            await self.applied()
         return answer.status, cast(Json, answer.body)
 
-    async def must(self, method: str, path: str, body: object = None) -> Json:
+    async def must(self, method: str, path: str, body: object = None, *, wait: bool = True) -> Json:
         """A call that has to be answered well."""
-        status, told = await self.admin(method, path, body)
+        status, told = await self.admin(method, path, body, wait=wait)
         assert status < 300, f"{method} {path} {json.dumps(body)}: {status} {told}"
         return told
 
-    async def _applied(self) -> None:
+    async def applied(self) -> None:
+        """Waits until the node runs what was written last."""
         node = self.fleet.nodes[0]
         end = time.monotonic() + START_TIMEOUT_S
         while await self.fleet.node_version(node) < self._version:
@@ -115,10 +116,7 @@ class Rig:
 
     async def clear(self) -> None:
         """Forgets all entities and servers."""
-        for collection in ("routes", "services", "upstreams"):
-            while entities := items(tree(await self.must("GET", f"/{collection}")).get("data")):
-                for entity in entities:
-                    await self.must("DELETE", f"/{collection}/{tree(entity)['id']}")
+        await self.must("POST", "/config/sync", {"_format_version": "3.0"})
         await self.servers.close()
 
     async def request(self, lines: Sequence[str], body: bytes) -> Answered:
@@ -221,13 +219,14 @@ class Run:
         service = None
         if "service" not in route:
             body = {"name": "service", "host": self._upstream, **tree(given.get("service"))}
-            service = {"id": tree(await rig.must("POST", "/services", body))["id"]}
+            service = {"id": tree(await rig.must("POST", "/services", body, wait=False))["id"]}
         await rig.must("POST", "/routes", {"paths": ["/"], **route, "service": service})
 
     async def _make_upstream(self, body: Tree, targets: Sequence[Tree]) -> None:
-        await self._rig.must("POST", "/upstreams", body)
+        await self._rig.must("POST", "/upstreams", body, wait=False)
         for target in targets:
-            await self._rig.must("POST", f"/upstreams/{self._upstream}/targets", target)
+            await self._rig.must("POST", f"/upstreams/{self._upstream}/targets", target, wait=False)
+        await self._rig.applied()
 
     def _addresses(self) -> set[str]:
         """All IP addresses that the vector names anywhere."""

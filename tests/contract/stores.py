@@ -12,7 +12,7 @@ from pathlib import Path
 
 from control_plane.store.contract import Change, Store, Transaction
 from control_plane.store.postgres import open_postgres
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
 from tests.support.postgres import PostgresServer
 
 BeforeCommit = Callable[[Transaction, Sequence[Change]], None]
@@ -22,7 +22,7 @@ STORES = ("postgres", "sqlite")
 
 async def open_in_file(folder: Path, before_commit: BeforeCommit | None) -> Store:
     """SQLite in the folder."""
-    return await open_sqlite(folder / "store.db", before_commit=before_commit)
+    return await fresh_sqlite(folder / "store.db", before_commit=before_commit)
 
 
 def in_server(server: PostgresServer) -> Opener:

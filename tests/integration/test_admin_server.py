@@ -13,8 +13,8 @@ import pytest
 
 from control_plane.admin.limits import Limits
 from control_plane.admin.server import AdminServer
-from control_plane.store.sqlite import open_sqlite
 from pointsman.settings import SocketAddress
+from tests.support.fresh_store import fresh_sqlite
 from tests.unit.control_plane.admin.fake_fleet import FakeFleet
 
 LIMITS = Limits(
@@ -36,7 +36,7 @@ class Reply:
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[AdminServer]:
-    store = await open_sqlite(tmp_path / "store.db")
+    store = await fresh_sqlite(tmp_path / "store.db")
     server = AdminServer(
         store,
         FakeFleet(),
@@ -228,9 +228,10 @@ async def test_malformed_requests_are_refused_in_json(server: AdminServer, dial:
     assert await client.closed()
 
 
-async def test_unknown_methods_are_405(server: AdminServer, dial: Dial) -> None:
+@pytest.mark.parametrize("method", ["PURGE", "FOO"])
+async def test_unknown_methods_are_405(server: AdminServer, dial: Dial, method: str) -> None:
     client = await dial(server)
-    reply = await client.ask(request("PURGE", "/services"))
+    reply = await client.ask(request(method, "/services"))
     assert (reply.status, reply.message) == (405, "Method not allowed")
 
 
@@ -275,7 +276,7 @@ async def test_clients_that_go_away_do_no_harm(server: AdminServer, dial: Dial) 
 
 
 async def test_a_stop_answers_what_is_in_flight(tmp_path: Path, dial: Dial) -> None:
-    store = await open_sqlite(tmp_path / "store.db")
+    store = await fresh_sqlite(tmp_path / "store.db")
     fleet = FakeFleet(hang=True)
     server = AdminServer(store, fleet, listen=SocketAddress("127.0.0.1", 0), node_id="n")
     await server.start()

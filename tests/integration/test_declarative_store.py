@@ -9,7 +9,7 @@ import pytest
 
 from control_plane.declarative import FileRefused, Mode, Summary, apply, diff, dump, parse, sync, to_yaml
 from control_plane.store.contract import Operation, Origin, Store, Transaction, Written
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NOW = 1_700_000_000.0
@@ -17,7 +17,7 @@ NOW = 1_700_000_000.0
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_sqlite(tmp_path / "store.db")
+    opened = await fresh_sqlite(tmp_path / "store.db")
     yield opened
     await opened.close()
 

@@ -45,6 +45,8 @@ async def test_the_status_api_answers_like_kongs(node: Node) -> None:
     address = status_address(node)
     assert (await request(address, "/status/live")).status == 200
     assert (await request(address, "/nowhere")).body == '{"message": "Not found"}'
+    for other in ("/status/dns", "/upstreams"):
+        assert (await request(address, other)).status == 404
     refused = await request(address, "/status", method="DELETE")
     assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
     assert (await request(address, "/status?unit=x")).status == 400

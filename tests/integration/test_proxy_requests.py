@@ -203,6 +203,16 @@ async def test_trailers_reach_clients_that_asked_for_them(rig: Rig) -> None:
     await client.close()
 
 
+async def test_an_upstreams_content_type_passes_as_it_came() -> None:
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+
+    async with upstream_of(page) as port, proxy_to(port) as rig:
+        assert b"\r\nContent-Type: text/html\r\n" in await rig.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+
+
 async def test_answers_without_a_body(rig: Rig) -> None:
     client = await Client.open(rig.port)
     client.send(b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n")

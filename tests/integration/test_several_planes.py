@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from control_plane.store.opening import open_store
 from tests.support.postgres import PostgresServer
@@ -15,6 +18,8 @@ from tests.support.processes import START_TIMEOUT_S, ControlPlane, Node, Process
 
 PLANES = 3
 WRITERS = 32
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 class Planes:
@@ -47,6 +52,18 @@ class Planes:
             status, answer = await self.json("POST", f"{plane.url}/services", json=body)
             assert status == 201, answer
 
+    async def until_known(self, count: int) -> None:
+        """Waits until every plane knows on which plane each node is, and that they are on that many."""
+        async with asyncio.timeout(START_TIMEOUT_S):
+            for plane in self.planes:
+                while True:
+                    _, listed = await self.json("GET", f"{plane.url}/fleet/nodes")
+                    data = listed["data"]
+                    assert isinstance(data, list)
+                    if len({node["plane"]["id"] for node in data if node["plane"]}) == count:
+                        break
+                    await asyncio.sleep(0.05)
+
     async def until_versions(self, version: int) -> None:
         async with asyncio.timeout(START_TIMEOUT_S):
             for node in self.nodes:
@@ -54,10 +71,12 @@ class Planes:
                     await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-async def several(tmp_path: Path, postgres: PostgresServer) -> AsyncIterator[Planes]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def several(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> AsyncIterator[Planes]:
+    """For all tests of this module, which therefore run in one event loop and leave every process running."""
+    folder = tmp_path_factory.mktemp("planes")
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
-        planes = Planes(tmp_path, postgres.create(tmp_path.name), session)
+        planes = Planes(folder, postgres.create(f"planes_{uuid.uuid4().hex}"), session)
         try:
             await planes.start()
             yield planes
@@ -68,28 +87,62 @@ async def several(tmp_path: Path, postgres: PostgresServer) -> AsyncIterator[Pla
 
 async def check_writers(several: Planes, writes: int) -> int:
     """32 clients write through all control planes; returns the head that every node runs in the end."""
-    await asyncio.gather(*(several.write(writer, writes) for writer in range(WRITERS)))
     store = await open_store(several.url)
-    history = await store.changes_since(0)
+    before = await store.head()
+    await asyncio.gather(*(several.write(writer, writes) for writer in range(WRITERS)))
+    history = await store.changes_since(before)
     await store.close()
-    assert [version.number for version in history] == list(range(1, WRITERS * writes + 1))
+    assert [version.number - before for version in history] == list(range(1, WRITERS * writes + 1))
     names = [str((version.changes[0].after or {})["name"]) for version in history]
     for writer in range(WRITERS):  # each waited for an answer before its next write
         own = [name for name in names if name.startswith(f"w{writer}-")]
         assert own == [f"w{writer}-{turn}" for turn in range(writes)]
-    await several.until_versions(len(history))
+    await several.until_versions(history[-1].number)
     return len(history)
 
 
 async def test_writers_on_three_planes_make_one_dense_history_that_every_node_runs(several: Planes) -> None:
     await check_writers(several, writes=2)
-    async with asyncio.timeout(START_TIMEOUT_S):
-        while True:
-            _, listed = await several.json("GET", f"{several.planes[0].url}/fleet/nodes")
-            states = sorted(str(node["state"]) for node in listed["data"])  # type: ignore[attr-defined]  # JSON
-            if states == ["current", "elsewhere", "elsewhere"]:
-                break
-            await asyncio.sleep(0.1)
+    await several.until_known(PLANES)
+    _, listed = await several.json("GET", f"{several.planes[0].url}/fleet/nodes")
+    states = sorted(str(node["state"]) for node in listed["data"])  # type: ignore[attr-defined]  # JSON
+    assert states == ["current", "elsewhere", "elsewhere"]
+
+
+async def test_a_wait_on_one_plane_counts_the_nodes_of_all(several: Planes) -> None:
+    """Nodes of other planes are waited for as the own ones are; a stopped one of another plane is told of by name."""
+    first, *_ = several.planes
+
+    async def put(host: str, wait_s: int) -> tuple[int, dict[str, object]]:
+        body = {"host": host}
+        return await several.json("PUT", f"{first.url}/services/s", json=body, headers={"Prefer": f"wait={wait_s}"})
+
+    await several.until_known(PLANES)
+    status, answer = await put("b.test", 20)
+    assert status == 200, answer
+    stopped = several.nodes[1]
+    stopped.kill(signal.SIGSTOP)
+    try:
+        status, answer = await put("c.test", 1)
+    finally:
+        stopped.kill(signal.SIGCONT)
+    assert status == 202, answer
+    told = answer["nodes"]
+    assert isinstance(told, dict)
+    assert (told["total"], told["applied"]) == (PLANES, PLANES - 1)
+    (lagging,) = told["lagging"]
+    assert (lagging["node_id"], lagging["state"]) == (stopped.node_id, "lagging")
+    assert "another control plane" in lagging["reason"]
+
+
+async def test_a_plane_whose_database_is_restored_beneath_it_ends(several: Planes, postgres: PostgresServer) -> None:
+    database = several.url.partition("@/")[2].partition("?")[0]
+    postgres.psql("UPDATE head SET epoch = decode(repeat('ab', 16), 'hex')", database)
+    assert await asyncio.gather(*(plane.wait() for plane in several.planes)) == [1] * PLANES
+    assert all("was put back to another history" in plane.log_tail() for plane in several.planes)
+    await asyncio.gather(*(plane.up() for plane in several.planes))
+    status, answer = await several.json("POST", f"{several.planes[0].url}/services", json={"host": "a.test"})
+    assert status == 201, answer
 
 
 @pytest.mark.prove

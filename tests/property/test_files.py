@@ -22,7 +22,8 @@ from control_plane.entities.types import EntityBody
 from control_plane.snapshot.consistency import check_changes
 from control_plane.store import audit, past
 from control_plane.store.contract import Origin, Store, Transaction, Written
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
+from tests.support.tls import self_signed_authority
 
 State = dict[str, list[EntityBody]]
 
@@ -71,9 +72,32 @@ UPSTREAM = _optional(
 TARGET = _optional(weight=st.none() | st.integers(0, 1_000), tags=TAGS)
 
 
+PAIRS = (self_signed_authority(), self_signed_authority("another"))
+CERTIFICATES = st.sampled_from(
+    [
+        (),
+        ((PAIRS[0], ()),),
+        ((PAIRS[0], ("a.test", "*.b.test")),),
+        ((PAIRS[0], ("a.test",)), (PAIRS[1], ("c.test",))),
+    ]
+)
+
+
+def credentials(name: str) -> st.SearchStrategy[dict[str, object]]:
+    """Of one consumer: names of credentials are unique among all."""
+    return _optional(
+        keyauth_credentials=st.just([{"key": f"key-{name}"}, {"key": f"other-{name}", "tags": ["x"]}]),
+        basicauth_credentials=st.just([{"username": f"user-{name}", "password": "secret"}]),
+        hmacauth_credentials=st.just([{"username": f"user-{name}", "secret": "s"}]),
+        jwt_secrets=st.just([{"key": f"jwt-{name}", "secret": "s", "algorithm": "HS512"}]),
+        acls=st.lists(st.sampled_from([{"group": "g"}, {"group": "h"}]), max_size=2, unique_by=str),
+        oauth2_credentials=st.just([{"name": "app", "client_id": f"id-{name}", "client_secret": "s"}]),
+    )
+
+
 @st.composite
 def configurations(draw: st.DrawFn) -> EntityBody:
-    """A file with services and their routes, routes of their own, upstreams and their targets."""
+    """A file with entities of all kinds, nested as decK nests them."""
     routes = iter(range(100))
 
     def route() -> dict[str, object]:
@@ -96,6 +120,15 @@ def configurations(draw: st.DrawFn) -> EntityBody:
         }
         for name in draw(st.lists(NAMES, unique=True, max_size=3))
     ]
+    file["certificates"] = [
+        {"cert": pair.cert, "key": pair.key, "tags": draw(TAGS), "snis": [{"name": name} for name in names]}
+        for pair, names in draw(CERTIFICATES)
+    ]
+    file["ca_certificates"] = [{"cert": PAIRS[0].cert, "tags": draw(TAGS)}] if draw(st.booleans()) else []
+    file["consumers"] = [
+        {"username": name, "tags": draw(TAGS), **draw(credentials(name))}
+        for name in draw(st.lists(NAMES, unique=True, max_size=3))
+    ]
     return file  # type: ignore[return-value]  # JSON values, built from strategies of any type
 
 
@@ -114,7 +147,7 @@ async def synced(store: Store, text: bytes, *, now: float) -> Written[Summary]:
 def over_a_store(test: Callable[[Store], Awaitable[None]]) -> None:
     async def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            store = await open_sqlite(Path(folder) / "store.db", before_commit=check_changes)
+            store = await fresh_sqlite(Path(folder) / "store.db", before_commit=check_changes)
             try:
                 await test(store)
             finally:
@@ -134,6 +167,8 @@ def test_files_and_history_lose_nothing(files: list[EntityBody]) -> None:
             # The same file again would make nameless routes anew: only their ids, which a dump has, tell them apart.
             assert (await synced(store, saved, now=1_800_000_000.0)).changes == ()
             assert (await store.read(partial(diff, document=parse(saved), now=1.0))).changes == []
+            of_one_tag = to_yaml(await store.read(partial(dump, select_tags=("x",))))
+            assert (await store.read(partial(diff, document=parse(of_one_tag), now=1.0))).changes == []
             states.append((written.version, await store.read(everything)))
 
         newest = states[-1][0]
@@ -154,9 +189,9 @@ def test_files_and_history_lose_nothing(files: list[EntityBody]) -> None:
 def test_a_dump_moves_to_another_store_whole(file: EntityBody) -> None:
     async def test(store: Store) -> None:
         await synced(store, to_yaml(file), now=NOW)
-        saved = await store.read(lambda tx: to_yaml(dump(tx, with_ids=True)))
+        saved = await store.read(lambda tx: to_yaml(dump(tx, with_ids=True, with_keys=True)))
         with tempfile.TemporaryDirectory() as folder:
-            other = await open_sqlite(Path(folder) / "other.db", before_commit=check_changes)
+            other = await fresh_sqlite(Path(folder) / "other.db", before_commit=check_changes)
             try:
                 await synced(other, saved, now=NOW)
                 assert await other.read(everything) == await store.read(everything)

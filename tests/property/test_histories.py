@@ -21,7 +21,7 @@ from control_plane.snapshot.builder import SnapshotBuilder
 from control_plane.snapshot.consistency import check_changes
 from control_plane.store import editor
 from control_plane.store.contract import Operation, Origin, Store, Transaction, Version
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
 
 NAMES = st.sampled_from(["a", "b", "c"])
 BY_NAME: st.SearchStrategy[JsonValue] = NAMES.map(lambda name: {"name": name})
@@ -111,7 +111,7 @@ def check_references(model: dict[tuple[str, str], EntityBody]) -> None:
 
 
 async def live(units: Sequence[Sequence[Write]], path: Path) -> None:
-    store = await open_sqlite(path, before_commit=check_changes)
+    store = await fresh_sqlite(path, before_commit=check_changes)
     builder = SnapshotBuilder(await store.epoch())
     await store.read(builder.load)
     model: dict[tuple[str, str], EntityBody] = {}
@@ -135,7 +135,7 @@ async def live(units: Sequence[Sequence[Write]], path: Path) -> None:
         check_references(model)
     await store.close()
 
-    reopened = await open_sqlite(path)
+    reopened = await fresh_sqlite(path)
     replayed: dict[tuple[str, str], EntityBody] = {}
     history = await reopened.changes_since(0)
     assert [version.number for version in history] == list(range(1, await reopened.head() + 1))

@@ -113,6 +113,21 @@ class PostgresServer:
         """Ends all of them, as an operator or a fail-over does."""
         self.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pointsman'")
 
+    def freeze(self) -> None:
+        """Stops the server and all its processes where they are: it takes connections and says nothing any more."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets them go on."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """The server's own process first, so that it starts no further ones meanwhile."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
+
     def destroy(self) -> None:
         """Ends the server without mercy and removes its files."""
         try:

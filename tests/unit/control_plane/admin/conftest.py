@@ -17,7 +17,7 @@ from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.identity.operators import Operators
 from control_plane.snapshot.consistency import check_changes
 from control_plane.store.contract import Store
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
 from tests.unit.control_plane.admin.calls import call
 from tests.unit.control_plane.admin.fake_fleet import FakeFleet
 
@@ -78,7 +78,7 @@ def make_api(store: Store, fleet: FakeFleet, *, operators: Operators | None = No
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    store = await open_sqlite(tmp_path / "store.db", before_commit=check_changes)
+    store = await fresh_sqlite(tmp_path / "store.db", before_commit=check_changes)
     fleet = FakeFleet()
     yield Client(make_api(store, fleet), store, fleet)
     await store.close()

@@ -159,6 +159,25 @@ async def test_pages(client: Client) -> None:
     assert rows(await client.tree("GET", "/services?tags=n1,n2")) == []
 
 
+async def test_a_page_shows_each_entity_as_its_own_page_does(client: Client) -> None:
+    """Byte for byte, although pages are not decoded on their way from the store."""
+    tagged: dict[str, list[JsonValue]] = {"a": [], "b": ["ü", 'quote"d', "back\\slash", "\U0001f680"], "c": ["del"]}
+    for name, tags in tagged.items():
+        await client.tree("POST", "/services", {"name": name, "host": "h", "tags": tags}, status=201)
+    await client.tree("POST", "/services/b/routes", {"name": "r", "paths": ["/b"], "tags": ["ü"]}, status=201)
+    for path, collection, count in (
+        ("/services?size=2", "services", 2),
+        ("/services?size=3", "services", 3),
+        ("/services?size=9&tags=%C3%BC", "services", 1),
+        ("/services/b/routes?size=9", "routes", 1),
+    ):
+        answer = await client.ask("GET", path)
+        listed = rows(tree(answer))
+        assert len(listed) == count
+        for row in listed:
+            assert (await client.ask("GET", f"/{collection}/{row['id']}")).body in answer.body
+
+
 @pytest.mark.parametrize(
     ("query", "code"),
     [("size=x", 9), ("size=0", 9), ("offset=!", 7), ("offset=WyJ4Il0", 7), ("tags=", 11), ("tags=a,b/c", 11)],

@@ -7,15 +7,19 @@ the entity that it leads to, `BODIES` must say one; the tests fail until it does
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from control_plane.admin.operations import Operation
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.snapshot.consistency import check_changes
+from tests.support.fresh_store import fresh_sqlite
 from tests.support.paths_reference import operations
 from tests.support.tls import self_signed_authority
-from tests.unit.control_plane.admin.conftest import Client, tree
+from tests.unit.control_plane.admin.conftest import Client, make_api, tree
+from tests.unit.control_plane.admin.fake_fleet import FakeFleet
 
 PAIR = self_signed_authority()
 OTHER = self_signed_authority("another")
@@ -161,12 +165,33 @@ def filled(template: str) -> str:
     return re.sub(r"\{([^}]*)\}", key, template)
 
 
+_made: list[bytes] = []
+
+
 @pytest.fixture
-async def world(client: Client) -> Client:
-    for _, path, body in WORLD.values():
-        made = await client.ask("POST", path, body)
-        assert made.status == 201, (path, made.body)
-    return client
+async def world(tmp_path: Path) -> AsyncIterator[Client]:
+    """The API over the world, made once and copied for each test."""
+    path = tmp_path / "store.db"
+    if not _made:
+        store = await fresh_sqlite(path, before_commit=check_changes)
+        making = Client(make_api(store, FakeFleet()), store, FakeFleet())
+        for _, where, body in WORLD.values():
+            made = await making.ask("POST", where, body)
+            assert made.status == 201, (where, made.body)
+        await store.close()
+        _keep(path)
+    _copy(path)
+    store, fleet = await fresh_sqlite(path, before_commit=check_changes), FakeFleet()
+    yield Client(make_api(store, fleet), store, fleet)
+    await store.close()
+
+
+def _keep(path: Path) -> None:
+    _made.append(path.read_bytes())
+
+
+def _copy(path: Path) -> None:
+    path.write_bytes(_made[0])
 
 
 WRITING = writing()

@@ -101,6 +101,17 @@ class MemoryTransaction(_NoRollouts):
     ) -> Sequence[EntityBody]:
         raise AssertionError("files are not paged")
 
+    def page_texts(
+        self,
+        collection: str,
+        *,
+        size: int,
+        after: str = "",
+        tags: TagFilter | None = None,
+        parent: tuple[str, str] | None = None,
+    ) -> Sequence[tuple[str, str]]:
+        raise AssertionError("files are not paged")
+
     def each(self, collection: str) -> Iterator[EntityBody]:
         self.loads += 1
         return iter([self.rows[collection][entity_id] for entity_id in sorted(self.rows[collection])])

@@ -19,7 +19,7 @@ import zstandard
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import wire_ref
-from control_plane.fleet.nodes import Nodes
+from control_plane.fleet.nodes import Nodes, Plane
 from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.rollout import Policy
@@ -223,9 +223,8 @@ class RigPlane:
         self.moody = MoodyStore(store)
         self.store = cast("Store", self.moody)
         self.settings = FleetSettings(beat_interval_s=10.0, canary_wait_s=canary_wait_s)
-        self.nodes = Nodes(
-            clock=time.monotonic, wall=time.time, lease_s=self.settings.lease_s, purge_after_s=1e6, plane_id=name
-        )
+        here, lease_s = Plane(name, name), self.settings.lease_s
+        self.nodes = Nodes(clock=time.monotonic, wall=time.time, lease_s=lease_s, purge_after_s=1e6, plane=here)
         self.shelf = Shelf()
         self.server = LinkServer(self.settings, self.nodes, self.shelf, clock=time.monotonic, plane_id=name)
         self.publisher = Publisher(

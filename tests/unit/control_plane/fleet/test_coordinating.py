@@ -354,9 +354,9 @@ async def test_a_node_that_is_lost_here_and_follows_elsewhere_has_followed(plane
     await until(lambda: lost.activate is not None)
     await lost.leave_off()
     lost.connect(second.server)
-    await until(lambda: lost.running.version == 2)
+    await until(lambda: any(view.id == lost.id and view.version == 2 for view in second.nodes.views()))
     records = [replace(record, plane="second") for record in second.nodes.take_dirty() if record.id == lost.id]
-    first.nodes.merge(records, {"second"})
+    first.nodes.merge(records, {"second": "host-2"})
     assert await first.ended(entry) == "confirmed"
     assert entry.machine.members[lost.id].standing is Standing.FOLLOWED
 
@@ -368,14 +368,14 @@ async def test_nodes_at_another_control_plane_are_named_and_without_own_ones_not
     async with started(plane):
         node_id = "00000000-0000-4000-8000-000000000009"
         other = NodeRecord(node_id, "far-away", "", "0.1.0", last_seen=time.time(), plane="there")
-        plane.nodes.merge([other], {"there"})
+        plane.nodes.merge([other], {"there": "host-2"})
         refused = await plane.roll_out(slots("green", 100))
         assert await plane.ended(refused) == "aborted"
-        assert refused.machine.reason.endswith(
-            "the nodes are at other control planes, far-away for one; ask one of those"
+        assert refused.machine.reason == (
+            "no node is connected to this control plane, but to others: far-away at host-2 for one; ask where nodes are"
         )
         await until(lambda: plane.publisher.published == 1)
         await plane.join(Talker("a"))
         entry = await plane.roll_out(slots("green", 100))
         assert await plane.ended(entry) == "confirmed"
-        assert entry.view()["elsewhere"] == ["far-away"]
+        assert entry.view()["elsewhere"] == ["far-away at host-2"]

@@ -203,6 +203,7 @@ def test_records_are_saved_when_something_changed_and_not_for_beats(world: World
         last_seen=1_700_000_000.0,
         first_seen=1_700_000_000.0,
         sync_status="normal",
+        epoch=EPOCH.hex(),
     )
     for _ in range(10):
         world.pass_s(5)

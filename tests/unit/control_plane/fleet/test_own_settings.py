@@ -12,14 +12,14 @@ from control_plane.fleet.own_settings import OwnSettings
 from control_plane.fleet.sampling import Sampling
 from control_plane.store import editor
 from control_plane.store.contract import Origin, Store, Transaction
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
 
 NOW = 1_700_000_000.0
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await open_sqlite(tmp_path / "store.db")
+    opened = await fresh_sqlite(tmp_path / "store.db")
     yield opened
     await opened.close()
 

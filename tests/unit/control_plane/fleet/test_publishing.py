@@ -17,7 +17,7 @@ from control_plane.fleet.gather import GatherSettings
 from control_plane.fleet.publisher import Publisher
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import Origin, Store, StoreUnavailable, Transaction, Version
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
 
 NEVER_S = 3600.0
 
@@ -68,7 +68,7 @@ async def following(store: Store, gather: GatherSettings | None = None) -> Async
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await open_sqlite(tmp_path / "store.db")
+    store = await fresh_sqlite(tmp_path / "store.db")
     yield store
     await store.close()
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from control_plane.fleet.nodes import Node, Nodes
+from control_plane.fleet.nodes import Node, Nodes, Plane
 from control_plane.fleet.session import Stage
 from control_plane.fleet.waiting import Outcome, Wait, WaitReport, wait_for
 from tests.unit.control_plane.fleet.test_known_nodes import EPOCH, LEASE_S, Times, hello, ref, rejection
@@ -70,6 +70,62 @@ async def test_a_later_version_counts_and_one_of_another_history_does_not() -> N
 async def test_what_runs_already_needs_no_waiting() -> None:
     report = await wait_for(Fleet().nodes, 1, epoch=EPOCH, timeout_s=0)
     assert report.complete
+
+
+class Elsewhere:
+    """A node that another control plane serves, as that one's records tell of it here."""
+
+    def __init__(self, here: Nodes) -> None:
+        self.here = here
+        self.there = Nodes(
+            clock=Times(), wall=Times(1.7e9), lease_s=LEASE_S, purge_after_s=1e6, plane=Plane("p", "cp2")
+        )
+        self.node = self.there.accepted(hello(running=ref(1), node_id="e" * 36), ip="", head=ref(1))
+
+    def told(self, *, planes: dict[str, str] | None = None) -> None:
+        self.here.merge(self.there.take_dirty(), {"p": "cp2"} if planes is None else planes)
+
+
+async def test_nodes_of_other_control_planes_are_waited_for() -> None:
+    fleet = Fleet(1)
+    other = Elsewhere(fleet.nodes)
+    other.told()
+    fleet.publish(2)
+    waiting = fleet.wait(2)
+    await rounds()
+    fleet.nodes.applied(fleet.members[0], ref(2), took_s=0.1)
+    await rounds()
+    assert not waiting.done()
+    other.there.head_moved(other.node, ref(2))
+    other.there.applied(other.node, ref(2), took_s=0.1)
+    other.told()
+    report = await waiting
+    assert (report.complete, report.total) == (True, 2)
+
+
+async def test_a_refusal_on_another_control_plane_ends_the_wait() -> None:
+    fleet = Fleet(0)
+    other = Elsewhere(fleet.nodes)
+    other.told()
+    waiting = fleet.wait(2)
+    await rounds()
+    other.there.rejected(other.node, rejection(2), running=ref(1))
+    other.told()
+    report = await waiting
+    (node,) = report.nodes
+    assert (node.outcome, node.stage, node.faults[0].code) == (Outcome.REJECTED, Stage.BUILD, "BAD_REGEX")
+
+
+async def test_a_node_of_another_control_plane_that_says_nothing_is_lagging_and_of_a_dead_one_gone() -> None:
+    fleet = Fleet(0)
+    other = Elsewhere(fleet.nodes)
+    other.told()
+    report = await fleet.wait(2, timeout_s=0)
+    assert [(node.outcome, "cp2" in node.reason) for node in report.nodes] == [(Outcome.LAGGING, True)]
+    other.there.beat(other.node, ref(1), in_flight=0)
+    other.there.disconnected(other.node, "gone")
+    other.told(planes={})
+    assert (await fleet.wait(2, timeout_s=0)).nodes == ()
 
 
 async def test_one_refusal_ends_it_at_once() -> None:

@@ -20,9 +20,9 @@ from control_plane.identity.node_certificates import (
 )
 from control_plane.identity.refusals import NotLetIn, Refusal
 from control_plane.store.contract import Origin, Store
-from control_plane.store.sqlite import open_sqlite
 from pointsman.rules.join_token import JoinToken
 from pointsman.rules.node_names import name_of
+from tests.support.fresh_store import fresh_sqlite
 
 ROOT = Origin(author="root", source="identity")
 NODE = "4ef3b2c4-9d5c-4ce8-9bb1-7a1c5ad7eb0f"
@@ -54,7 +54,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await open_sqlite(tmp_path / "store.db")
+    store = await fresh_sqlite(tmp_path / "store.db")
     yield store
     await store.close()
 

@@ -12,7 +12,7 @@ from control_plane.identity import first_token
 from control_plane.identity.operators import FAILURES_PER_MINUTE, FRESH_S, LOCAL, Denied, Operators, Rules
 from control_plane.identity.roles import Role
 from control_plane.store.contract import Origin, Store
-from control_plane.store.sqlite import open_sqlite
+from tests.support.fresh_store import fresh_sqlite
 
 ROOT = Origin(author="root", source="identity")
 
@@ -32,7 +32,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await open_sqlite(tmp_path / "store.db")
+    store = await fresh_sqlite(tmp_path / "store.db")
     yield store
     await store.close()
 
