@@ -265,9 +265,9 @@ def of_fleet(
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Checks a folder with a store and nodes' logs: everything but the answers."""
-    folder = Path(sys.argv[1])
+    folder = Path(arguments[0])
     runs = [run for node, log in enumerate(sorted(folder.glob("node-*.log"))) for run in runs_of(log.read_text(), node)]
     history = History(commits_in_sqlite(folder / "control-plane.db"), runs)
     failures = history.failures()
@@ -277,4 +277,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
