@@ -1,6 +1,6 @@
 """`python -m control_plane.databases`: what operators do to a database while no control plane needs to run.
 
-    db status | db upgrade | backup FILE | restore FILE [--replace]
+    db status | db upgrade | db new-key FILE | db reseal | backup FILE | restore FILE [--replace]
 
 Exit codes: 0 done, 1 not possible (the text says why), 2 `db status` found an upgrade to make, 64 wrong usage.
 """
@@ -12,18 +12,22 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from control_plane.settings import Settings
+from control_plane.store import seals
 from control_plane.store.backup import Contents, restore_backup, write_backup
 from control_plane.store.contract import StoreError, StoreUnusable
+from control_plane.store.keyring import Keyring, add_key, read_file
 from control_plane.store.migrating import SchemaState, migrate, schema_state
-from control_plane.store.opening import is_postgres, shown
-from control_plane.store.postgres import postgres_offline
-from control_plane.store.sqlite import sqlite_offline
+from control_plane.store.opening import given_keyring, is_postgres, shown
+from control_plane.store.postgres import NO_KEYRING, postgres_offline
+from control_plane.store.sealing import Codec
+from control_plane.store.sqlite import keyring_beside, sqlite_offline
 from pointsman.settings import SettingsError, load
 
 EXIT_DONE = 0
@@ -42,12 +46,12 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     except SystemExit as ended:
         return EXIT_USAGE if ended.code else EXIT_DONE
     try:
-        database = _database(parsed, environment)
+        place = _place(parsed, environment)
     except SettingsError as error:
         sys.stderr.write(f"pointsman: {error}\n")
         return EXIT_USAGE
     try:
-        return asyncio.run(_COMMANDS[parsed.command](database, parsed))
+        return asyncio.run(_COMMANDS[parsed.command](place, parsed))
     except (StoreError, StoreUnusable, OSError) as error:
         sys.stderr.write(f"pointsman: {error}\n")
         return EXIT_FAILED
@@ -58,27 +62,58 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument(
         "--database", help="an SQLite file or a postgresql:// URL; default: what the control plane's settings say"
     )
-    shared.add_argument("--config", help="the control plane's YAML file, whose `database` is used")
+    shared.add_argument("--keyring-file", help="the keys of its secrets; default: what the settings say")
+    shared.add_argument("--config", help="the control plane's YAML file, whose `database` and `keyring_file` are used")
     parser = argparse.ArgumentParser(prog="pointsman", description="Look after the control plane's database.")
     commands = parser.add_subparsers(dest="group", required=True)
     db = commands.add_parser("db", help="the schema").add_subparsers(dest="action", required=True)
     status = db.add_parser("status", parents=[shared], help="show the schema; exit code 2 = an upgrade is due")
     upgrade = db.add_parser("upgrade", parents=[shared], help="bring the schema to this program's")
+    new_key = db.add_parser("new-key", help="put a new key for secrets into a keyring file")
+    new_key.add_argument("file", type=Path)
+    new_key.add_argument("--active", action="store_true", help="as the first line: secrets are sealed with it")
+    reseal = db.add_parser("reseal", parents=[shared], help="seal all secrets with the keyring's first key")
     backup = commands.add_parser("backup", parents=[shared], help="write everything to one file; traffic goes on")
     backup.add_argument("file", type=Path)
     restore = commands.add_parser("restore", parents=[shared], help="fill a database from a backup")
     restore.add_argument("file", type=Path)
     restore.add_argument("--replace", action="store_true", help="give up what the database holds now")
-    for name, command in (("status", status), ("upgrade", upgrade), ("backup", backup), ("restore", restore)):
+    for name, command in {
+        "status": status,
+        "upgrade": upgrade,
+        "new-key": new_key,
+        "reseal": reseal,
+        "backup": backup,
+        "restore": restore,
+    }.items():
         command.set_defaults(command=name)
     return parser
 
 
-def _database(parsed: argparse.Namespace, environment: Mapping[str, str]) -> str:
-    flags = [f"--{name}={getattr(parsed, name)}" for name in ("config", "database") if getattr(parsed, name)]
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A database, and what the settings say about its keys."""
+
+    database: str
+    keyring: str
+    keyring_file: str
+
+    def ring(self, connection: Connection) -> Keyring:
+        """The keys of the database that `connection` is to. Raises StoreUnusable."""
+        given = given_keyring(self.keyring, self.keyring_file)
+        if given is not None:
+            return given
+        if is_postgres(self.database):
+            raise StoreUnusable(NO_KEYRING)
+        return keyring_beside(Path(self.database), connection)
+
+
+def _place(parsed: argparse.Namespace, environment: Mapping[str, str]) -> _Place:
+    names = ("config", "database", "keyring_file")
+    flags = [f"--{name.replace('_', '-')}={value}" for name in names if (value := getattr(parsed, name, None))]
     settings = load(Settings, flags, environment, program="pointsman")
     settings.check()
-    return settings.database
+    return _Place(settings.database, settings.keyring, settings.keyring_file)
 
 
 async def _offline(database: str, work: Callable[[Connection], T], *, writes: bool) -> T:
@@ -88,7 +123,8 @@ async def _offline(database: str, work: Callable[[Connection], T], *, writes: bo
     return await asyncio.to_thread(sqlite_offline, Path(database), work, writes=writes)
 
 
-async def _status(database: str, _parsed: argparse.Namespace) -> int:
+async def _status(place: _Place, _parsed: argparse.Namespace) -> int:
+    database = place.database
     state: SchemaState = await _offline(database, schema_state, writes=False)
     if state.current is None:
         _say(f"{shown(database)} is empty; the control plane makes schema {state.head} at its start")
@@ -103,11 +139,22 @@ async def _status(database: str, _parsed: argparse.Namespace) -> int:
         )
         return EXIT_PENDING
     _say(f"{shown(database)} has schema {state.current}, as this program needs")
+    keys = await _offline(database, seals.keys_in_use, writes=False)
+    _say(f"keys that its secrets may be sealed with: {', '.join(key or '(some lie in the clear)' for key in keys)}")
     return EXIT_DONE
 
 
-async def _upgrade(database: str, _parsed: argparse.Namespace) -> int:
-    before = await _offline(database, migrate, writes=True)
+async def _upgrade(place: _Place, _parsed: argparse.Namespace) -> int:
+    database = place.database
+
+    def upgrade(connection: Connection) -> SchemaState:
+        before = migrate(connection)
+        seals.open_codec(connection, place.ring(connection), renew=False)
+        if is_postgres(database):  # an SQLite file is cleaned of what lay in the clear when it is opened next
+            seals.forget_clear(connection)
+        return before
+
+    before = await _offline(database, upgrade, writes=True)
     if before.pending:
         _say(f"{shown(database)} went from schema {before.current or 'none'} to {before.head}")
     else:
@@ -115,8 +162,40 @@ async def _upgrade(database: str, _parsed: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-async def _backup(database: str, parsed: argparse.Namespace) -> int:
-    path: Path = parsed.file
+async def _new_key(_place: _Place, parsed: argparse.Namespace) -> int:
+    name = await asyncio.to_thread(add_key, parsed.file, active=parsed.active)
+    keys = list((await asyncio.to_thread(read_file, parsed.file)).keys)
+    role = "active" if keys[0] == name else f"ready; the active one is '{keys[0]}'"
+    _say(f"{parsed.file} has the new key '{name}', which is {role}. Keep a copy of the file apart from backups")
+    return EXIT_DONE
+
+
+async def _reseal(place: _Place, _parsed: argparse.Namespace) -> int:
+    database = place.database
+
+    async def transaction(work: Callable[[Connection], T]) -> T:
+        if is_postgres(database):
+            return await postgres_offline(database, work, writes=True, beside_planes=True)
+        return await _offline(database, work, writes=True)
+
+    codec, _ = await transaction(lambda connection: _checked_codec(place, connection))
+    rewritten = await seals.reseal(codec, transaction)
+    if rewritten is None:
+        _say("a control plane goes on sealing with another key; give all of them the same first line in their keyrings")
+        return EXIT_FAILED
+    _say(f"all secrets are sealed with the key '{codec.active}', {rewritten} rows were rewritten")
+    return EXIT_DONE
+
+
+def _checked_codec(place: _Place, connection: Connection) -> tuple[Codec, bool]:
+    state = schema_state(connection)
+    if state.current != state.head:
+        raise StoreUnusable(f"the database has schema {state.current}, this program needs {state.head}; upgrade first")
+    return seals.open_codec(connection, place.ring(connection), renew=False)
+
+
+async def _backup(place: _Place, parsed: argparse.Namespace) -> int:
+    database, path = place.database, parsed.file
     temporary = path.with_name(path.name + ".part")
 
     def write(connection: Connection) -> Contents:
@@ -132,13 +211,22 @@ async def _backup(database: str, parsed: argparse.Namespace) -> int:
         contents = await _offline(database, write, writes=False)
     finally:
         temporary.unlink(missing_ok=True)
-    _say(f"{path} holds {shown(database)} at version {contents.version}, {contents.rows} rows")
+    _say(
+        f"{path} holds {shown(database)} at version {contents.version}, {contents.rows} rows. Its secrets are sealed: "
+        "keep the keyring too, apart from it"
+    )
     return EXIT_DONE
 
 
-async def _restore(database: str, parsed: argparse.Namespace) -> int:
+async def _restore(place: _Place, parsed: argparse.Namespace) -> int:
+    database = place.database
+
     def restore(connection: Connection) -> Contents:
-        return restore_backup(connection, parsed.file, replace=parsed.replace)
+        contents = restore_backup(connection, parsed.file, replace=parsed.replace)
+        seals.open_codec(connection, place.ring(connection), renew=True)
+        if is_postgres(database):
+            seals.forget_clear(connection)
+        return contents
 
     contents = await _offline(database, restore, writes=True)
     _say(
@@ -148,7 +236,14 @@ async def _restore(database: str, parsed: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-_COMMANDS = {"status": _status, "upgrade": _upgrade, "backup": _backup, "restore": _restore}
+_COMMANDS = {
+    "status": _status,
+    "upgrade": _upgrade,
+    "new-key": _new_key,
+    "reseal": _reseal,
+    "backup": _backup,
+    "restore": _restore,
+}
 
 
 def _say(text: str) -> None:

@@ -40,6 +40,15 @@ class Settings:
     database: str = setting(
         "pointsman.db", help="what holds everything: an SQLite file, made when absent, or a postgresql:// URL"
     )
+    keyring_file: str = setting(
+        "",
+        help="file with the keys that secrets in the database are sealed with, one id:base64 a line, the first active;"
+        " empty = with SQLite beside the database, as NAME.keyring, made when absent; PostgreSQL needs one",
+    )
+    keyring: str = setting(
+        "",
+        help="those lines themselves, commas for line ends: meant for the variable, since others see a process's flags",
+    )
     admin_listen: SocketAddress = setting(
         SocketAddress("127.0.0.1", 8001), help="where the Admin API listens; port 0 = chosen by the kernel"
     )
@@ -144,6 +153,8 @@ class Settings:
         """Raises SettingsError where settings contradict each other or would expose more than was asked for."""
         if (wrong := refusal(self.database)) is not None:
             raise SettingsError(f"setting database: {wrong}")
+        if self.keyring and self.keyring_file:
+            raise SettingsError("settings keyring and keyring_file: give one of them")
         if bool(self.admin_tls_cert) != bool(self.admin_tls_key):
             raise SettingsError("settings admin_tls_cert and admin_tls_key: give both or neither")
         if not (self.admin_listen.is_loopback or self.insecure_admin or self.admin_tls_cert):

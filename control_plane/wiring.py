@@ -35,8 +35,10 @@ from control_plane.identity.operators import Operators, Rules
 from control_plane.settings import ClusterMtls, Settings
 from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Store, StoreError, StoreUnusable
-from control_plane.store.opening import is_postgres, open_store, shown
+from control_plane.store.opening import given_keyring, is_postgres, open_store, shown
+from control_plane.store.resealing import Resealer
 from control_plane.store.retention import Housekeeping, Retention
+from control_plane.switching.canaries import Canaries
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -83,7 +85,8 @@ class ControlPlane:
             _log.warning("the fleet link is open to everyone who can reach %s", settings.fleet_listen)
 
         try:
-            store = await open_store(settings.database, before_commit=before_commit)
+            keyring = given_keyring(settings.keyring, settings.keyring_file)
+            store = await open_store(settings.database, keyring=keyring, before_commit=before_commit)
         except (StoreError, StoreUnusable) as error:
             raise StartError(str(error)) from error
         self._stack.push_async_callback(store.close)
@@ -92,6 +95,10 @@ class ControlPlane:
         housekeeping = Housekeeping(store, Retention(settings.versions_kept, settings.versions_kept_days))
         housekeeping.start()
         self._stack.push_async_callback(housekeeping.stop)
+
+        resealer = Resealer(store)
+        resealer.start()
+        self._stack.push_async_callback(resealer.stop)
 
         gate = await _gate(store, settings)
         nodes = gate.nodes if isinstance(gate, EnrolledGate) else None
@@ -131,6 +138,10 @@ class ControlPlane:
             self._stack.push_async_callback(enrolment.stop)
             self.enrolment_address = SocketAddress(settings.enrolment_address.host, enrolment.port)
 
+        canaries = Canaries(store, fleet.rollouts, fleet, sole=not is_postgres(settings.database))
+        await canaries.start()
+        self._stack.push_async_callback(canaries.stop)
+
         operators = await _operators(store, settings)
         tls = _admin_tls(settings)
         if tls is not None:
@@ -147,6 +158,7 @@ class ControlPlane:
             ),
             operators=operators,
             node_certificates=nodes,
+            canaries=canaries,
             ring=ring,
             webhooks=webhooks,
             tls=None if tls is None else tls.context,

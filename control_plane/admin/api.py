@@ -35,6 +35,7 @@ from control_plane.admin import (
     tags,
     targets,
     tracing,
+    traffic,
     upstream_health,
     upstream_settings,
 )
@@ -53,6 +54,7 @@ from control_plane.events.webhooks import Webhooks
 from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store, StoreError
+from control_plane.switching.canaries import Canaries
 from control_plane.switching.switches import Switches
 
 _log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class AdminApi:
         guard: Guard | None = None,
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
+        canaries: Canaries | None = None,
         ring: Ring | None = None,
         webhooks: Webhooks | None = None,
         schemas: Mapping[str, Schema] = SCHEMAS,
@@ -109,8 +112,10 @@ class AdminApi:
         node_identities.mount(table, node_certificates)
         if fleet.rollouts is not None:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
-            switches.mount(table, Switches(store, fleet.rollouts, fleet), self.writes.now)
+        if fleet.rollouts is not None and canaries is not None:
+            switches.mount(table, Switches(store, fleet.rollouts, fleet, canaries), self.writes.now)
         tracing.mount(table, fleet)
+        traffic.mount(table, store, fleet)
         self.streams = events.Streams(ring, self.door)
         events.mount(table, self.streams)
         self.lag = metrics.LoopLag()
@@ -155,10 +160,14 @@ class AdminApi:
         except EntityError as error:
             return error_answer(error)
         except StoreError as error:
-            _log.warning("the store refused a request", extra={"method": call.method, "path": call.path, "why": error})
+            _log.warning(
+                "the store refused a request", extra={"method": call.method, "path": call.template, "why": error}
+            )
             return store_answer(error)
         except Exception:
-            _log.exception("a request failed", extra={"method": call.method, "path": call.path})
+            _log.exception(
+                "a request failed", extra={"method": call.method, "path": call.template}
+            )  # a path may hold a key
             return message_answer(500, "An unexpected error occurred")
 
 

@@ -4,16 +4,18 @@ Three rules:
 
 * The `Host` must be an address, `localhost` or a configured name. A page whose own name was made to point at this
   machine (DNS rebinding) sends that name, and gets 421.
-* A write with a foreign `Origin`, or marked cross-site by the browser, is refused with 403 before its body is read. So
-  forms may be accepted without a token: a form on a foreign page carries an Origin.
+* A write from a page of another origin is refused with 403 before its body is read. Browsers tell by `Origin`, by
+  `Sec-Fetch-Site` where a page has them hide the origin, and old ones by `Referer`. So forms may be accepted without a
+  token: a form on a foreign page carries at least one of them.
 * Answers may be read by pages of our own origin and of the configured ones only. Kong allows every origin and even
-  credentials; that we do so only where no origin asks, which no browser does, is a departure that
-  docs/compatibility.md lists.
+  credentials; that we do so only where no browser asks is a departure that docs/compatibility.md lists. `Vary` keeps a
+  browser from giving a page what it has stored of a request that named no origin.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -21,6 +23,8 @@ from control_plane.admin.messages import Headers, Refused
 
 WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 LOCAL = frozenset({"localhost"})
+_OWN_PAGES = frozenset({"same-origin", "none"})  # "none" = typed by a person, or no page at all
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +50,30 @@ class Guard:
         if method not in WRITING:
             return
         origin = headers.get("Origin")
-        if origin is not None:
-            if not self._origin_allowed(origin, host):
-                raise Refused(
-                    403, f"pages of '{origin[:100]}' may not write here; the setting admin_origins can allow them"
-                )
-        elif headers.get("Sec-Fetch-Site") == "cross-site":
-            raise Refused(403, "a page of another site may not write here")
+        if origin is not None and not self._origin_allowed(origin, host):
+            raise Refused(
+                403, f"pages of '{origin[:100]}' may not write here; the setting admin_origins can allow them"
+            )
+        if origin in self.origins:
+            return
+        site = headers.get("Sec-Fetch-Site")
+        if site is not None and site.lower() not in _OWN_PAGES:
+            raise Refused(403, "a page of another origin may not write here; the setting admin_origins can allow it")
+        referrer = headers.get("Referer")
+        if origin is None and site is None and referrer and not self._origin_allowed(_origin_of(referrer), host):
+            raise Refused(403, "a page of another origin may not write here; the setting admin_origins can allow it")
 
     def sharing(self, headers: Headers) -> dict[str, str]:
         """The headers that tell a browser whether a page may read the answer."""
         origin = headers.get("Origin")
         if origin is None:
-            return {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Credentials": "true"}
+            if "Sec-Fetch-Mode" in headers or "Sec-Fetch-Site" in headers:
+                return {"Vary": "Origin"}
+            return {
+                "Access-Control-Allow-Origin": "*",
+                "Access-Control-Allow-Credentials": "true",
+                "Vary": "Origin",
+            }
         if self._origin_allowed(origin, headers.get("Host", "")):
             return {
                 "Access-Control-Allow-Origin": origin,
@@ -68,10 +83,10 @@ class Guard:
         return {"Vary": "Origin"}
 
     def _host_allowed(self, header: str) -> bool:
-        try:
-            name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
-        except ValueError:
-            return False
+        found = _HOST.fullmatch(header)
+        if found is None:
+            return header.lower() in self.hosts
+        name = found[1].lower().strip("[]").rstrip(".")
         if name in LOCAL or name.endswith(".localhost") or name in self.hosts or header.lower() in self.hosts:
             return True
         try:
@@ -84,4 +99,14 @@ class Guard:
         if origin in self.origins:
             return True
         scheme, _, rest = origin.partition("://")
-        return scheme in ("http", "https") and bool(host) and rest.lower() == host.lower()
+        own = scheme in ("http", "https") and bool(host) and rest.lower() == host.lower()
+        return own and self._host_allowed(host)
+
+
+def _origin_of(address: str) -> str:
+    """The origin of a page's address; empty where it has none."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc}"

@@ -12,7 +12,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -30,6 +30,7 @@ from control_plane.events.webhooks import Webhooks
 from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store
+from control_plane.switching.canaries import Canaries
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class AdminServer:
         guard: Guard | None = None,
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
+        canaries: Canaries | None = None,
         ring: Ring | None = None,
         webhooks: Webhooks | None = None,
         tls: ssl.SSLContext | None = None,
@@ -77,6 +79,7 @@ class AdminServer:
             guard=guard,
             operators=operators,
             node_certificates=node_certificates,
+            canaries=canaries,
             ring=ring,
             webhooks=webhooks,
         )
@@ -157,15 +160,17 @@ class AdminServer:
         return response
 
     async def _answer(self, request: web.BaseRequest) -> Answer:
-        headers = request.headers
+        headers: Mapping[str, str] = request.headers
         target = request.raw_path
-        if not target.startswith("/"):  # the absolute form that proxies use
+        if not target.startswith("/"):  # the absolute form that proxies use, whose host counts (RFC 9112, 3.2.2)
+            headers = CIMultiDict(headers)
+            headers["Host"] = target.partition("://")[2].partition("/")[0]
             target = request.rel_url.raw_path_qs
         call = Call(
             request.method if request.method in _STANDARD_METHODS else "OTHER",
             target,
             headers=headers,
-            content_types=tuple(headers.getall("Content-Type", ())),
+            content_types=tuple(request.headers.getall("Content-Type", ())),
             has_body=request.body_exists,
             read_body=lambda bytes_max: self._read(request, bytes_max),
             remote=request.remote or "",

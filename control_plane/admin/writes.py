@@ -38,6 +38,7 @@ from control_plane.fleet.nodes import NodeView
 from control_plane.fleet.own_settings import Fence
 from control_plane.fleet.rollout import Policy, State
 from control_plane.fleet.rollouts import Rollouts, Unchanged
+from control_plane.fleet.side_figures import SideRate
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import Question
 from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
@@ -80,6 +81,9 @@ class Fleet(Protocol):
 
     def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
         """What the live nodes say of a target; None when none of them knows it."""
+
+    def side_rates(self) -> Sequence[SideRate]:
+        """What the connected nodes count of the sides of services, now and in the last seconds."""
 
     def loads_age_s(self) -> float | None:
         """How old the oldest live node's count of open requests is; None when there is none."""

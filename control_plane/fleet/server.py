@@ -660,7 +660,7 @@ class LinkServer:
             case HealthReport():
                 self.health.report(node.id, message.targets, full=message.full)
             case SideReport():
-                self.sides.report(node.id, message.rows, full=message.full, now=self._clock())
+                self.sides.report(node.id, message.rows, full=message.full, now=self._clock(), omitted=message.omitted)
             case Applied():
                 offer = self._nodes.applied(node, message.ref, took_s=message.took_s)
                 self._tried(node.id, message.ref)

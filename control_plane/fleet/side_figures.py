@@ -110,6 +110,7 @@ class SideRow:
 WINDOW_S = 10.0
 """What rates are of."""
 READING_EVERY_S = 2.0
+REPORT_EVERY_S = 1.0
 ROWS_MAX = 20_000
 """Sides of all nodes together that are kept; later ones are not taken in."""
 
@@ -119,10 +120,12 @@ class _Kept:
 
     __slots__ = ("at", "readings", "row")
 
-    def __init__(self, row: SideRow, now: float) -> None:
+    def __init__(self, row: SideRow, now: float, *, new: bool) -> None:
+        """`new` = it has counted all of that since the last report; else it is not known when."""
         self.row = row
         self.at = now
-        self.readings: list[tuple[float, SideFigures]] = [(now, row.figures)]
+        begin = (now - REPORT_EVERY_S, SideFigures(since=row.figures.since)) if new else (now, row.figures)
+        self.readings: list[tuple[float, SideFigures]] = [begin]
 
     def replace(self, row: SideRow, now: float) -> None:
         self.row = row
@@ -162,12 +165,17 @@ class SideBook:
 
     def __init__(self) -> None:
         self._nodes: dict[str, dict[tuple[str, str], _Kept]] = {}
+        self._incomplete: set[str] = set()  # nodes whose full report had no room for all
         self._rows = 0
 
-    def report(self, node: str, rows: Iterable[SideRow], *, full: bool, now: float) -> None:
-        """Take in a report; after a `full` one nothing is known of sides that it does not name."""
+    def report(self, node: str, rows: Iterable[SideRow], *, full: bool, now: float, omitted: int = 0) -> None:
+        """Take in a report; after a `full` one sides that it does not name have counted nothing, unless some had to be
+        omitted."""
         kept = self._nodes.setdefault(node, {})
         if full:
+            self._incomplete.discard(node)
+            if omitted:
+                self._incomplete.add(node)
             self._rows -= len(kept)
             kept = self._nodes[node] = {}
         for row in rows:
@@ -176,13 +184,14 @@ class SideBook:
             if known is not None:
                 known.replace(row, now)
             elif self._rows < ROWS_MAX:
-                kept[key] = _Kept(row, now)
+                kept[key] = _Kept(row, now, new=not full and node not in self._incomplete)
                 self._rows += 1
 
     def keep_only(self, nodes: Collection[str]) -> None:
         """Forget all other nodes."""
         for node in self._nodes.keys() - set(nodes):
             self._rows -= len(self._nodes.pop(node))
+            self._incomplete.discard(node)
 
     def figures(self, service: str) -> Mapping[str, Mapping[str, SideFigures]]:
         """Return the sums of a service's sides, by node and upstream; a side that a node never counted is not there."""

@@ -85,7 +85,7 @@ def begin(tx: Transaction, *, now: float, origin: Origin) -> None:
     if (state := state_of(authorities)) is not State.SETTLED:
         raise NotNow(f"a rotation of the CA is under way ({state.value}); see `pointsman ca show`")
     body = node_ca.made(node_ca.NEXT, authorities.issuing.cluster, now)
-    tx.identities.put(node_ca.KIND, node_ca.NEXT, body)
+    node_ca.keep(tx, node_ca.NEXT, body)
     _audit(tx, now, origin, State.INTRODUCING)
 
 
@@ -117,7 +117,7 @@ def _move(tx: Transaction, place: str, other: str, now: float) -> None:
     body = tx.identities.get(node_ca.KIND, place)
     assert body is not None, "there is one"
     tx.identities.delete(node_ca.KIND, place)
-    tx.identities.put(node_ca.KIND, other, {**body, "id": other, "since": now})
+    node_ca.keep(tx, other, {**body, "id": other, "since": now})
 
 
 def _audit(tx: Transaction, now: float, origin: Origin, state: State) -> None:

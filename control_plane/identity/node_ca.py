@@ -180,7 +180,7 @@ async def load_or_make(store: Store, *, now: float) -> Authorities:
 
     def work(tx: Transaction) -> Authorities:
         if tx.identities.get(KIND, ISSUING) is None:
-            tx.identities.put(KIND, ISSUING, made(ISSUING, str(uuid.uuid4()), now))
+            keep(tx, ISSUING, made(ISSUING, str(uuid.uuid4()), now))
         return load(tx)
 
     def look(tx: Transaction) -> Authorities | None:
@@ -190,6 +190,11 @@ async def load_or_make(store: Store, *, now: float) -> Authorities:
     if found is None:
         found = (await store.write(work, Origin(author="control plane", source="identity", action="node CA"))).result
     return found
+
+
+def keep(tx: Transaction, place: str, body: EntityBody) -> None:
+    """Puts an authority into its place in the store, its key sealed."""
+    tx.identities.put(KIND, place, body, secrets=("key",))
 
 
 def load(tx: Transaction, *, known: Authorities | None = None) -> Authorities:

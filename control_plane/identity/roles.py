@@ -107,6 +107,8 @@ RULES: Sequence[Rule] = (
     Rule(_SETTING, "/upstreams/*/targets/*/*/healthy", Role.OPERATOR, exact=True),
     Rule(_SETTING, "/upstreams/*/targets/*/*/unhealthy", Role.OPERATOR, exact=True),
     Rule(_WRITES, "/switches", Role.OPERATOR),
+    Rule(_WRITES, "/fleet/services/*/preview", Role.OPERATOR, exact=True),
+    Rule(_WRITES, "/fleet/services/*/mirror", Role.OPERATOR, exact=True),
     # Changing what there is.
     Rule(_WRITES, "/fleet/services", Role.EDITOR),
     Rule(_WRITES, "/fleet/upstreams", Role.EDITOR),

@@ -179,6 +179,14 @@ class AuditRecord:
     hash: str
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a call of `drop_below` came to."""
+
+    versions: int
+    more: bool  # whether there is more to drop
+
+
 class Records(Protocol):
     """What the store keeps beside the entities as they are: how they became so, for one unit of work."""
 
@@ -200,9 +208,9 @@ class Records(Protocol):
     def oldest(self) -> int:
         """The lowest version that is kept; one above the head when there is none."""
 
-    def drop_below(self, version: int, *, changes_max: int) -> int:
-        """Forgets versions below `version`, oldest first, until about `changes_max` changes went; returns how many
-        versions went. The newest version always stays."""
+    def drop_below(self, version: int, *, changes_max: int) -> Dropped:
+        """Forgets versions below `version`, oldest first, and no more than about `changes_max` changes. The newest
+        version always stays. A version that has more changes goes over several calls, and is gone from the first."""
 
     def first_at_or_after(self, committed_at: float) -> int:
         """The lowest version committed at that time or later; one above the head when there is none."""
@@ -229,13 +237,22 @@ class Records(Protocol):
         """Adds records at the end of the trail. Writes that take a version get theirs without this."""
 
 
+CANARY_STATE = "canary."
+"""A canary is kept among the rollouts whose numbers it shares; its states begin so, and no rollout's do."""
+
+
 @dataclass(frozen=True, slots=True)
 class RolloutRecord:
-    """A rollout as it outlives a control plane. `state` and `body` are the coordinator's."""
+    """A rollout, or a canary, as it outlives a control plane. `state` and `body` are the coordinator's."""
 
     number: int
     state: str
     body: EntityBody
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it is no rollout itself, but what a row of rollouts is steps of."""
+        return self.state.startswith(CANARY_STATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +279,11 @@ class Identities(Protocol):
     def each(self, kind: str) -> Sequence[EntityBody]:
         """All objects of a kind, by id."""
 
-    def put(self, kind: str, identity: str, body: EntityBody) -> None:
-        """Keeps an object, in the place of the one with its id."""
+    def put(self, kind: str, identity: str, body: EntityBody, *, secrets: Sequence[str] = ()) -> None:
+        """Keeps an object, in the place of the one with its id; the fields in `secrets` are sealed on disk."""
 
-    def add(self, kind: str, identity: str, body: EntityBody) -> bool:
-        """Keeps an object unless there is one with its id; whether it was kept."""
+    def add(self, kind: str, identity: str, body: EntityBody, *, secrets: Sequence[str] = ()) -> bool:
+        """Keeps an object, as `put`, unless there is one with its id; whether it was kept."""
 
     def delete(self, kind: str, identity: str) -> bool:
         """Removes an object; False when there was none."""
@@ -364,6 +381,9 @@ class Transaction(Protocol):
 
     def holders(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
         """Which rollout holds which of these entities."""
+
+    def act_for(self, rollout: int) -> None:
+        """Lets this unit of work change what that rollout holds; `holders` does not name it any more."""
 
     def lease(self, name: str) -> Lease | None:
         """Who has a lease, or had it last."""

@@ -96,7 +96,7 @@ def update(
     schema = STORED[collection]
     current = lookup(tx, collection, key, parent)
     if current is None:
-        raise NotFound({"id": key.lower()} if is_uuid(key) else {str(schema.endpoint_key): key})
+        raise NotFound({"id": key.lower()} if is_uuid(key) else schema.redacted({str(schema.endpoint_key): key}))
     made = schema.on_update(current, patch, now=now, resolve=resolver(tx))
     _check_related(tx, collection, made)
     tx.replace(collection, made)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from control_plane.store.contract import Store
+from control_plane.store.keyring import Keyring, parse, read_file
 from control_plane.store.postgres import open_postgres
 from control_plane.store.postgres_link import SCHEMES, Link
-from control_plane.store.sql_store import BeforeCommit
+from control_plane.store.sql_store import BeforeCommit, SqlStore
 from control_plane.store.sqlite import open_sqlite
 
 
@@ -30,8 +30,20 @@ def refusal(database: str) -> str | None:
     return None
 
 
-async def open_store(database: str, *, before_commit: BeforeCommit | None = None) -> Store:
-    """Opens what the setting names. Raises StoreUnusable and StoreUnavailable."""
+async def open_store(
+    database: str, *, keyring: Keyring | None = None, before_commit: BeforeCommit | None = None
+) -> SqlStore:
+    """Opens what the setting names; without a keyring, an SQLite file brings its own.
+
+    Raises StoreUnusable and StoreUnavailable.
+    """
     if is_postgres(database):
-        return await open_postgres(database, before_commit=before_commit)
-    return await open_sqlite(Path(database), before_commit=before_commit)
+        return await open_postgres(database, keyring=keyring, before_commit=before_commit)
+    return await open_sqlite(Path(database), keyring=keyring, before_commit=before_commit)
+
+
+def given_keyring(text: str, file: str) -> Keyring | None:
+    """The keyring of the settings `keyring` and `keyring_file`; None = neither is set. Raises StoreUnusable."""
+    if text:
+        return parse(text, source="the setting keyring")
+    return read_file(Path(file)) if file else None

@@ -33,13 +33,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from typing_extensions import override
 
-from control_plane.store import failpoints, history
-from control_plane.store.contract import Store, StoreError, StoreUnavailable, StoreUnusable
+from control_plane.store import failpoints, history, seals
+from control_plane.store.contract import StoreError, StoreUnavailable, StoreUnusable
 from control_plane.store.following import VERSIONS, Follower
+from control_plane.store.keyring import Keyring
 from control_plane.store.migrating import migrate
 from control_plane.store.postgres_errors import Trouble, judge
 from control_plane.store.postgres_link import IN_USE, Link
-from control_plane.store.sql_store import BeforeCommit, SqlStore, StartOver, run_jobs
+from control_plane.store.sql_store import BeforeCommit, Opened, SqlStore, StartOver, run_jobs
 from control_plane.store.writer import Job, Writer
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class PostgresStore(SqlStore):
         before_commit: BeforeCommit | None,
         settings: PostgresSettings,
         clock: Callable[[], float],
-        opened: tuple[bytes, int],
+        opened: Opened,
     ) -> None:
         super().__init__(before_commit=before_commit, clock=clock, opened=opened, reads_max=settings.queued_reads_max)
         self._link = link
@@ -106,7 +107,7 @@ class PostgresStore(SqlStore):
         self._writer = Writer(self._commit, queue_max=settings.queued_writes_max)
         self._follower = Follower(
             link,
-            epoch=opened[0],
+            epoch=opened.epoch,
             moved=self.committed,
             put_back=self.found_put_back,
             told=self.told,
@@ -260,6 +261,11 @@ class _Attempt:
         return found
 
 
+NO_KEYRING = (
+    "a PostgreSQL database needs keys for the secrets in it; make them once with `pointsman db new-key FILE`, and give "
+    "that file to every control plane over the database: --keyring-file FILE, or its lines in POINTSMAN_KEYRING"
+)
+
 _NOTIFY = text("SELECT pg_notify(:channel, '')")
 
 
@@ -340,33 +346,43 @@ def _engine(
 async def open_postgres(
     url: str,
     *,
+    keyring: Keyring | None,
     before_commit: BeforeCommit | None = None,
     settings: PostgresSettings | None = None,
     clock: Callable[[], float] = time.time,
-) -> Store:
+) -> SqlStore:
     """Opens the database at `url` (`postgresql://...`); an empty one gets the schema.
 
+    `keyring` has the keys of its secrets; there is no default, since all control planes over it need the same one.
     `before_commit` and `clock` are as in `open_sqlite`.
 
     Raises:
-        StoreUnusable: it has another schema, another program's tables, or settings that lose acknowledged writes.
+        StoreUnusable: it has another schema, another program's tables, or settings that lose acknowledged writes; or
+            the keyring is missing or not the one that its secrets are sealed with.
         StoreUnavailable: it cannot be reached now.
     """
+    if keyring is None:
+        raise StoreUnusable(NO_KEYRING)
     settings = settings or PostgresSettings()
     link = Link(url, connect_timeout_s=settings.connect_timeout_s, lock_patience_s=settings.lock_patience_s)
     async with _connected(link) as connection:
         await _check_durable(connection)
-        opened = await connection.run_sync(_prepare)
+        opened = await connection.run_sync(_prepare, keyring)
     return PostgresStore(link, before_commit=before_commit, settings=settings, clock=clock, opened=opened)
 
 
-async def postgres_offline(url: str, work: Callable[[Connection], T], *, writes: bool) -> T:
+async def postgres_offline(
+    url: str, work: Callable[[Connection], T], *, writes: bool, beside_planes: bool = False
+) -> T:
     """Runs `work` over the database as one transaction, without opening a store.
 
-    With `writes` no control plane may have it open. Raises StoreUnusable and StoreUnavailable.
+    With `writes` no control plane may have it open, unless `beside_planes`: then their writes wait. Raises
+    StoreUnusable and StoreUnavailable.
     """
     async with _connected(Link(url), reads=not writes) as connection:
-        if writes and not await connection.scalar(text(f"SELECT pg_try_advisory_xact_lock({IN_USE})")):
+        if beside_planes:
+            await connection.run_sync(history.lock_head)
+        elif writes and not await connection.scalar(text(f"SELECT pg_try_advisory_xact_lock({IN_USE})")):
             raise StoreUnusable("control planes are running over this database; stop all of them first")
         return await connection.run_sync(work)
 
@@ -396,6 +412,9 @@ async def _check_durable(connection: AsyncConnection) -> None:
             )
 
 
-def _prepare(connection: Connection) -> tuple[bytes, int]:
+def _prepare(connection: Connection, keyring: Keyring) -> Opened:
     migrate(connection, from_earlier=False)
-    return history.epoch(connection), history.head(connection)
+    codec, were_clear = seals.open_codec(connection, keyring, renew=False)
+    if were_clear:
+        seals.forget_clear(connection)
+    return Opened.of(connection, codec)

@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 from typing_extensions import override
 
 from control_plane.store import answers, audit, history
-from control_plane.store.contract import AuditEntry, AuditRecord, Change, KeptAnswer, Records, Version
+from control_plane.store.contract import AuditEntry, AuditRecord, Change, Dropped, KeptAnswer, Records, Version
+from control_plane.store.sealing import Codec
 
 CATCH_UP = "catch_up"
 """Under this name in a connection's `info`, a store that runs several units in one commit puts the function that gives
@@ -19,9 +20,14 @@ class SqlRecords(Records):
     """The statements are in the modules named; this is only their common door."""
 
     def __init__(
-        self, connection: Connection, changes: Callable[[], Sequence[Change]], will_write: Callable[[], None]
+        self,
+        connection: Connection,
+        codec: Codec,
+        changes: Callable[[], Sequence[Change]],
+        will_write: Callable[[], None],
     ) -> None:
         self._plain = connection
+        self._codec = codec
         self._changes = changes
         self._will_write = will_write
 
@@ -42,22 +48,22 @@ class SqlRecords(Records):
 
     @override
     def since(self, version: int) -> Iterator[Change]:
-        return history.changes_between(self._connection, version)
+        return history.changes_between(self._connection, self._codec, version)
 
     @override
     def up_to(self, version: int, *, above: int) -> Iterator[Change]:
-        return history.changes_between(self._connection, above, version)
+        return history.changes_between(self._connection, self._codec, above, version)
 
     @override
     def of_entity(self, collection: str, entity_id: str, *, size: int) -> Sequence[tuple[Version, Change]]:
-        return history.of_entity(self._connection, collection, entity_id, size=size)
+        return history.of_entity(self._connection, self._codec, collection, entity_id, size=size)
 
     @override
     def oldest(self) -> int:
         return history.oldest(self._connection)
 
     @override
-    def drop_below(self, version: int, *, changes_max: int) -> int:
+    def drop_below(self, version: int, *, changes_max: int) -> Dropped:
         self._will_write()
         return history.drop_below(self._connection, version, changes_max=changes_max)
 

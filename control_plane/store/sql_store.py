@@ -9,6 +9,7 @@ import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -30,6 +31,7 @@ from control_plane.store.contract import (
 )
 from control_plane.store.history import Pending
 from control_plane.store.records import CATCH_UP
+from control_plane.store.sealing import Codec
 from control_plane.store.transaction import SqlTransaction
 from control_plane.store.writer import Awaited, Job, Writer
 
@@ -39,6 +41,20 @@ T = TypeVar("T")
 
 BeforeCommit = Callable[[Transaction, Sequence[Change]], None]
 Listener = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a store learns when it opens its database."""
+
+    epoch: bytes
+    head: int
+    codec: Codec
+
+    @classmethod
+    def of(cls, connection: Connection, codec: Codec) -> Opened:
+        """Looks."""
+        return cls(history.epoch(connection), history.head(connection), codec)
 
 
 class SqlStore(Store):
@@ -51,12 +67,12 @@ class SqlStore(Store):
         *,
         before_commit: BeforeCommit | None,
         clock: Callable[[], float],
-        opened: tuple[bytes, int],
+        opened: Opened,
         reads_max: int,
     ) -> None:
         self._before_commit = before_commit
         self._clock = clock
-        self._epoch, self._head = opened
+        self._epoch, self._head, self.codec = opened.epoch, opened.head, opened.codec
         self._listeners: list[Listener] = []
         self._reads = 0
         self._reads_max = reads_max
@@ -76,7 +92,7 @@ class SqlStore(Store):
 
     @override
     async def read(self, work: Callable[[Transaction], T]) -> T:
-        return await self._read(lambda connection: work(SqlTransaction(connection)))
+        return await self._read(lambda connection: work(SqlTransaction(connection, self.codec)))
 
     @override
     async def epoch(self) -> bytes:
@@ -92,7 +108,7 @@ class SqlStore(Store):
 
     @override
     async def version(self, number: int) -> Version | None:
-        found = await self._read(lambda c: history.versions_with_changes(c, above=number - 1, up_to=number))
+        found = await self._read(lambda c: history.versions_with_changes(c, self.codec, above=number - 1, up_to=number))
         return found[0] if found else None
 
     @override
@@ -101,7 +117,7 @@ class SqlStore(Store):
 
     @override
     async def changes_since(self, version: int) -> Sequence[Version]:
-        return await self._read(lambda connection: history.versions_with_changes(connection, above=version))
+        return await self._read(lambda connection: history.versions_with_changes(connection, self.codec, above=version))
 
     @override
     async def save_nodes(self, records: Sequence[NodeRecord]) -> None:
@@ -155,6 +171,16 @@ class SqlStore(Store):
     def found_put_back(self) -> None:
         """The database has another history than the one that was opened. Runs on the loop."""
         self._put_back.set()
+
+    async def in_transaction(self, work: Callable[[Connection], T]) -> T:
+        """Runs `work` over the tables themselves, as a transaction that takes no version; it may be run again."""
+        results: list[T] = []
+
+        def keep(connection: Connection) -> None:
+            results[:] = [work(connection)]
+
+        await self._note(keep)
+        return results[0]
 
     async def _note(self, work: Callable[[Connection], None]) -> None:
         """Writes something that takes no version."""
@@ -214,7 +240,7 @@ class _Unit(Awaited[Written[T]]):
 
     @override
     def run(self, connection: Connection) -> Pending | None:
-        tx = SqlTransaction(connection)
+        tx = SqlTransaction(connection, self._store.codec)
         try:
             result = self._work(tx)
             pending = self._store.settle(tx, self._origin)

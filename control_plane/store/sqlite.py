@@ -28,11 +28,12 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import QueuePool
 from typing_extensions import override
 
-from control_plane.store import failpoints, history
-from control_plane.store.contract import Store, StoreUnavailable, StoreUnusable
+from control_plane.store import failpoints, seals
+from control_plane.store.contract import StoreUnavailable, StoreUnusable
 from control_plane.store.filelock import FileLock
+from control_plane.store.keyring import Keyring, add_key, read_file
 from control_plane.store.migrating import migrate
-from control_plane.store.sql_store import BeforeCommit, SqlStore, StartOver, run_jobs
+from control_plane.store.sql_store import BeforeCommit, Opened, SqlStore, StartOver, run_jobs
 from control_plane.store.writer import Job, Writer
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class SqliteStore(SqlStore):
         clock: Callable[[], float],
         lock: FileLock,
         engines: tuple[Engine, Engine],
-        opened: tuple[bytes, int],
+        opened: Opened,
     ) -> None:
         self._path = path
         super().__init__(before_commit=before_commit, clock=clock, opened=opened, reads_max=settings.queued_reads_max)
@@ -142,35 +143,43 @@ class SqliteStore(SqlStore):
 async def open_sqlite(
     path: Path,
     *,
+    keyring: Keyring | None = None,
     before_commit: BeforeCommit | None = None,
     settings: SqliteSettings | None = None,
     clock: Callable[[], float] = time.time,
-) -> Store:
+) -> SqlStore:
     """Opens or makes the database at `path` and brings it to this program's schema.
 
+    `keyring` has the keys of its secrets; None = in a file beside the database, which is made with it.
     `before_commit` sees each unit's changes last, on the writer's thread, and refuses them by raising. `clock` gives
     the seconds since the epoch that versions are stamped with.
 
     Raises:
-        StoreUnusable: it is of a newer program, damaged, no database of ours, or open in another process.
+        StoreUnusable: it is of a newer program, damaged, no database of ours, sealed with a key that the keyring does
+            not have, or open in another process.
         StoreUnavailable: it cannot be read or written now.
     """
     settings = settings or SqliteSettings()
-    lock, engines, opened = await asyncio.to_thread(_open, path, settings)
+    lock, engines, opened = await asyncio.to_thread(_open, path, keyring, settings)
     return SqliteStore(
         path, before_commit=before_commit, settings=settings, clock=clock, lock=lock, engines=engines, opened=opened
     )
 
 
-def _open(path: Path, settings: SqliteSettings) -> tuple[FileLock, tuple[Engine, Engine], tuple[bytes, int]]:
+def _open(
+    path: Path, keyring: Keyring | None, settings: SqliteSettings
+) -> tuple[FileLock, tuple[Engine, Engine], Opened]:
     _make_private_file(path)
     lock = FileLock(path.with_name(path.name + ".lock"))
     engines = (_engine(path, settings, readers=0), _engine(path, settings, readers=settings.readers))
     try:
         with _translated(path), _begun(engines[0], _BEGIN_WRITING) as connection:
             migrate(connection)
+            codec, were_clear = seals.open_codec(connection, keyring or keyring_beside(path, connection), renew=True)
+        if were_clear:
+            _scrub(path, engines[0])
         with _translated(path), _begun(engines[1], "BEGIN") as connection:
-            return lock, engines, (history.epoch(connection), history.head(connection))
+            return lock, engines, Opened.of(connection, codec)
     except StoreUnavailable as error:
         _dispose(*engines)
         lock.release()
@@ -179,6 +188,34 @@ def _open(path: Path, settings: SqliteSettings) -> tuple[FileLock, tuple[Engine,
         _dispose(*engines)
         lock.release()
         raise
+
+
+def keyring_beside(path: Path, connection: Connection) -> Keyring:
+    """The keys in the file beside the database, which is made unless something is sealed already. Raises StoreUnusable.
+
+    `connection` is to the database, with this program's schema.
+    """
+    file = path.with_name(path.name + ".keyring")
+    if not file.exists():
+        if seals.any_sealed(connection):
+            raise StoreUnusable(
+                f"secrets in the database are sealed, and the keyring {file} is gone; put it back, or name another "
+                "with keyring_file (docs/runbook.md, the key is lost)"
+            )
+        add_key(file, active=True)
+        log.warning("a key for secrets was made in %s; keep a copy of it apart from the database's backups", file)
+    return read_file(file)
+
+
+def _scrub(path: Path, engine: Engine) -> None:
+    """Leaves nothing in free pages or in the log of what lay in the clear."""
+    with _translated(path):
+        with engine.connect() as connection:
+            connection.exec_driver_sql("VACUUM")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        with _begun(engine, _BEGIN_WRITING) as connection:
+            seals.forget_clear(connection)
+    log.warning("secrets that lay in the clear in %s are sealed now", path)
 
 
 def sqlite_offline(path: Path, work: Callable[[Connection], T], *, writes: bool) -> T:

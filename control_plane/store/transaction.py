@@ -9,7 +9,6 @@ one statement, leaves the transaction usable in both dialects, and cannot be ove
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +25,7 @@ from control_plane.entities.errors import (
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import OnDelete, Schema, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store import rollout_records
+from control_plane.store import rollout_records, seals
 from control_plane.store.contract import (
     Change,
     Identities,
@@ -38,6 +37,7 @@ from control_plane.store.contract import (
     Transaction,
 )
 from control_plane.store.identities import SqlIdentities
+from control_plane.store.sealing import SECRETS, Codec
 from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY, AnyText
 
 PORTION = 1_000
@@ -108,20 +108,6 @@ _ADD_REFERENCE = REFERENCE.insert().from_select(
     ).where(ENTITY.c.collection == bindparam("parent"), ENTITY.c.id == bindparam("parent_id")),
 )
 
-# ASCII only, so that half of a surrogate pair, which has no UTF-8 form, is kept and refused later in words.
-_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-
-
-def encode(body: EntityBody) -> str:
-    """Return a body as it is stored."""
-    return _encoder.encode(body)
-
-
-def decode(text: str) -> EntityBody:
-    """Return a stored body."""
-    body: EntityBody = json.loads(text)
-    return body
-
 
 @dataclass(frozen=True, slots=True)
 class _Side:
@@ -132,12 +118,13 @@ class _Side:
     tags: frozenset[str]
 
     @classmethod
-    def of(cls, schema: Schema, body: EntityBody) -> _Side:
+    def of(cls, schema: Schema, body: EntityBody, codec: Codec) -> _Side:
         keys = {}
         for parts in schema.unique_keys:
             values = [foreign_id(body.get(part)) if part in schema.foreign_fields else body.get(part) for part in parts]
             if None not in values or parts in schema.nulls_count:  # elsewhere an unset part collides with nothing
-                keys[parts] = _key_value(["" if value is None else str(value) for value in values])
+                texts = ["" if value is None else str(value) for value in values]
+                keys[parts] = codec.key_value(schema.collection, parts, texts)
         references = {}
         for field, foreign in schema.foreign_fields.items():
             parent_id = foreign_id(body.get(field))
@@ -166,16 +153,15 @@ class Touched:
     after: Stored | None
 
 
-def _key_value(values: Sequence[str]) -> str:
-    return json.dumps(values, separators=(",", ":"))
-
-
 class SqlTransaction(Transaction):
     """A unit of work's view of the database."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, codec: Codec) -> None:
         self._connection = connection
+        self._codec = codec
+        self._key_noted = False
         self._touched: dict[tuple[str, str], Touched] = {}
+        self._acting_for: int | None = None
         self.wrote = False
         """Whether anything was written, also if it was undone again since."""
 
@@ -197,15 +183,28 @@ class SqlTransaction(Transaction):
     def records(self) -> Records:
         from control_plane.store.records import SqlRecords  # noqa: PLC0415  # builds on this module
 
-        return SqlRecords(self._connection, lambda: [change for change, _ in self.changes()], self._note_write)
+        return SqlRecords(
+            self._connection, self._codec, lambda: [change for change, _ in self.changes()], self._note_write
+        )
 
     def _note_write(self) -> None:
         self.wrote = True
 
+    def _note_key(self) -> None:
+        """Before anything is sealed: the key is known to be in use, whatever becomes of it meanwhile."""
+        if not self._key_noted:
+            seals.note_key(self._connection, self._codec)
+            self._key_noted = True
+
+    def _encoded(self, collection: str, body: EntityBody) -> str:
+        if any(body.get(name) is not None for name in SECRETS.get(collection, ())):
+            self._note_key()
+        return self._codec.encode(collection, body)
+
     @property
     @override
     def identities(self) -> Identities:
-        return SqlIdentities(self._connection, self._note_write)
+        return SqlIdentities(self._connection, self._codec, self._note_write, self._note_key)
 
     @override
     def next_rollout(self) -> int:
@@ -240,7 +239,12 @@ class SqlTransaction(Transaction):
 
     @override
     def holders(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
-        return rollout_records.holders(self._connection, keys)
+        held = rollout_records.holders(self._connection, keys)
+        return {key: number for key, number in held.items() if number != self._acting_for}
+
+    @override
+    def act_for(self, rollout: int) -> None:
+        self._acting_for = rollout
 
     @override
     def lease(self, name: str) -> Lease | None:
@@ -264,15 +268,15 @@ class SqlTransaction(Transaction):
     @override
     def get(self, collection: str, entity_id: str) -> EntityBody | None:
         text = self._connection.scalar(_GET, {"of": collection, "with_id": entity_id})
-        return None if text is None else decode(text)
+        return None if text is None else self._codec.decode(collection, text)
 
     @override
     def find(self, collection: str, values: Mapping[str, str]) -> EntityBody | None:
         for parts in STORED[collection].unique_keys:
             if values.keys() == set(parts):
-                wanted = _key_value([values[part] for part in parts])
+                wanted = self._codec.key_value(collection, parts, [values[part] for part in parts])
                 text = self._connection.scalar(_FIND, {"of": collection, "by": ",".join(parts), "wanted": wanted})
-                return None if text is None else decode(text)
+                return None if text is None else self._codec.decode(collection, text)
         raise ValueError(f"{sorted(values)} is no unique key of {collection}")
 
     @override
@@ -286,7 +290,7 @@ class SqlTransaction(Transaction):
         parent: tuple[str, str] | None = None,
     ) -> Sequence[EntityBody]:
         texts = self.page_texts(collection, size=size, after=after, tags=tags, parent=parent)
-        return [decode(text) for _, text in texts]
+        return [self._codec.decode(collection, text) for _, text in texts]
 
     @override
     def page_texts(
@@ -309,7 +313,7 @@ class SqlTransaction(Transaction):
         after = ""
         while rows := self.page_texts(collection, size=PORTION, after=after):
             for entity_id, text in rows:
-                yield decode(text)
+                yield self._codec.decode(collection, text)
                 after = entity_id
             if len(rows) < PORTION:
                 return
@@ -330,12 +334,12 @@ class SqlTransaction(Transaction):
     @override
     def insert(self, collection: str, body: EntityBody) -> None:
         entity_id = str(body["id"])
-        text = encode(body)
+        text = self._encoded(collection, body)
         row = {"collection": collection, "id": entity_id, "body": text}
         if self._connection.execute(_ADD_ENTITY, row).rowcount != 1:
             raise PrimaryKeyViolation(entity_id)
         self.wrote = True
-        self._put_aside(collection, entity_id, body, _NO_SIDE, _Side.of(STORED[collection], body))
+        self._put_aside(collection, entity_id, body, _NO_SIDE, _Side.of(STORED[collection], body, self._codec))
         self._remember(collection, entity_id, None, Stored(body, text))
 
     @override
@@ -350,8 +354,8 @@ class SqlTransaction(Transaction):
 
     def _insert_portion(self, collection: str, schema: Schema, portion: Mapping[str, EntityBody]) -> None:
         """A few statements for all; each tells by the rows that it returns which it could not add."""
-        texts = {entity_id: encode(body) for entity_id, body in portion.items()}
-        sides = {entity_id: _Side.of(schema, body) for entity_id, body in portion.items()}
+        texts = {entity_id: self._encoded(collection, body) for entity_id, body in portion.items()}
+        sides = {entity_id: _Side.of(schema, body, self._codec) for entity_id, body in portion.items()}
         self.wrote = True
         rows = [{"collection": collection, "id": entity_id, "body": text} for entity_id, text in texts.items()]
         added = set(self._connection.scalars(_ADD_ENTITIES, rows))
@@ -386,7 +390,7 @@ class SqlTransaction(Transaction):
         for row in rows:
             if (row["id"], row["key"]) not in added:
                 body = portion[row["id"]]
-                raise UniqueViolation({part: body[part] for part in row["key"].split(",")})
+                raise _taken(collection, body, row["key"].split(","))
 
     def _add_references(self, collection: str, sides: Mapping[str, _Side]) -> None:
         """The parents are asked for first: with one missing, the constraint would end the whole transaction."""
@@ -411,11 +415,13 @@ class SqlTransaction(Transaction):
         entity_id = str(body["id"])
         before = self._stored(collection, entity_id)
         assert before is not None, f"{collection} {entity_id} is replaced but does not exist"
-        text = encode(body)
+        text = self._encoded(collection, body)
         self.wrote = True
         self._connection.execute(_UPDATE, {"of": collection, "with_id": entity_id, "new_body": text})
         schema = STORED[collection]
-        self._put_aside(collection, entity_id, body, _Side.of(schema, before.body), _Side.of(schema, body))
+        self._put_aside(
+            collection, entity_id, body, _Side.of(schema, before.body, self._codec), _Side.of(schema, body, self._codec)
+        )
         self._remember(collection, entity_id, before, Stored(body, text))
 
     @override
@@ -430,14 +436,16 @@ class SqlTransaction(Transaction):
         self.wrote = True
         for child in children:
             self.delete(child.collection, child.id)
-        self._put_aside(collection, entity_id, before.body, _Side.of(STORED[collection], before.body), _NO_SIDE)
+        self._put_aside(
+            collection, entity_id, before.body, _Side.of(STORED[collection], before.body, self._codec), _NO_SIDE
+        )
         self._connection.execute(_DELETE, {"of": collection, "with_id": entity_id})
         self._remember(collection, entity_id, before, None)
         return True
 
     def _stored(self, collection: str, entity_id: str) -> Stored | None:
         text = self._connection.scalar(_GET, {"of": collection, "with_id": entity_id})
-        return None if text is None else Stored(decode(text), text)
+        return None if text is None else Stored(self._codec.decode(collection, text), text)
 
     def _put_aside(self, collection: str, entity_id: str, body: EntityBody, old: _Side, new: _Side) -> None:
         """Brings the narrow rows from `old` to `new`, touching only those that differ."""
@@ -449,7 +457,7 @@ class SqlTransaction(Transaction):
             if old.keys.get(parts) != value:
                 row = {"collection": collection, "key": ",".join(parts), "value": value, "id": entity_id}
                 if execute(_ADD_KEY, row).rowcount != 1:
-                    raise UniqueViolation({part: body[part] for part in parts})
+                    raise _taken(collection, body, parts)
         for field, held in old.references.items():
             if new.references.get(field) != held:
                 execute(_DELETE_REFERENCE, {"of": collection, "with_id": entity_id, "by": field})
@@ -466,6 +474,11 @@ class SqlTransaction(Transaction):
     def _remember(self, collection: str, entity_id: str, before: Stored | None, after: Stored | None) -> None:
         touched = self._touched.setdefault((collection, entity_id), Touched(before, None))
         touched.after = after
+
+
+def _taken(collection: str, body: EntityBody, parts: Sequence[str]) -> UniqueViolation:
+    """Names the key that another entity has, unless it is a secret: errors end up in logs of pipelines."""
+    return UniqueViolation(STORED[collection].redacted({part: body[part] for part in parts}))
 
 
 def _filtered(

@@ -8,12 +8,14 @@ here, and bounded instead: `metrics_series_max` for what grows with routes, `TAR
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from data_plane.node.fence import Fenced
 from data_plane.node.metrics_sum import PlainSums, RouteKey, RouteSums
+from data_plane.node.side_sums import SIDES_MAX, SidesSum
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.workers import WorkerCounters
 from data_plane.observe.histogram import KONG_BOUNDS_MS, UPSTREAM_BOUNDS_MS
@@ -137,6 +139,29 @@ UPSTREAM_OPENED = Metric("pointsman_upstream_connections_opened_total", Kind.COU
 UPSTREAM_REUSED = Metric(
     "pointsman_upstream_connections_reused_total", Kind.COUNTER, "Attempts that found an idle connection"
 )
+_SIDE = ("service", "upstream")
+SIDE_REQUESTS = Metric(
+    "pointsman_side_requests_total",
+    Kind.COUNTER,
+    "Requests of services with more than one side that ended, by the upstream they went to",
+    _SIDE,
+)
+SIDE_ERRORS = Metric(
+    "pointsman_side_errors_total", Kind.COUNTER, "Those of them whose client saw the side fail with a 5xx", _SIDE
+)
+SIDE_CONNECT_ERRORS = Metric(
+    "pointsman_side_connect_errors_total", Kind.COUNTER, "Attempts on the side that brought no whole answer", _SIDE
+)
+SIDE_OPEN = Metric("pointsman_side_open_requests", Kind.GAUGE, "Requests open towards the side now", _SIDE)
+SIDE_CLOSED_LATE = Metric(
+    "pointsman_side_closed_late_total", Kind.COUNTER, "Requests that the drain deadline of a service closed", _SIDE
+)
+MIRROR_COPIES = Metric(
+    "pointsman_mirror_copies_total",
+    Kind.COUNTER,
+    "Copies of requests for a mirror: answered, error (answered with a 5xx), failed (no answer), skipped (no room)",
+    (*_SIDE, "outcome"),
+)
 FOLDED = Metric(
     "pointsman_metrics_folded_total",
     Kind.COUNTER,
@@ -180,6 +205,12 @@ METRICS: tuple[Metric, ...] = (
     UPSTREAM_OPEN,
     UPSTREAM_OPENED,
     UPSTREAM_REUSED,
+    SIDE_REQUESTS,
+    SIDE_ERRORS,
+    SIDE_CONNECT_ERRORS,
+    SIDE_OPEN,
+    SIDE_CLOSED_LATE,
+    MIRROR_COPIES,
     FOLDED,
     OMITTED,
     LOG_LINES,
@@ -231,6 +262,7 @@ class MetricFacts(Protocol):
     def certificate_expires_at(self) -> float | None: ...
     async def counters(self, *, timeout_s: float, traffic: bool = False) -> Sequence[WorkerCounters]: ...
     def plain_sums(self) -> PlainSums: ...
+    def side_sums(self) -> SidesSum: ...
     def route_sums(self) -> Iterator[Mapping[RouteKey, RouteSums] | None]: ...
     @property
     def target_count(self) -> int: ...
@@ -329,6 +361,7 @@ class NodeMetrics:
         page.single(UPSTREAM_OPEN, sum(worker.upstream_connections_open for worker in workers))
         page.single(UPSTREAM_OPENED, sums.upstream_connections_opened)
         page.single(UPSTREAM_REUSED, sums.upstream_connections_reused)
+        _write_sides(page, facts.side_sums())
         page.single(FOLDED, sums.folded)
         page.single(LOG_LINES, sums.log_lines)
         page.single(LOG_DROPPED, sums.log_lines_dropped)
@@ -338,6 +371,27 @@ class NodeMetrics:
             self._snapshot = snapshot
             self._snapshot_bytes = sum(map(len, snapshot.entities.values())) if snapshot is not None else 0
         return self._snapshot_bytes
+
+
+def _write_sides(page: Exposition, sides: SidesSum) -> None:
+    """Write what is counted by side, of services that have or had more than their host."""
+    shown = sides.several(SIDES_MAX)
+    for metric, value in (
+        (SIDE_REQUESTS, operator.attrgetter("requests")),
+        (SIDE_ERRORS, operator.attrgetter("errors_5xx")),
+        (SIDE_CONNECT_ERRORS, operator.attrgetter("connect_errors")),
+        (SIDE_OPEN, operator.attrgetter("open")),
+        (SIDE_CLOSED_LATE, operator.attrgetter("closed_late")),
+    ):
+        page.family(metric, [(names, value(sums)) for names, sums in shown])
+    page.begin(MIRROR_COPIES)
+    for names, sums in shown:
+        if sums.mirrored:
+            fine = sums.mirror_sent - sums.mirror_errors_5xx
+            page.sample(MIRROR_COPIES, (*names, "answered"), fine)
+            page.sample(MIRROR_COPIES, (*names, "error"), sums.mirror_errors_5xx)
+            page.sample(MIRROR_COPIES, (*names, "failed"), sums.mirror_failed)
+            page.sample(MIRROR_COPIES, (*names, "skipped"), sums.mirror_skipped)
 
 
 def _write_routes(page: Exposition, routes: Mapping[RouteKey, RouteSums]) -> Iterator[None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -171,6 +172,25 @@ class SidesSum:
             if sums is not None:
                 total.add(sums)
         return total
+
+    def several(self, most: int) -> list[tuple[tuple[str, str], SideSum]]:
+        """Return the sums by the names of service and upstream, of services with more sides than one.
+
+        At most so many, and two that go by the same names are one.
+        """
+        keys = self.keys()
+        sides_of = Counter(service for service, _ in keys)
+        found: dict[tuple[str, str], SideSum] = {}
+        for key in sorted(keys):
+            if sides_of[key[0]] < 2 and not self.requests(key)[0]:
+                continue
+            sums = self.of(key)
+            names = sums.service_name, sums.upstream_name
+            if names in found:
+                found[names].add(sums)
+            elif len(found) < most:
+                found[names] = sums
+        return list(found.items())
 
     def _sources(self) -> Iterator[WorkerSides]:
         yield self._past

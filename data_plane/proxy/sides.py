@@ -57,10 +57,6 @@ class Sides:
             if side is not None:
                 yield side[1]
 
-    def leads_to(self, upstream: str) -> bool:
-        """Tell whether a setting names the upstream."""
-        return any(runtime.side == upstream for runtime in self.runtimes())
-
     def in_use(self) -> Iterator[str]:
         """Yield the ids of the upstreams that clients' requests may go to."""
         if self._preview is not None:
@@ -70,8 +66,9 @@ class Sides:
 
     def other(self, plan: Plan, client: ClientConnection) -> ServiceRuntime | None:
         """Return the side that the client's request goes to, None for the primary one."""
-        if self._preview is not None and self._mark is not None and self._mark.on(client.head):
-            return self._preview[1]
+        marked = self.by_mark(client.head)
+        if marked is not None:
+            return marked
         if self._split is None:
             return None
         split, side = self._split
@@ -80,6 +77,12 @@ class Sides:
             if key is not None:
                 return side if in_share(self._service, key, split.share) else None
         return side if self._split_turn.taken(split.share) else None
+
+    def by_mark(self, head: RequestHead) -> ServiceRuntime | None:
+        """Return the side that a request with the operator's mark goes to, None for one without."""
+        if self._preview is not None and self._mark is not None and self._mark.on(head):
+            return self._preview[1]
+        return None
 
     def mirrored_to(self) -> ServiceRuntime | None:
         """Return where the next request of the primary side is sent, too; None = nowhere."""

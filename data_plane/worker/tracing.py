@@ -81,7 +81,10 @@ def trace(
                 told.failures.add(field=failure.field, wants=failure.wants, has=failure.has)
             answer.near.append(told)
     if plan.service is not None and not plan.status:
-        answer.upstream.CopyFrom(_upstream(plan, plan.service, head, upstream_name))
+        # A split is counted out when requests come; by its mark alone it is known where one would go.
+        sides = plan.service.sides
+        side = (sides.by_mark(head) if sides is not None else None) or plan.service
+        answer.upstream.CopyFrom(_upstream(plan, side, head, upstream_name))
     if answer.ByteSize() > ANSWER_BYTES_MAX:
         answer.ClearField("near")
     return answer

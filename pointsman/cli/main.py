@@ -99,6 +99,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         help="Move services to another upstream, everywhere at one instant.",
         epilog="Example: pointsman switch example-service --to green; `pointsman switch now --help` has its options.",
     )
+    _add_side_commands(command, named=completing or not {"preview", "mirror", "top"}.isdisjoint(arguments))
     shown = completing or "rollout" in arguments
     app.add_typer(_rollout_commands() if shown else typer.Typer(), name="rollout", help="Changes at one instant.")
     command("nodes", fleet.nodes, "nodes --watch")
@@ -148,6 +149,35 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     )
     command("trace", trace.trace, "trace GET http://shop.example/cart -H x-a:1")
     return app
+
+
+def _add_side_commands(command: Callable[[str, Callable[..., None], str], None], *, named: bool) -> None:
+    """Those that are about the sides of a service; read only when one is named, as with groups."""
+    examples = {
+        "preview": "preview example-service --to green --header x-preview:1",
+        "mirror": "mirror example-service --to green --percent 5",
+        "top": "top example-service --nodes",
+    }
+    if named:
+        from pointsman.cli import sides, top
+
+        for name, function in (("preview", sides.preview), ("mirror", sides.mirror), ("top", top.top)):
+            command(name, function, examples[name])
+        return
+    for name, about in (
+        ("preview", "Let requests with a mark see an upstream before anyone else does."),
+        ("mirror", "Send copies of a share of a service's requests to another upstream."),
+        ("top", "Show what each side of services serves now."),
+    ):
+        command(name, _described(about), examples[name])
+
+
+def _described(text: str) -> Callable[[], None]:
+    def not_read_yet() -> None:
+        raise AssertionError("only the help page shows it")
+
+    not_read_yet.__doc__ = text
+    return not_read_yet
 
 
 def _group(*commands: tuple[str, Callable[..., None], str]) -> typer.Typer:

@@ -13,7 +13,7 @@ from pathlib import Path
 from control_plane.store.contract import Change, Store, Transaction
 from control_plane.store.postgres import open_postgres
 from tests.support.fresh_store import fresh_sqlite
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import KEYRING, PostgresServer
 
 BeforeCommit = Callable[[Transaction, Sequence[Change]], None]
 Opener = Callable[[Path, BeforeCommit | None], Awaitable[Store]]
@@ -30,6 +30,6 @@ def in_server(server: PostgresServer) -> Opener:
 
     async def opener(folder: Path, before_commit: BeforeCommit | None) -> Store:
         url = server.create("t" + hashlib.sha256(str(folder).encode()).hexdigest()[:20])
-        return await open_postgres(url, before_commit=before_commit)
+        return await open_postgres(url, keyring=KEYRING, before_commit=before_commit)
 
     return opener

@@ -20,7 +20,7 @@ from control_plane.store import editor
 from control_plane.store.contract import Origin, Store, StoreBusy, StoreError, StoreUnusable, Transaction
 from control_plane.store.postgres import PostgresSettings, open_postgres
 from tests.contract.writing import create
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import KEYRING, PostgresServer
 
 WRITERS = 4
 
@@ -101,7 +101,7 @@ async def check(store: Store, told: Told) -> None:
 @pytest.fixture
 async def stores(server: PostgresServer, tmp_path: Path) -> AsyncIterator[list[Store]]:
     url = server.create(tmp_path.name)
-    opened = [await open_postgres(url) for _ in range(2)]
+    opened: list[Store] = [await open_postgres(url, keyring=KEYRING) for _ in range(2)]
     yield opened
     for store in opened:
         await store.close()
@@ -172,7 +172,7 @@ async def test_a_server_that_hangs_refuses_in_time_and_nothing_is_lost_when_it_g
 
 async def test_a_head_locked_by_another_is_said_so(server: PostgresServer) -> None:
     url = server.create("locked")
-    store = await open_postgres(url, settings=PostgresSettings(lock_patience_s=0.1))
+    store = await open_postgres(url, keyring=KEYRING, settings=PostgresSettings(lock_patience_s=0.1))
     locking = asyncio.create_task(
         asyncio.to_thread(server.psql, "BEGIN; SELECT 1 FROM head FOR UPDATE; SELECT pg_sleep(1.5); COMMIT", "locked")
     )
@@ -190,10 +190,10 @@ async def test_a_server_that_would_lose_acknowledged_writes_is_refused(server: P
         server.stop()
         server.start(f"-c {name}=off")
         with pytest.raises(StoreUnusable, match=f"{name} off"):
-            await open_postgres(url)
+            await open_postgres(url, keyring=KEYRING)
     server.stop()
     server.start("-c synchronous_commit=off")
-    store = await open_postgres(url)
+    store = await open_postgres(url, keyring=KEYRING)
     assert await store.head() == 0
     await store.close()
     server.restart()

@@ -20,16 +20,17 @@ import pytest
 from control_plane.store import failpoints
 from control_plane.store.contract import Operation
 from control_plane.store.opening import open_store
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import KEYRING, KEYRING_LINE, PostgresServer
 
 WRITER = textwrap.dedent("""
     import asyncio, itertools, sys
     from control_plane.store import editor, failpoints
     from control_plane.store.contract import Origin
     from control_plane.store.opening import open_store
+    from control_plane.store.keyring import parse
 
-    async def main(database, prefix, failpoint, passes):
-        store = await open_store(database)
+    async def main(keyring, database, prefix, failpoint, passes):
+        store = await open_store(database, keyring=parse(keyring, source="the test"))
         failpoints.arm(failpoint, passes=int(passes))
 
         async def writer(number):
@@ -55,7 +56,7 @@ WRITER = textwrap.dedent("""
 def write_until_killed(database: str, prefix: str, failpoint: str, passes: int) -> dict[int, str]:
     """Runs the writer until it ends at the fail-point; returns what it was told until then."""
     done = subprocess.run(
-        [sys.executable, "-c", WRITER, database, prefix, failpoint, str(passes)],
+        [sys.executable, "-c", WRITER, KEYRING_LINE, database, prefix, failpoint, str(passes)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
@@ -77,14 +78,14 @@ async def kill_everywhere(database: str, *, rounds: int, rng: random.Random) -> 
                 write_until_killed, database, f"{turn}-{failpoint}", failpoint, passes
             )
             await check(database, acknowledged)
-    store = await open_store(database)
+    store = await open_store(database, keyring=KEYRING)
     head = await store.head()
     await store.close()
     return len(acknowledged), head
 
 
 async def check(database: str, acknowledged: dict[int, str]) -> None:
-    store = await open_store(database)
+    store = await open_store(database, keyring=KEYRING)
     history = await store.changes_since(0)
     assert [version.number for version in history] == list(range(1, len(history) + 1))
     names = {}

@@ -17,6 +17,7 @@ from control_plane.fleet.health import TargetVerdict
 from control_plane.fleet.nodes import NodeState, NodeView, SyncStatus
 from control_plane.fleet.own_settings import Fence
 from control_plane.fleet.rollouts import Rollouts
+from control_plane.fleet.side_figures import SideRate
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
 from control_plane.fleet.waiting import NodeProgress, Outcome, WaitReport
@@ -80,6 +81,9 @@ class TwoNodes:
 
     def refusals(self) -> Mapping[str, int]:
         return {}
+
+    def side_rates(self) -> Sequence[SideRate]:
+        return ()
 
     def refused(self) -> Sequence[RefusedCaller]:
         return ()

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.switching.canary import Canary
 from pointsman.cli import files, switch_quick
 from pointsman.cli.json_values import Json, JsonObject
 from pointsman.cli.main import main
 from tests.integration.cli_admin import FakeAdmin
+from tests.support import canary_views
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
 ROOT = Path(__file__).parents[2]
@@ -270,6 +272,64 @@ SERVICES = f"/services?size={1000}"
 PATCH = "/services/example-service"
 
 
+SIDE_OF = "/fleet/services/example-service/{}"
+SETTINGS: JsonObject = {
+    "id": SERVICE["id"],
+    "service": {"id": SERVICE["id"]},
+    "partition": "serve_stale",
+    "fence_after_s": 60,
+    "split": None,
+    "preview": None,
+    "mirror": None,
+    "drain_deadline": None,
+}
+PREVIEW: JsonObject = {"to": UPSTREAM["id"], "header": "x-preview", "cookie": None, "value": "1"}
+
+
+def figures(requests_per_s: float, **facts: Json) -> JsonObject:
+    return {
+        "requests_per_s": requests_per_s,
+        "error_ratio": 0.0 if requests_per_s else None,
+        "errors_5xx_per_s": 0.0,
+        "connect_errors_per_s": 0.0,
+        "latency_ms": {"p50": 3.2, "p95": 9, "p99": 12.75}
+        if requests_per_s
+        else {"p50": None, "p95": None, "p99": None},
+        "open": 0,
+        "totals": {"requests": 8000, "errors_5xx": 0, "connect_errors": 0, "closed_late": 0},
+        **facts,
+    }
+
+
+def side(name: str, role: str, asked: Json, seen: Json, **facts: Json) -> JsonObject:
+    return {"upstream": UPSTREAM["id"], "name": name, "role": role, "share_asked": asked, "share_seen": seen,
+            "mirror": None, "nodes": [], **facts}  # fmt: skip
+
+
+TRAFFIC: JsonObject = {
+    "window_s": 10.0,
+    "nodes": 2,
+    "omitted": 3,
+    "data": [
+        {
+            "service": SERVICE["id"],
+            "name": "example-service",
+            "sides": [
+                side("blue", "primary", 0.95, 0.9512, **figures(301.4, open=7), nodes=[
+                    {"node_id": "00000001-0000-4000-8000-000000000000", "hostname": "dp-1", **figures(151.0, open=4)},
+                    {"node_id": "00000002-0000-4000-8000-000000000000", "hostname": "dp-2", **figures(150.4, open=3)},
+                ]),
+                side("green", "split", 0.05, 0.0488, **figures(15.5, error_ratio=0.0324, latency_ms={
+                    "p50": 41.0, "p95": 230.0, "p99": 12000.0})),
+                side("next", "mirror", None, 0.0, **figures(0),
+                     mirror={"sent": 120, "errors_5xx": 0, "failed": 3, "skipped": 1}),
+            ],
+        },
+        {"service": NAMELESS["id"], "name": "cart", "sides": [side("purple", "left", None, 0.0, **figures(0, open=2))]},
+    ],
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Case:
     """A command line and the answers it finds; `formats` are the ways it is run."""
@@ -337,6 +397,14 @@ ILL: JsonObject = {
     "remedy": "see `pointsman upstream health green`; mend the targets, or force it and say why",
     "overridable": True,
 }
+HELD: JsonObject = {
+    "code": "HELD_BY_CANARY",
+    "what": "canary 6 is moving service example-service",
+    "node": "",
+    "target": "",
+    "remedy": "wait for its end, or end it: pointsman switch abort 6",
+    "overridable": False,
+}
 MOVED: JsonObject = {"id": SERVICE["id"], "name": "example-service", "from": "blue", "to": "green"}
 REST: JsonObject = {
     "name": "blue", "upstream": UPSTREAM["id"], "in_flight": 0, "waiting_for": [], "still_used_by": [],
@@ -397,6 +465,12 @@ def switched(**facts: Json) -> JsonObject:
         "safe_to_tear_down": False,
         **facts,
     }
+
+
+def held_canary() -> Canary:
+    canary = canary_views.on_second_step()
+    canary.hold("bob")
+    return canary
 
 
 PARTIAL = switched(state="partial", nodes=[proof(1), proof(2, "lagging", reason="did not vote within 5 s")])
@@ -716,6 +790,42 @@ CASES = [
     Case("switch-watched", ["switch", "example-service", "--to", "green", "-w"],
          lambda a: (a.answer("POST", "/switches", switched(state="preparing"), status=202),
                     a.answer("GET", "/switches/7", switched(old_sides=[REST])))),
+    Case("switch-canary", ["switch", "example-service", "--to", "green", "--canary", "5,25", "--every", "30s",
+                           "--sticky", "header:x-user", "--gate", "errors=1%", "--gate", "p99=2x"],
+         lambda a: (a.answer("POST", "/switches", canary_views.shown(canary_views.begun()), status=202),
+                    a.answer("GET", "/switches/7", canary_views.shown(canary_views.confirmed())))),
+    Case("switch-canary-undone", ["switch", "example-service", "--to", "green", "--canary", "5,25", "--every", "30s"],
+         lambda a: (a.answer("POST", "/switches", canary_views.shown(canary_views.begun()), status=202),
+                    a.answer("GET", "/switches/7", canary_views.shown(canary_views.undone())))),
+    Case("switch-canary-held", ["switch", "example-service", "--to", "green", "--canary", "5,25"],
+         lambda a: (a.answer("POST", "/switches", canary_views.shown(canary_views.begun(every_s=None)), status=202),
+                    a.answer("GET", "/switches/7", canary_views.shown(canary_views.begun(every_s=None))))),
+    Case("switch-canary-refused", ["switch", "example-service", "--to", "green", "--canary", "5,25"],
+         lambda a: a.answer("POST", "/switches",
+                            {"message": "canary 6 is moving service example-service", "code": "PREFLIGHT_REFUSED",
+                             "remedy": "wait", "refusals": [HELD], "plan": drawn(HELD)}, status=409)),
+    Case("switch-canary-bad-steps", ["switch", "example-service", "--to", "green", "--canary", "5,many"],
+         lambda _: None),
+    Case("switch-canary-bad-gate", ["switch", "example-service", "--to", "green", "--canary", "5", "--gate", "errors"],
+         lambda _: None),
+    Case("switch-canary-without-steps", ["switch", "example-service", "--to", "green", "--every", "30s"],
+         lambda _: None),
+    Case("switch-canary-show", ["switch", "show", "7"],
+         lambda a: a.answer("GET", "/switches/7", canary_views.shown(canary_views.undone()))),
+    Case("switch-canary-history", ["switch", "history"],
+         lambda a: a.answer("GET", "/switches?size=20",
+                            {"data": [canary_views.shown(canary_views.undone(), switch=9),
+                                      canary_views.shown(canary_views.confirmed(), undone_by=8)]})),
+    Case("switch-promote", ["switch", "promote", "example-service", "--to-step", "3"],
+         lambda a: (a.answer("GET", "/switches?service=example-service&size=20",
+                             {"data": [canary_views.shown(canary_views.on_second_step())]}),
+                    a.answer("POST", "/switches/7/promote", canary_views.shown(canary_views.confirmed())))),
+    Case("switch-hold", ["switch", "hold", "7"],
+         lambda a: a.answer("POST", "/switches/7/hold", canary_views.shown(held_canary()))),
+    Case("switch-abort", ["switch", "abort", "7", "--reason", "too slow"],
+         lambda a: a.answer("POST", "/switches/7/abort",
+                            {"message": "switch 7: all requests go to the new side already; undo it",
+                             "code": "TOO_LATE", "remedy": "see it: pointsman switch show 7"}, status=409)),
     Case("switch-plan", ["switch", "plan", "example-service", "--to", "green"],
          lambda a: a.answer("POST", "/switches?dry_run=1", drawn())),
     Case("switch-plan-refused", ["switch", "plan", "example-service", "--to", "green"],
@@ -788,6 +898,31 @@ CASES = [
                              "problems": [{"number": 1, "message": "record 1 was altered"}]})),
     Case("validate", ["validate", "-f", FILE],
          lambda a: a.answer("POST", "/config/sync?dry_run=1", {"dry_run": True, "status": 200, **SUMMARY})),
+    Case("preview", ["preview", "example-service", "--to", "green", "--header", "x-preview: 1", "--wait", "5"],
+         lambda a: a.answer("PUT", SIDE_OF.format("preview"), {**SETTINGS, "preview": PREVIEW}, version=9)),
+    Case("preview-lagging", ["preview", "example-service", "--to", "green", "--cookie", "preview=1", "--wait", "5"],
+         lambda a: a.answer("PUT", SIDE_OF.format("preview"),
+                            {**waited(2, LAGGING), "entity": {**SETTINGS, "preview": PREVIEW}}, status=202, version=9)),
+    Case("preview-show", ["preview", "example-service"],
+         lambda a: a.answer("GET", SIDE_OF.format("settings"), {**SETTINGS, "preview": PREVIEW})
+                    .answer("GET", f"/upstreams/{UPSTREAM['id']}", UPSTREAM), ("table", "json", "name")),
+    Case("preview-off", ["preview", "off", "example-service"],
+         lambda a: a.answer("DELETE", SIDE_OF.format("preview"), SETTINGS, version=10)),
+    Case("preview-no-mark", ["preview", "example-service", "--to", "green"], lambda a: None),
+    Case("preview-no-service", ["preview", "nope", "--to", "green", "-H", "x:1"],
+         lambda a: a.answer("PUT", "/fleet/services/nope/preview", NOT_FOUND, status=404)),
+    Case("mirror", ["mirror", "example-service", "--to", "green", "--percent", "2.5"],
+         lambda a: a.answer("PUT", SIDE_OF.format("mirror"),
+                            {**SETTINGS, "mirror": {"to": UPSTREAM["id"], "share": 250}}, version=9)),
+    Case("mirror-off", ["mirror", "example-service", "off", "--wait", "5"],
+         lambda a: a.answer("DELETE", SIDE_OF.format("mirror"), SETTINGS, version=10)),
+    Case("top", ["top"], lambda a: a.answer("GET", "/fleet/traffic", TRAFFIC), ("table", "json", "name")),
+    Case("top-nodes", ["top", "example-service", "--nodes", "--once"],
+         lambda a: a.answer("GET", "/fleet/traffic?service=example-service", TRAFFIC), ("table",)),
+    Case("top-nothing", ["top"],
+         lambda a: a.answer("GET", "/fleet/traffic", {**TRAFFIC, "data": []})),
+    Case("top-no-service", ["top", "nope"],
+         lambda a: a.answer("GET", "/fleet/traffic?service=nope", NOT_FOUND, status=404)),
     Case("trace", ["trace", "GET", "http://a.example/shop/1?x=1", "-H", "x-a: 1", "-H", "x-a: 2", "--node", "dp-1"],
          lambda a: a.answer("POST", "/fleet/trace", TRACED), ("table", "json", "name")),
     Case("trace-no-route", ["trace", "POST", "https://b.example/", "--sni", "b.example"],
@@ -816,6 +951,7 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdmin]:
         monkeypatch.setattr(module, "time", FakeTime(ticks))
     monkeypatch.setattr("pointsman.cli.entities.time", FakeTime(ticks))
     monkeypatch.setattr("pointsman.cli.targets.time", FakeTime(ticks))
+    monkeypatch.setattr("pointsman.cli.sides.time", FakeTime(ticks))
     with FakeAdmin() as fake:
         yield fake
     monkeypatch.undo()

@@ -20,7 +20,7 @@ from control_plane.store.opening import open_store
 from control_plane.store.postgres import postgres_offline
 from control_plane.store.sqlite import sqlite_offline
 from tests.contract.writing import create, everything, patch
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import KEYRING, KEYRING_LINE, PostgresServer
 
 NewDatabase = Callable[[str], str]
 
@@ -38,7 +38,7 @@ async def pointsman(*arguments: str) -> tuple[int, str]:
     """The command in this process, whose imports are there already; its exit code and all it printed."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = await asyncio.to_thread(databases.main, arguments, {})
+        code = await asyncio.to_thread(databases.main, arguments, {"POINTSMAN_KEYRING": KEYRING_LINE})
     return code, said.getvalue()
 
 
@@ -69,13 +69,13 @@ async def test_an_older_schema_is_shown_and_upgraded(new_database: NewDatabase) 
     assert (code, "has schema 0001" in said, "pointsman db upgrade" in said) == (2, True, True), said
     if "://" in database:
         with pytest.raises(StoreUnusable, match="pointsman db upgrade"):
-            await open_store(database)
+            await open_store(database, keyring=KEYRING)
     code, said = await pointsman("db", "upgrade", "--database", database)
     assert (code, "went from schema 0001" in said) == (0, True), said
     code, said = await pointsman("db", "upgrade", "--database", database)
     assert (code, "already" in said) == (0, True), said
     assert (await pointsman("db", "status", "--database", database))[0] == 0
-    store = await open_store(database)
+    store = await open_store(database, keyring=KEYRING)
     version = await store.version(1)
     assert version is not None
     assert version.origin.reason == "long ago"
@@ -84,7 +84,7 @@ async def test_an_older_schema_is_shown_and_upgraded(new_database: NewDatabase) 
 
 async def test_a_newer_schema_is_refused(new_database: NewDatabase) -> None:
     database = new_database("newer")
-    await (await open_store(database)).close()
+    await (await open_store(database, keyring=KEYRING)).close()
 
     def age(connection: Connection) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -97,14 +97,14 @@ async def test_a_newer_schema_is_refused(new_database: NewDatabase) -> None:
         code, said = await pointsman(*command, "--database", database)
         assert (code, "9999" in said, "newer" in said) == (1, True, True), said
     with pytest.raises(StoreUnusable, match="newer than this program"):
-        await open_store(database)
+        await open_store(database, keyring=KEYRING)
 
 
 async def test_a_backup_of_a_running_store_is_restored_in_a_new_epoch(
     new_database: NewDatabase, tmp_path: Path
 ) -> None:
     database, file = new_database("full"), tmp_path / "saved.backup"
-    store = await open_store(database)
+    store = await open_store(database, keyring=KEYRING)
     service = await create(store, "services", name="s", host="blue", tags=["a\\b", "ü"])
     await create(store, "routes", paths=["/"], service=service)
     await patch(store, "services", "s", host="green")
@@ -122,7 +122,7 @@ async def test_a_backup_of_a_running_store_is_restored_in_a_new_epoch(
     assert (code, "--replace" in said) == (1, True), said
     code, said = await pointsman("restore", str(file), "--database", database, "--replace")
     assert (code, "new epoch" in said) == (0, True), said
-    store = await open_store(database)
+    store = await open_store(database, keyring=KEYRING)
     assert await everything(store) == held
     assert list(await store.changes_since(0)) == list(history)
     assert await store.epoch() != epoch
@@ -137,21 +137,21 @@ async def test_a_backup_moves_to_the_other_database(
 ) -> None:
     here, file = new_database("here"), tmp_path / "moving.backup"
     there = str(tmp_path / "there.db") if "://" in here else postgres.create(f"there_{tmp_path.name}")
-    store = await open_store(here)
+    store = await open_store(here, keyring=KEYRING)
     await create(store, "services", name="s", host="blue")
     held = await everything(store)
     await store.close()
     assert (await pointsman("backup", str(file), "--database", here))[0] == 0
     code, said = await pointsman("restore", str(file), "--database", there)
     assert code == 0, said
-    store = await open_store(there)
+    store = await open_store(there, keyring=KEYRING)
     assert await everything(store) == held
     await store.close()
 
 
 async def test_a_damaged_backup_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     database, file = str(tmp_path / "store.db"), tmp_path / "saved.backup"
-    store = await open_store(database)
+    store = await open_store(database, keyring=KEYRING)
     await create(store, "services", name="s", host="blue")
     held = await everything(store)
     await store.close()
@@ -161,7 +161,7 @@ async def test_a_damaged_backup_is_refused_and_changes_nothing(tmp_path: Path) -
         file.write_bytes(damaged)
         code, said = await pointsman("restore", str(file), "--database", database, "--replace")
         assert (code, str(file) in said, "Traceback" in said) == (1, True, False), said
-    store = await open_store(database)
+    store = await open_store(database, keyring=KEYRING)
     assert await everything(store) == held
     await store.close()
 

@@ -110,7 +110,8 @@ async def test_what_declares_itself_is_there_and_nothing_else(node: Node) -> Non
     for metric in METRICS:
         suffixes = ("_bucket", "_sum", "_count") if metric.bounds else ("",)
         lines = [line for line in text.splitlines() if line.startswith(tuple(metric.name + s for s in suffixes))]
-        assert lines, metric.name
+        # Only services with more sides than their host have those: test_service_sides.py sees them.
+        assert lines or metric.name.startswith(("pointsman_side_", "pointsman_mirror_")), metric.name
         for line in lines:
             if metric.labels:
                 assert all(f'{label}="' in line for label in metric.labels), line

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from control_plane.store.opening import open_store
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import KEYRING, PostgresServer
 from tests.support.processes import START_TIMEOUT_S, ControlPlane, Node, Process
 
 PLANES = 3
@@ -87,7 +87,7 @@ async def several(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresSe
 
 async def check_writers(several: Planes, writes: int) -> int:
     """32 clients write through all control planes; returns the head that every node runs in the end."""
-    store = await open_store(several.url)
+    store = await open_store(several.url, keyring=KEYRING)
     before = await store.head()
     await asyncio.gather(*(several.write(writer, writes) for writer in range(WRITERS)))
     history = await store.changes_since(before)

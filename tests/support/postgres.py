@@ -6,6 +6,7 @@ as the package's user, or as nobody.
 
 from __future__ import annotations
 
+import base64
 import os
 import pwd
 import shutil
@@ -16,7 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.store.keyring import parse
+
 _FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True)
+KEYRING_LINE = "tests:" + base64.b64encode(bytes(range(32))).decode()
+KEYRING = parse(KEYRING_LINE, source="the tests")
+"""What the tests' stores over PostgreSQL seal with; `KEYRING_LINE` is for POINTSMAN_KEYRING."""
 FAST = ("-c", "shared_buffers=32MB", "-c", "max_connections=60")
 
 

@@ -22,6 +22,8 @@ from typing import Self, TypeVar
 
 import aiohttp
 
+from tests.support.postgres import KEYRING_LINE
+
 T = TypeVar("T")
 START_TIMEOUT_S = float(os.environ.get("POINTSMAN_TEST_PATIENCE_S", "30"))
 
@@ -135,6 +137,8 @@ class ControlPlane(Process):
         self.admin = "127.0.0.1:0"
         self.fleet = "127.0.0.1:0"
         self.database = database or str(folder / f"{name}.db")
+        if database:  # SQLite brings its own
+            self.environment["POINTSMAN_KEYRING"] = KEYRING_LINE
         self._extra = extra
 
     async def up(self) -> None:

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0021_node_standings"
-down_revision = "0010_rollouts"
+down_revision = "0020_seals"
 branch_labels = None
 depends_on = None
 

@@ -11,6 +11,7 @@ from control_plane.fleet.health import HealthBook, TargetVerdict
 from control_plane.fleet.nodes import NodeView
 from control_plane.fleet.own_settings import Fence
 from control_plane.fleet.rollouts import Rollouts
+from control_plane.fleet.side_figures import SideRate
 from control_plane.fleet.timing import Times
 from control_plane.fleet.tracing import NoNode, Question
 from control_plane.fleet.waiting import NodeProgress, WaitReport
@@ -30,6 +31,7 @@ class FakeFleet:
     hang: bool = False
     traced: EntityBody | None = None
     questions: list[tuple[Question, str | None]] = field(default_factory=list)
+    rates: tuple[SideRate, ...] = ()
     live: dict[str, str] = field(default_factory=dict)
     book: HealthBook = field(default_factory=HealthBook)
     waits: list[tuple[int, float]] = field(default_factory=list)
@@ -48,6 +50,9 @@ class FakeFleet:
 
     def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
         return self.book.verdict(upstream, target, self.live)
+
+    def side_rates(self) -> Sequence[SideRate]:
+        return self.rates
 
     def refusals(self) -> Mapping[str, int]:
         return {"unknown_token": 1}

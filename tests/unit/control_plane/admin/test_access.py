@@ -33,6 +33,7 @@ MANUAL_HEALTH = (
     "/upstreams/{upstreams}/targets/{targets}/{address}/healthy",
     "/upstreams/{upstreams}/targets/{targets}/{address}/unhealthy",
 )
+SIDES = ("/fleet/services/{services}/preview", "/fleet/services/{services}/mirror")
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def expected(method: str, template: str) -> Role:
         return Role.EDITOR
     if reading:
         return Role.VIEWER
-    moves_traffic = template in MANUAL_HEALTH or (template == WEIGHT and method == "PATCH")
+    moves_traffic = template in (*MANUAL_HEALTH, *SIDES) or (template == WEIGHT and method == "PATCH")
+    moves_traffic = moves_traffic or template.startswith("/switches")
     return Role.OPERATOR if moves_traffic else Role.EDITOR
 
 

@@ -96,6 +96,8 @@ BODIES: Mapping[str, JsonValue] = {
     "/versions/{version}/rollback": {"reason": "because"},
     "/fleet/upstreams/{upstreams}/settings": {"slow_start": 5},
     "/fleet/services/{services}/settings": {"partition": "fence"},
+    "/fleet/services/{services}/preview": {"to": "one", "header": "x-preview", "value": "1"},
+    "/fleet/services/{services}/mirror": {"to": "one", "share": 500},
 }
 """Bodies of paths that lead to no entity of Kong's."""
 BELOW = {

@@ -63,4 +63,6 @@ def test_without_an_origin_the_answer_is_as_in_kong() -> None:
     assert GUARD.sharing({"Host": "localhost"}) == {
         "Access-Control-Allow-Origin": "*",
         "Access-Control-Allow-Credentials": "true",
+        "Vary": "Origin",
     }
+    assert GUARD.sharing({"Host": "localhost", "Sec-Fetch-Mode": "no-cors"}) == {"Vary": "Origin"}, "a browser"

@@ -73,3 +73,18 @@ async def test_an_upstream_in_use_cannot_go(client: Client, service: str) -> Non
     assert "the split of service 's' sends requests to upstream 'green'" in str(tree(answer)["message"])
     await client.tree("PATCH", SETTINGS, {"split": None})
     assert (await client.ask("DELETE", "/upstreams/green")).status == 204
+
+
+async def test_preview_and_mirror_are_verbs_of_their_own(client: Client, service: str) -> None:
+    green = (await client.tree("POST", "/upstreams", {"name": "green"}, status=201))["id"]
+    both: JsonValue = {"to": "green", "header": "x", "cookie": "c", "value": "1"}
+    await client.tree("PUT", "/fleet/services/s/preview", both)
+    made = await client.tree("PUT", "/fleet/services/s/preview", {"to": "green", "header": "x", "value": "2"})
+    assert made["preview"] == {"to": green, "header": "x", "cookie": None, "value": "2"}
+    made = await client.tree("PUT", "/fleet/services/s/mirror", {"to": "green", "share": 500})
+    assert made["mirror"] == {"to": green, "share": 500}
+    made = await client.tree("DELETE", "/fleet/services/s/preview")
+    assert (made["preview"], made["mirror"]) == (None, {"to": green, "share": 500})
+    answer = await client.ask("PUT", "/fleet/services/s/mirror", {"to": "green"})
+    assert (answer.status, tree(answer)["fields"]) == (400, {"mirror": {"share": "required field missing"}})
+    assert (await client.ask("PUT", "/fleet/services/x/mirror", {"to": "green", "share": 1})).status == 404

@@ -122,6 +122,15 @@ def test_a_side_that_fell_silent_has_no_rate_and_its_next_request_is_not_spread_
     assert requests in (10, 60)  # what was told between two readings may count twice, never not at all
 
 
+@pytest.mark.parametrize(("omitted", "counted"), [(0, 40), (3, 0)])
+def test_a_side_that_comes_up_has_counted_since_the_report_before(omitted: int, counted: int) -> None:
+    """Unless the node had no room for it until now: then it is not known since when."""
+    book = SideBook()
+    book.report("n", [], full=True, now=0, omitted=omitted)
+    book.report("n", [row(40)], full=False, now=5)
+    assert lately(book, 5) == (1.0, counted)
+
+
 def test_there_is_a_limit_to_what_is_kept() -> None:
     book = SideBook()
     book.report("n", (row(1, service=f"s{number}") for number in range(ROWS_MAX + 5)), full=True, now=0)
