@@ -257,7 +257,10 @@ class RolloutRecord:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who does something for all control planes, until when (seconds since the epoch); `fence` grows by each change."""
+    """Who does something for all control planes, until when (seconds since the epoch, by the database's clock).
+
+    `fence` grows whenever it changes hands, and when its holder lets it be over and takes it again.
+    """
 
     holder: str
     fence: int
@@ -385,8 +388,14 @@ class Transaction(Protocol):
     def lease(self, name: str) -> Lease | None:
         """Who has a lease, or had it last."""
 
-    def take_lease(self, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
-        """Takes or renews a lease; None when another holder has it and it is not over."""
+    def take_lease(self, name: str, holder: str, *, for_s: float, alone: bool = False) -> Lease | None:
+        """Renews a lease, or takes it with the next fence when it is over; None when another holder has it.
+
+        Time is the database's. `alone` = nobody else uses the store: over for all others, never for the holder.
+        """
+
+    def drop_lease(self, name: str, holder: str) -> None:
+        """Lets a lease be over if the holder has it."""
 
 
 class Store(Protocol):

@@ -316,6 +316,7 @@ class Link:
                     self._session.restored(loaded.snapshot.ref)
                     self._keeper.restored(loaded.snapshot)
                     log.info("serving %s from %s", loaded.snapshot.ref, generation.value)
+                    _say_running(loaded.snapshot, kept=True, restored=True)
                     return True
                 case Refused():
                     self._keeper.problem = f"{generation.value} was refused: {_first(outcome)}"
@@ -648,7 +649,7 @@ class Link:
     async def activated(self, snapshot: NodeSnapshot, delta: Delta | None) -> None:
         """It is active in all workers. Returns when a kill of this process can't undo that any more."""
         self._bases.add(snapshot)
-        await self._keeper.keep(Ready(snapshot, delta=delta))
+        _say_running(snapshot, kept=await self._keeper.keep(Ready(snapshot, delta=delta)))
 
     def told(self, snapshot: NodeSnapshot, took_s: float) -> None:
         """A rollout's report of the activation is on its way."""
@@ -762,7 +763,7 @@ class Link:
             case Applied():
                 self._bases.add(ready.snapshot)
                 # Before the report: what was reported must not be undone by a kill a moment later.
-                await self._keeper.keep(ready)
+                _say_running(ready.snapshot, kept=await self._keeper.keep(ready))
                 return self._session.applied(outcome.took_s)
             case Refused():
                 return self._session.refused(outcome)
@@ -776,6 +777,21 @@ class Link:
         except Exception as error:  # a mistake of ours must show as a refusal, not as a node that never answers
             log.exception("applying %s failed", snapshot.ref)
             return _internal(Stage.ACTIVATE, error)
+
+
+def _say_running(snapshot: NodeSnapshot, *, kept: bool, restored: bool = False) -> None:
+    """One line a version, before it is reported, for whoever wants to know later what this node ran and when.
+
+    `kept` = a kill brings it back to this version; `restored` = that is what happened.
+    """
+    facts = {
+        "epoch": snapshot.epoch.hex(),
+        "version": snapshot.version,
+        "snapshot_hash": snapshot.snapshot_hash.hex(),
+        "kept": kept,
+        "restored": restored,
+    }
+    log.info("this node runs %s", snapshot.ref, extra=facts)
 
 
 async def _nobody_traces(_request: fleet_pb2.TraceRequest) -> fleet_pb2.TraceAnswer:
