@@ -38,6 +38,7 @@ from control_plane.store.contract import Store, StoreError, StoreUnusable
 from control_plane.store.opening import given_keyring, is_postgres, open_store, shown
 from control_plane.store.resealing import Resealer
 from control_plane.store.retention import Housekeeping, Retention
+from control_plane.switching.canaries import Canaries
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -137,6 +138,10 @@ class ControlPlane:
             self._stack.push_async_callback(enrolment.stop)
             self.enrolment_address = SocketAddress(settings.enrolment_address.host, enrolment.port)
 
+        canaries = Canaries(store, fleet.rollouts, fleet, sole=not is_postgres(settings.database))
+        await canaries.start()
+        self._stack.push_async_callback(canaries.stop)
+
         operators = await _operators(store, settings)
         tls = _admin_tls(settings)
         if tls is not None:
@@ -153,6 +158,7 @@ class ControlPlane:
             ),
             operators=operators,
             node_certificates=nodes,
+            canaries=canaries,
             ring=ring,
             webhooks=webhooks,
             tls=None if tls is None else tls.context,

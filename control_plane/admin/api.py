@@ -54,6 +54,7 @@ from control_plane.events.webhooks import Webhooks
 from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store, StoreError
+from control_plane.switching.canaries import Canaries
 from control_plane.switching.switches import Switches
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class AdminApi:
         guard: Guard | None = None,
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
+        canaries: Canaries | None = None,
         ring: Ring | None = None,
         webhooks: Webhooks | None = None,
         schemas: Mapping[str, Schema] = SCHEMAS,
@@ -110,7 +112,8 @@ class AdminApi:
         node_identities.mount(table, node_certificates)
         if fleet.rollouts is not None:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
-            switches.mount(table, Switches(store, fleet.rollouts, fleet), self.writes.now)
+        if fleet.rollouts is not None and canaries is not None:
+            switches.mount(table, Switches(store, fleet.rollouts, fleet, canaries), self.writes.now)
         tracing.mount(table, fleet)
         traffic.mount(table, store, fleet)
         self.streams = events.Streams(ring, self.door)

@@ -30,6 +30,7 @@ from control_plane.events.webhooks import Webhooks
 from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store
+from control_plane.switching.canaries import Canaries
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class AdminServer:
         guard: Guard | None = None,
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
+        canaries: Canaries | None = None,
         ring: Ring | None = None,
         webhooks: Webhooks | None = None,
         tls: ssl.SSLContext | None = None,
@@ -77,6 +79,7 @@ class AdminServer:
             guard=guard,
             operators=operators,
             node_certificates=node_certificates,
+            canaries=canaries,
             ring=ring,
             webhooks=webhooks,
         )

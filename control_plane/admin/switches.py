@@ -8,7 +8,8 @@
 (`service` names a single one; `policy` takes what a rollout's does, too). With `?dry_run=1` the answer is the plan and
 nothing else happens. Otherwise 202 at once, or with `Prefer: wait=SECONDS` how it ended: 200 confirmed by every node,
 202 partial or still on its way, 409 aborted. 409 with the code PREFLIGHT_REFUSED names each thing that speaks against
-it; `force` with a reason passes over what is about health and capacity. `POST /switches/{number}/undo` goes back.
+it; `force` with a reason passes over what is about health and capacity. `POST /switches/{number}/undo` goes back. With
+`canary` the traffic moves step by step, see `canaries.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from control_plane.admin import canaries
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import Answer, Call, Refused, json_answer, not_found
 from control_plane.admin.preferences import wait_seconds
@@ -28,22 +30,18 @@ from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.fleet.rollout import Policy
 from control_plane.fleet.rollouts import Entry, TooLarge, Unchanged
 from control_plane.store.contract import Origin
+from control_plane.switching import canary_record
+from control_plane.switching.canary import Canary, NotNow, Phase
+from control_plane.switching.moving import UNDO_POLICY
 from control_plane.switching.preflight import Gates
-from control_plane.switching.switches import (
-    SERVICES_MAX,
-    UNDO_POLICY,
-    Missing,
-    PreflightRefused,
-    Refusal,
-    Switches,
-    Wish,
-)
+from control_plane.switching.refusals import Missing, Refusal
+from control_plane.switching.switches import SERVICES_MAX, PreflightRefused, Switches, Wish
 
 SIZE = 20
 SIZE_MAX = 100
-LATER = ("at", "canary", "drain", "every", "gate", "hold", "mirror", "preview", "sticky")
+LATER = ("at", "drain", "mirror", "preview")
 """Fields of what is not built: refused by name, so that nobody believes that they count."""
-_FIELDS = ("service", "services", "to", "reason", "policy", "force")
+_FIELDS = ("service", "services", "to", "reason", "policy", "force", "canary")
 
 Now = Callable[[], float]
 
@@ -54,6 +52,9 @@ def mount(table: PathTable, switches: Switches, now: Now) -> None:
     table.add("/switches", {"GET": handlers.list_page, "POST": handlers.create})
     table.add("/switches/{switch}", {"GET": handlers.get})
     table.add("/switches/{switch}/undo", {"POST": handlers.undo})
+    table.add("/switches/{switch}/promote", {"POST": handlers.promote})
+    table.add("/switches/{switch}/hold", {"POST": handlers.hold})
+    table.add("/switches/{switch}/abort", {"POST": handlers.abort})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,15 @@ class _Handlers:
         origin = origin_of(call, "switch", reason=reason)
         if wish.force and not origin.reason:
             raise SchemaViolation({"reason": "required with force: it is what the history will say"})
+        canary = canaries.asked_for(body["canary"]) if body.get("canary") is not None else None
         try:
             if flag(call, "dry_run"):
                 drawn = await self.switches.plan(wish)
-                return json_answer(200, {"dry_run": True, **drawn.to_json()})
+                course = {} if canary is None else {"canary": canary_record.course_json(canary.course)}
+                return json_answer(200, {"dry_run": True, **drawn.to_json(), **course})
+            if canary is not None:
+                number = await self.switches.begin_canary(wish, canary.course, canary.sticky, origin, now=self.now())
+                return await self._answer_canary(call, number, began=True)
             entry = await self.switches.begin(wish, origin, now=self.now())
         except Refusal as refusal:
             raise _refused(refusal) from None
@@ -113,6 +119,8 @@ class _Handlers:
         _known(body, ("reason", "policy"))
         origin = origin_of(call, "switch", reason=_reason(body, call.limits.reason_chars_max))
         policy = _undo_policy(body.get("policy"))
+        if await self._canary_is_open(number):
+            return await self._turn_back(call, number, origin, undo=True)
         try:
             entry = await self.switches.undo(number, _undoing(origin, number), policy=policy, now=self.now())
         except Refusal as refusal:
@@ -120,6 +128,81 @@ class _Handlers:
         except Unchanged:
             raise Refused(409, "nothing would change", extra={"code": "ALREADY_THERE"}) from None
         return await self._answer(call, entry)
+
+    async def promote(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Bring a canary to its next step, or a later one, without waiting for time or gates."""
+        body = await self._word(call, ("reason", "to_step", "all"))
+        origin = origin_of(call, "switch", reason=_reason(body, call.limits.reason_chars_max))
+        event = canaries.promoting(body, _who(origin, call), self.now())
+        return await self._tell(call, _of(path), event, origin, verb="promote")
+
+    async def hold(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """Keep a canary on its step until it is promoted; its gates go on watching."""
+        body = await self._word(call, ("reason",))
+        origin = origin_of(call, "switch", reason=_reason(body, call.limits.reason_chars_max))
+        who = _who(origin, call)
+        return await self._tell(call, _of(path), lambda canary: canary.hold(who), origin, verb="hold")
+
+    async def abort(self, call: Call, path: tuple[str, ...]) -> Answer:
+        """End a canary: all requests back to the old side."""
+        body = await self._word(call, ("reason",))
+        origin = origin_of(call, "switch", reason=_reason(body, call.limits.reason_chars_max))
+        return await self._turn_back(call, _of(path), origin, undo=False)
+
+    async def _word(self, call: Call, fields: tuple[str, ...]) -> EntityBody:
+        _alone(call)
+        body = await entity_body(call, _typed) if await call.body() else {}
+        _known(body, fields)
+        return body
+
+    async def _canary_is_open(self, number: int) -> bool:
+        found = await self.switches.canaries.find(number)
+        return found is not None and not found[1].phase.final and not found[1].phase.decided
+
+    async def _turn_back(self, call: Call, number: int, origin: Origin, *, undo: bool) -> Answer:
+        who, now = _who(origin, call), self.now()
+
+        def event(canary: Canary) -> None:
+            canary.abort(origin.reason, who, now, undo=undo)
+
+        return await self._tell(call, number, event, origin, verb="undo" if undo else "abort")
+
+    async def _tell(
+        self, call: Call, number: int, event: Callable[[Canary], None], origin: Origin, *, verb: str
+    ) -> Answer:
+        try:
+            if await self.switches.canaries.find(number) is None:
+                await self.switches.view(number)  # 404 where there is nothing at all
+                what = f"switch {number} is no canary: it goes all at once"
+                raise Refusal(
+                    "NOT_A_CANARY", what, f"undo it, or before its decision: pointsman rollout abort {number}"
+                )
+            await self.switches.canaries.tell(number, event, origin, verb=verb)
+        except NotNow as error:
+            refusal = Refusal(error.code, f"switch {number}: {error}", f"see it: pointsman switch show {number}")
+            raise _refused(refusal) from None
+        except Refusal as refusal:
+            raise _refused(refusal) from None
+        return await self._answer_canary(call, number, began=False)
+
+    async def _answer_canary(self, call: Call, number: int, *, began: bool) -> Answer:
+        """The canary, with `Prefer: wait` once nothing more happens by itself. `began` = going back is no success."""
+        wait_s = wait_seconds(call.headers.get("Prefer"), wait_s_max=call.limits.wait_s_max)
+        headers = {"Location": f"/switches/{number}"}
+        asked, canary = await self.switches.canaries.until(number, canaries.at_rest, wait_s or 0.0)
+        if wait_s is not None:
+            headers["Preference-Applied"] = f"wait={wait_s:g}"
+        view = await self.switches.canary_view(asked, canary)
+        if canary.steps[-1].version is not None:
+            headers["X-Pointsman-Version"] = str(canary.steps[-1].version)
+        if canary.phase.final and canary.phase.back:
+            code = canary.phase.value.upper()
+            if began:
+                text = f"switch {number} was {canary.phase.value}, all traffic is where it was: {canary.reason}"
+                return json_answer(409, {"message": text, "code": code, **view}, headers)
+            return json_answer(200, view, headers)
+        done = canary.phase is Phase.CONFIRMED or (not began and canaries.at_rest(canary))
+        return json_answer(200 if done else 202, view, headers)
 
     async def _answer(self, call: Call, entry: Entry) -> Answer:
         number = entry.facts.number
@@ -149,6 +232,10 @@ def _refused(refusal: Refusal) -> Refused:
         more = len(refusal.findings) - 1
         message += f" (and {more} more)" if more else ""
     return Refused(404 if isinstance(refusal, Missing) else 409, message, extra=extra)
+
+
+def _who(origin: Origin, call: Call) -> str:
+    return origin.author or call.remote
 
 
 def _alone(call: Call) -> None:

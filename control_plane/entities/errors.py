@@ -274,13 +274,14 @@ class UpstreamInUse(EntityError):
 
 
 class HeldByRollout(EntityError):
-    """An open rollout is about to change this entity; a code of our own, beyond Kong's."""
+    """An open rollout or canary is about to change this entity; a code of our own, beyond Kong's."""
 
     code, name = 100, "held by a rollout"
 
-    def __init__(self, rollout: int, collection: str, entity: str) -> None:
-        text = f"rollout {rollout} is about to change {collection} '{entity}'; wait for its end, or abort it"
-        super().__init__(text, fields={"rollout": rollout})
+    def __init__(self, rollout: int, collection: str, entity: str, *, canary: bool = False) -> None:
+        kind = "canary" if canary else "rollout"
+        text = f"{kind} {rollout} is about to change {collection} '{entity}'; wait for its end, or abort it"
+        super().__init__(text, fields={kind: rollout})
         self.rollout = rollout
 
 

@@ -40,6 +40,25 @@ class Overtaken(Exception):
     """An entity is no longer as it was when the rollout was planned; the text names it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a rollout is one step of: it holds the entities from one step to the next, and keeps a state of its own.
+
+    `check` runs when the step is planned, when it is registered and once more in the transaction of its decision; it
+    raises Overtaken when the step is not wanted any more. `decided` runs in that transaction with the rollout's number
+    and the version, so that what the owner remembers and what the nodes are told are one commit.
+    """
+
+    number: int
+    check: Callable[[Transaction], None]
+    decided: Callable[[Transaction, int, int], None]
+
+    def admit(self, tx: Transaction) -> None:
+        """Lets the unit of work do the step, if it is still wanted."""
+        tx.act_for(self.number)
+        self.check(tx)
+
+
 async def plan(store: Store, work: Callable[[Transaction], T]) -> Plan[T]:
     """Tries `work` with all checks of a commit, and takes it back. Raises what `work` and the checks raise."""
     results: list[T] = []
@@ -99,6 +118,12 @@ def _upstreams(tx: Transaction, changes: Sequence[Change]) -> tuple[tuple[str, .
                     known = str(found["id"]) if found is not None else removed.get(before)
                     if known is not None:
                         lose[known] = None
+        elif change.collection == "service_settings":
+            new, old = _split_to(change.after), _split_to(change.before)
+            if new is not None and (change.before or {}).get("split") != (change.after or {}).get("split"):
+                gain[new] = None
+            if old is not None and old != new:
+                lose[old] = None
         elif change.collection == "targets" and change.after is not None:
             upstream = foreign_id(change.after.get("upstream"))
             if upstream is not None:
@@ -106,6 +131,12 @@ def _upstreams(tx: Transaction, changes: Sequence[Change]) -> tuple[tuple[str, .
     for upstream in gain:
         lose.pop(upstream, None)
     return tuple(gain)[:WARMED_MAX], tuple(lose)[:WARMED_MAX]
+
+
+def _split_to(settings: EntityBody | None) -> str | None:
+    """The id of the upstream that gets a share of the service's requests beside its host."""
+    split = settings.get("split") if settings is not None else None
+    return str(split["to"]) if isinstance(split, dict) and split.get("share") else None
 
 
 def _host(service: EntityBody | None) -> str:

@@ -48,7 +48,7 @@ from control_plane.fleet.rollout import (
     TooLate,
     lead_s,
 )
-from control_plane.fleet.rollout_plan import Overtaken, Plan, plan, replay
+from control_plane.fleet.rollout_plan import Overtaken, Owner, Plan, plan, replay
 from control_plane.fleet.rollout_view import Drained, Facts, from_record, to_json
 from control_plane.fleet.server import LinkServer
 from control_plane.fleet.session import SnapshotRef
@@ -113,10 +113,11 @@ class _Fenced(Exception):
 class Entry:
     """One rollout of this process."""
 
-    def __init__(self, facts: Facts, machine: Rollout, result: object) -> None:
+    def __init__(self, facts: Facts, machine: Rollout, result: object, owner: Owner | None = None) -> None:
         self.facts = facts
         self.machine = machine
         self.result = result
+        self.owner = owner
         self.ended = asyncio.Event()
         self.base: Snapshot | None = None
         self.proposed: Snapshot | None = None
@@ -208,20 +209,33 @@ class Rollouts:
         return lambda: self._listeners.remove(listener)
 
     async def create(
-        self, work: Callable[[Transaction], T], origin: Origin, policy: Policy, *, act: EntityBody | None = None
+        self,
+        work: Callable[[Transaction], T],
+        origin: Origin,
+        policy: Policy,
+        *,
+        act: EntityBody | None = None,
+        owner: Owner | None = None,
     ) -> Entry:
         """Plans a rollout of what `work` changes, gives it a number and lets it begin.
 
         `act` is kept with it and shown, as it is: what the operator's verb that asked for it wants to find again.
+        A rollout with an `owner` changes what the owner holds, and holds nothing itself.
         Raises what `work` and the checks raise (HeldByRollout among it), Unchanged, Elsewhere, TooMany, TooLarge and
         StoreError; nothing has happened then.
         """
         if len(self._open) >= WAITING_MAX:
             raise TooMany(f"{WAITING_MAX} rollouts are waiting already; ask again when some have ended")
-        planned = await plan(self._store, work)
+
+        def owned(tx: Transaction) -> T:
+            if owner is not None:
+                owner.admit(tx)
+            return work(tx)
+
+        planned = await plan(self._store, owned)
         if not planned.changes:
             raise Unchanged(planned.result, planned.head)
-        entry = await self._register(planned, origin, policy, act)
+        entry = await self._register(planned, origin, policy, act, owner)
         self._open[entry.facts.number] = entry
         self._own(self._coordinate(entry), f"rollout {entry.facts.number}")
         return entry
@@ -236,11 +250,23 @@ class Rollouts:
         if entry is not None:
             return entry.view()
         record = await self._store.read(lambda tx: tx.rollout(number))
-        return record.body if record is not None else None
+        return record.body if record is not None and not record.is_canary else None
 
     async def views(self, *, size: int, before: int | None = None) -> Sequence[EntityBody]:
-        """Rollouts, newest first."""
-        records = await self._store.read(lambda tx: tx.rollouts(size=size, before=before))
+        """Rollouts, newest first; canaries, which are kept among them, are left out."""
+
+        def newest(tx: Transaction) -> Sequence[RolloutRecord]:
+            found: list[RolloutRecord] = []
+            below = before
+            while len(found) < size:
+                page = tx.rollouts(size=size, before=below)
+                found += [record for record in page if not record.is_canary]
+                if len(page) < size:
+                    break
+                below = page[-1].number
+            return found[:size]
+
+        records = await self._store.read(newest)
         return [entry.view() if (entry := self.find(r.number)) is not None else r.body for r in records]
 
     def abort(self, number: int, reason: str, by: str) -> Entry | None:
@@ -254,20 +280,25 @@ class Rollouts:
 
     # --- one rollout ------------------------------------------------------------------------------------------------
 
-    async def _register(self, planned: Plan[T], origin: Origin, policy: Policy, act: EntityBody | None) -> Entry:
+    async def _register(
+        self, planned: Plan[T], origin: Origin, policy: Policy, act: EntityBody | None, owner: Owner | None
+    ) -> Entry:
         holder, now = self._server.plane_id, self._wall()
         facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=now, act=act)
-        entry = Entry(facts, Rollout(policy, {}), planned.result)
+        entry = Entry(facts, Rollout(policy, {}), planned.result, owner)
 
         def register(tx: Transaction) -> None:
             lease = tx.take_lease(LEASE, holder, now=self._lease_now(now), expires_at=now + LEASE_S)
             if lease is None:
                 raise Elsewhere("another control plane coordinates a rollout now; ask it, or ask again shortly")
+            if owner is not None:
+                owner.admit(tx)
             check_not_held(tx, planned.changes)
             entry.fence = lease.fence
             facts.number = tx.next_rollout()
             tx.save_rollout(entry.record())
-            tx.hold(facts.number, [(change.collection, change.id) for change in planned.changes])
+            if owner is None:
+                tx.hold(facts.number, [(change.collection, change.id) for change in planned.changes])
 
         await self._store.write(register, origin)
         return entry
@@ -407,6 +438,8 @@ class Rollouts:
                 raise _Fenced
             if tx.head() != proposed.version - 1:
                 raise _Moved
+            if entry.owner is not None:
+                entry.owner.admit(tx)
             replay(tx, facts.changes)
             tx.release(facts.number)
             at_plane_ns = time.monotonic_ns() + int((lead + COMMIT_S) * 1e9)
@@ -416,6 +449,8 @@ class Rollouts:
                 if isinstance(node, dict) and node["standing"] == Standing.READY.value:
                     node["standing"] = Standing.ARMED.value
             tx.save_rollout(RolloutRecord(facts.number, State.DECIDED.value, body))
+            if entry.owner is not None:
+                entry.owner.decided(tx, facts.number, proposed.version)
             return at_plane_ns
 
         self._server.withhold()  # who takes no part takes the version at the instant, not before

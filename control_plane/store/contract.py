@@ -229,13 +229,22 @@ class Records(Protocol):
         """Adds records at the end of the trail. Writes that take a version get theirs without this."""
 
 
+CANARY_STATE = "canary."
+"""A canary is kept among the rollouts whose numbers it shares; its states begin so, and no rollout's do."""
+
+
 @dataclass(frozen=True, slots=True)
 class RolloutRecord:
-    """A rollout as it outlives a control plane. `state` and `body` are the coordinator's."""
+    """A rollout, or a canary, as it outlives a control plane. `state` and `body` are the coordinator's."""
 
     number: int
     state: str
     body: EntityBody
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it is no rollout itself, but what a row of rollouts is steps of."""
+        return self.state.startswith(CANARY_STATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +370,9 @@ class Transaction(Protocol):
 
     def holders(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
         """Which rollout holds which of these entities."""
+
+    def act_for(self, rollout: int) -> None:
+        """Lets this unit of work change what that rollout holds; `holders` does not name it any more."""
 
     def lease(self, name: str) -> Lease | None:
         """Who has a lease, or had it last."""

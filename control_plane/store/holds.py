@@ -1,4 +1,4 @@
-"""What an open rollout is about to change is nobody else's to change: checked as the last thing before a commit."""
+"""What an open rollout or canary is about to change is nobody else's to change: checked last before a commit."""
 
 from __future__ import annotations
 
@@ -16,4 +16,6 @@ def check_not_held(tx: Transaction, changes: Sequence[Change]) -> None:
         if number is not None:
             body = change.after or change.before or {}
             name = body.get("name") or body.get("target") or change.id
-            raise HeldByRollout(number, change.collection, str(name))
+            record = tx.rollout(number)
+            canary = record is not None and record.is_canary
+            raise HeldByRollout(number, change.collection, str(name), canary=canary)

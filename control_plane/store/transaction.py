@@ -161,6 +161,7 @@ class SqlTransaction(Transaction):
         self._codec = codec
         self._key_noted = False
         self._touched: dict[tuple[str, str], Touched] = {}
+        self._acting_for: int | None = None
         self.wrote = False
         """Whether anything was written, also if it was undone again since."""
 
@@ -238,7 +239,12 @@ class SqlTransaction(Transaction):
 
     @override
     def holders(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
-        return rollout_records.holders(self._connection, keys)
+        held = rollout_records.holders(self._connection, keys)
+        return {key: number for key, number in held.items() if number != self._acting_for}
+
+    @override
+    def act_for(self, rollout: int) -> None:
+        self._acting_for = rollout
 
     @override
     def lease(self, name: str) -> Lease | None:

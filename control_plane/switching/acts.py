@@ -1,9 +1,10 @@
 """What a switch leaves in its rollout's record, so that it can be shown, and undone, as what the operator meant.
 
-    act = {"verb": "switch" | "undo", "services": [{"id", "name", "from", "to"}, ...], "to": "green",
+    act = {"verb": "switch" | "undo" | "canary", "services": [{"id", "name", "from", "to"}, ...], "to": "green",
            "undoes": null | 7, "forced": false, "plan": {...} | null}
 
 The number of a switch is its rollout's. An act never changes once it is written; how it went is the rollout's to say.
+A canary has a number and a record of its own, and the rollouts that are its steps have acts that are none of these.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from control_plane.switching.preflight import Move
 class Verb(StrEnum):
     SWITCH = "switch"
     UNDO = "undo"
+    CANARY = "canary"
+
+
+_VERBS = tuple(verb.value for verb in Verb)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Act:
 def act_of(rollout: EntityBody) -> Act | None:
     """The act in a rollout's record; None when it is no switch."""
     told = rollout.get("act")
-    if not isinstance(told, dict) or told.get("verb") not in ("switch", "undo"):
+    if not isinstance(told, dict) or told.get("verb") not in _VERBS:
         return None
     services, undoes, plan = told.get("services"), told.get("undoes"), told.get("plan")
     moves = tuple(
@@ -70,12 +75,6 @@ def act_of(rollout: EntityBody) -> Act | None:
 
 def view_of(rollout: EntityBody, act: Act, *, undone_by: int | None) -> EntityBody:
     """A switch as the Admin API shows it: who moved what and why, and the table of proof, one line a node."""
-    drained = rollout.get("drained")
-    sides = [side for side in (drained if isinstance(drained, list) else ()) if isinstance(side, dict)]
-    nodes = rollout.get("nodes")
-    proof: list[JsonValue] = [
-        _proof(node, sides) for node in (nodes if isinstance(nodes, list) else ()) if isinstance(node, dict)
-    ]
     return {
         "switch": rollout["rollout"],
         "verb": act.verb.value,
@@ -91,16 +90,29 @@ def view_of(rollout: EntityBody, act: Act, *, undone_by: int | None) -> EntityBo
         "created_at": rollout["created_at"],
         "ended_at": rollout["ended_at"],
         "took_s": rollout["took_s"],
-        "prepared_s": rollout["prepared_s"],
-        "lead_s": rollout["lead_s"],
-        "skew_us": rollout["skew_us"],
         "base_version": rollout["base_version"],
         "version": rollout["version"],
         "policy": rollout["policy"],
         "plan": act.plan,
+        **proof_of(rollout, act.moves),
+    }
+
+
+def proof_of(rollout: EntityBody, moves: Sequence[Move]) -> EntityBody:
+    """What the nodes proved in a rollout, and how the sides that `moves` take traffic from come to rest."""
+    drained = rollout.get("drained")
+    sides = [side for side in (drained if isinstance(drained, list) else ()) if isinstance(side, dict)]
+    nodes = rollout.get("nodes")
+    proof: list[JsonValue] = [
+        _proof(node, sides) for node in (nodes if isinstance(nodes, list) else ()) if isinstance(node, dict)
+    ]
+    return {
+        "prepared_s": rollout.get("prepared_s"),
+        "lead_s": rollout.get("lead_s"),
+        "skew_us": rollout.get("skew_us"),
         "nodes": proof,
-        "old_sides": _old_sides(sides, act.moves),
-        "safe_to_tear_down": rollout["safe_to_tear_down"],
+        "old_sides": _old_sides(sides, moves),
+        "safe_to_tear_down": bool(rollout.get("safe_to_tear_down")),
     }
 
 

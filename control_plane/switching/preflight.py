@@ -20,6 +20,7 @@ class Code(StrEnum):
 
     NO_NODE = "NO_NODE"
     HELD_BY_ROLLOUT = "HELD_BY_ROLLOUT"
+    HELD_BY_CANARY = "HELD_BY_CANARY"
     NO_TARGET = "NO_TARGET"
     NODE_SEES_TOO_FEW = "NODE_SEES_TOO_FEW"
     SIDE_UNHEALTHY = "SIDE_UNHEALTHY"
@@ -149,7 +150,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A service and where its traffic goes from and to, by names; `held_by` = the rollout that holds the service."""
+    """A service and where its traffic goes from and to, by names; `held_by` = the rollout or canary that holds it."""
 
     id: str
     service: str
@@ -157,6 +158,7 @@ class Move:
     to: str
     enabled: bool = True
     held_by: int | None = None
+    by_canary: bool = False
 
     def to_json(self) -> EntityBody:
         return {"id": self.id, "name": self.service, "from": self.source, "to": self.to}
@@ -246,7 +248,13 @@ class Plan:
 
     def _held(self) -> Iterable[Finding]:
         for move in self.moves:
-            if move.held_by is not None:
+            if move.held_by is not None and move.by_canary:
+                yield Finding(
+                    Code.HELD_BY_CANARY,
+                    f"canary {move.held_by} is moving service {move.service}",
+                    f"wait for its end, or end it: pointsman switch abort {move.held_by}",
+                )
+            elif move.held_by is not None:
                 yield Finding(
                     Code.HELD_BY_ROLLOUT,
                     f"rollout {move.held_by} is about to change service {move.service}",

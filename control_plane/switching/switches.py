@@ -16,28 +16,25 @@ from typing import Protocol
 
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import TargetVerdict
-from control_plane.fleet.rollout import Policy, Reaction, State
+from control_plane.fleet.rollout import Policy, State
 from control_plane.fleet.rollouts import Entry, Rollouts
 from control_plane.store import editor
 from control_plane.store.contract import Origin, Store, Transaction
-from control_plane.switching.acts import Act, Verb, act_of, view_of
+from control_plane.switching import canary_record
+from control_plane.switching.acts import Act, Verb, act_of, proof_of, view_of
+from control_plane.switching.canaries import Canaries
+from control_plane.switching.canary import Canary, Course, Phase
+from control_plane.switching.canary_record import Asked
+from control_plane.switching.moving import HEALTH_CODES, UNDO_POLICY, check_host, send_all
 from control_plane.switching.preflight import Code, Finding, Gates, Move, Plan, Side, target_view
+from control_plane.switching.refusals import Missing, Refusal
 
 SERVICES_MAX = 64
 """Services in one switch."""
 ACTS_MAX = 10_000
 """Switches that undo and the history know; older ones are found by their number."""
 PAGE = 100
-HEALTH_CODES = frozenset({"NO_HEALTHY_TARGET", "UNHEALTHY_TARGETS"})
-"""Faults of a node that are about the side's health alone."""
-UNDO_POLICY = Policy(
-    need_percent=1.0,
-    vote_by_s=1.0,
-    on_refuse=Reaction.PROCEED,
-    on_slow=Reaction.PROCEED,
-    tolerate=HEALTH_CODES,
-    min_healthy_percent=0.0,
-)
+_CAME_TO_NOTHING = (State.ABORTED.value, Phase.UNDONE.value)
 
 
 class Fleet(Protocol):
@@ -61,19 +58,6 @@ class Wish:
     force: bool = False
 
 
-class Refusal(Exception):
-    """It is not done. `code` is stable, the text says what, `remedy` what to do."""
-
-    def __init__(self, code: str, what: str, remedy: str) -> None:
-        super().__init__(what)
-        self.code = code
-        self.remedy = remedy
-
-
-class Missing(Refusal):
-    """Something that was named is not there."""
-
-
 class PreflightRefused(Refusal):
     """The plan has refusals that force does not pass over, or was not asked to."""
 
@@ -86,10 +70,11 @@ class PreflightRefused(Refusal):
 class Switches:
     """The verbs."""
 
-    def __init__(self, store: Store, rollouts: Rollouts, fleet: Fleet) -> None:
+    def __init__(self, store: Store, rollouts: Rollouts, fleet: Fleet, canaries: Canaries) -> None:
         self._store = store
         self._rollouts = rollouts
         self._fleet = fleet
+        self.canaries = canaries
         self._acts: dict[int, Act] = {}  # by number, ascending
         self._undoing: dict[int, list[int]] = {}
         self._seen = 0
@@ -112,22 +97,39 @@ class Switches:
 
     async def begin(self, wish: Wish, origin: Origin, *, now: float) -> Entry:
         """Checks and begins. Raises PreflightRefused, Missing, Refusal, and what `Rollouts.create` raises."""
+        drawn, forced = await self._checked(wish)
+        policy = _policy(wish)
+        act = Act(Verb.SWITCH, drawn.moves, drawn.new.name, forced=forced, plan=drawn.to_json())
+
+        def move(tx: Transaction) -> None:
+            for each in drawn.moves:
+                check_host(tx, each, each.source, "while the switch was checked")
+                send_all(tx, each, now=now)
+
+        return await self._rollouts.create(move, origin, policy, act=act.to_json())
+
+    async def begin_canary(
+        self, wish: Wish, course: Course, sticky: EntityBody | None, origin: Origin, *, now: float
+    ) -> int:
+        """Checks and begins a canary; its number. Raises as `begin`, and what `Canaries.create` raises."""
+        drawn, forced = await self._checked(wish)
+        known = {side.name for side in drawn.old}
+        for move in drawn.moves:
+            if move.source not in known:
+                what = f"service {move.service} points to {move.source or 'nothing'}, which is no upstream"
+                raise Refusal("OLD_SIDE_NO_UPSTREAM", what, "a canary compares two upstreams; or switch at once")
+        act = Act(Verb.CANARY, drawn.moves, drawn.new.name, forced=forced, plan=drawn.to_json())
+        asked = Asked(0, act, origin, _policy(wish), sticky, now, drawn.base_version)
+        return await self.canaries.create(asked, course)
+
+    async def _checked(self, wish: Wish) -> tuple[Plan, bool]:
+        """The plan, and whether it needed force. Raises PreflightRefused, Missing and Refusal."""
         drawn = await self.plan(wish)
         refusals = drawn.refusals()
         stopping = [each for each in refusals if not (wish.force and each.overridable)]
         if stopping:
             raise PreflightRefused(drawn, stopping)
-        policy = replace(wish.policy, min_healthy_percent=wish.gates.min_healthy_percent)
-        if wish.force:
-            policy = replace(policy, min_healthy_percent=0.0, tolerate=policy.tolerate | HEALTH_CODES)
-        act = Act(Verb.SWITCH, drawn.moves, wish.to, forced=wish.force and bool(refusals), plan=drawn.to_json())
-
-        def move(tx: Transaction) -> None:
-            for each in drawn.moves:
-                _check_host(tx, each, each.source, "while the switch was checked")
-                editor.update(tx, "services", each.id, {"host": each.to}, now=now)
-
-        return await self._rollouts.create(move, origin, policy, act=act.to_json())
+        return drawn, wish.force and bool(refusals)
 
     async def undo(self, number: int, origin: Origin, *, policy: Policy = UNDO_POLICY, now: float) -> Entry:
         """Back to the side before. Raises Missing, Refusal, and what `Rollouts.create` raises."""
@@ -140,8 +142,8 @@ class Switches:
 
         def move(tx: Transaction) -> None:
             for each in moves:
-                _check_host(tx, each, each.source, f"since switch {number}")
-                editor.update(tx, "services", each.id, {"host": each.to}, now=now)
+                check_host(tx, each, each.source, f"since switch {number}")
+                send_all(tx, each, now=now)
 
         return await self._rollouts.create(move, origin, policy, act=undoing.to_json())
 
@@ -149,7 +151,19 @@ class Switches:
         """One switch. Raises Missing."""
         await self._catch_up()
         view, act = await self._found(number)
+        if act.verb is Verb.CANARY:
+            return {**view, "undone_by": await self._undone_by(number)}
         return view_of(view, act, undone_by=await self._undone_by(number))
+
+    async def canary_view(self, asked: Asked, canary: Canary) -> EntityBody:
+        """A canary with what its gates see now, and the nodes' proof of the last thing that was written."""
+        view = canary_record.view_of(asked, canary, undone_by=None, live=self.canaries.live(asked.number))
+        moves = asked.act.moves
+        if canary.back_rollout is not None:
+            moves = tuple(Move(move.id, move.service, move.to, move.source) for move in moves)
+        rollout = canary.back_rollout or next((step.rollout for step in reversed(canary.steps) if step.rollout), None)
+        shown = await self._rollouts.view(rollout) if rollout is not None else None
+        return {**view, **proof_of(shown or {}, moves)}
 
     def view_now(self, entry: Entry) -> EntityBody:
         """A switch of this process as it stands, without asking the store."""
@@ -168,9 +182,12 @@ class Switches:
         ]
         found = []
         for number in numbers[:size]:
-            view = await self._rollouts.view(number)
-            if view is not None:
-                found.append(view_of(view, self._acts[number], undone_by=await self._undone_by(number)))
+            view, act = await self._found(number)
+            undone_by = await self._undone_by(number)
+            if act.verb is Verb.CANARY:
+                found.append({**view, "undone_by": undone_by, "plan": None})
+            else:
+                found.append(view_of(view, replace(act, plan=None), undone_by=undone_by))
         return found
 
     # --- within -----------------------------------------------------------------------------------------------------
@@ -180,8 +197,9 @@ class Switches:
             what = f"switch {number} is an undo itself, of switch {act.undoes}"
             raise Refusal("IS_AN_UNDO", what, "name the side you want: pointsman switch SERVICE --to UPSTREAM")
         if view["version"] is None:
-            if view["state"] == State.ABORTED.value:
-                raise Refusal("NOTHING_TO_UNDO", f"switch {number} was aborted: nothing has changed", "nothing to do")
+            if view["state"] in _CAME_TO_NOTHING:
+                what = f"switch {number} is {view['state']}: all traffic is where it was"
+                raise Refusal("NOTHING_TO_UNDO", what, "nothing to do")
             what = f"switch {number} is {view['state']}: nothing has changed yet"
             raise Refusal("NOT_DECIDED", what, f"end it: pointsman rollout abort {number}")
         if (by := await self._undone_by(number)) is not None:
@@ -201,10 +219,14 @@ class Switches:
 
     async def _stands(self, number: int) -> bool:
         """Whether a switch has moved anything, or may yet."""
+        if (canary := await self.canaries.find(number)) is not None:
+            return canary[1].phase.value not in _CAME_TO_NOTHING
         view = await self._rollouts.view(number)
-        return view is not None and view["state"] != State.ABORTED.value
+        return view is not None and view["state"] not in _CAME_TO_NOTHING
 
     async def _found(self, number: int) -> tuple[EntityBody, Act]:
+        if (canary := await self.canaries.find(number)) is not None:
+            return await self.canary_view(*canary), canary[0].act
         view = await self._rollouts.view(number)
         act = act_of(view) if view is not None else None
         if view is None or act is None:
@@ -241,6 +263,13 @@ class Switches:
             self._undoing.pop(oldest, None)
 
 
+def _policy(wish: Wish) -> Policy:
+    """The rollout's, with the preflight's word on health in it."""
+    if wish.force:
+        return replace(wish.policy, min_healthy_percent=0.0, tolerate=wish.policy.tolerate | HEALTH_CODES)
+    return replace(wish.policy, min_healthy_percent=wish.gates.min_healthy_percent)
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """What the store knows of a wish; `targets` = the weighted ones of each side's upstream, by its id."""
@@ -266,7 +295,10 @@ def _look_up(tx: Transaction, wish: Wish) -> _Found:
         if source != to:
             name = str(service.get("name") or entity_id)
             enabled = service.get("enabled") is not False
-            moves.append(Move(entity_id, name, source, to, enabled, held.get(("services", entity_id))))
+            holder = held.get(("services", entity_id))
+            record = tx.rollout(holder) if holder is not None else None
+            by_canary = record is not None and record.is_canary
+            moves.append(Move(entity_id, name, source, to, enabled, holder, by_canary))
     if not moves:
         named = ", ".join(str(service.get("name") or service["id"]) for service in services)
         raise Refusal("ALREADY_THERE", f"{named} points to {to} already", "there is nothing to do")
@@ -295,14 +327,4 @@ def _targets(tx: Transaction, upstream: str) -> Sequence[EntityBody]:
         after = str(page[-1]["id"])
 
 
-def _check_host(tx: Transaction, move: Move, host: str, when: str) -> None:
-    """The service must be as the plan knew it. Raises Refusal and Missing."""
-    service = tx.get("services", move.id)
-    if service is None:
-        raise Missing("SERVICE_GONE", f"service {move.service} was removed {when}", "there is nothing to move")
-    if service.get("host") != host:
-        what = f"service {move.service} was changed {when}: it points to {service.get('host')}, not to {host}"
-        raise Refusal("SERVICE_CHANGED", what, "look at `pointsman history`, then name the side you want")
-
-
-__all__ = ["SERVICES_MAX", "UNDO_POLICY", "Code", "Missing", "PreflightRefused", "Refusal", "Switches", "Wish"]
+__all__ = ["SERVICES_MAX", "Code", "PreflightRefused", "Switches", "Wish"]

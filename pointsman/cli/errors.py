@@ -20,6 +20,7 @@ class ExitCode(IntEnum):
     DENIED = 5
     TIMED_OUT = 6
     PARTIAL_FLEET = 7
+    ROLLED_BACK = 8
     USAGE = 64
     INTERRUPTED = 130
 

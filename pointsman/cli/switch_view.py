@@ -7,35 +7,19 @@ plain spelling for terminals without UTF-8.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from pointsman.cli import canary_view
 from pointsman.cli.errors import ExitCode
 from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_objects, as_text
 from pointsman.cli.output import Table
+from pointsman.cli.signs import Signs
 from pointsman.cli.waiting import node_name, seconds, short_id
 
 WIDTH = 80
 NODES_SHOWN_MAX = 12
 """Nodes in the tree; those that are not well come first, the rest is a number. The table has all."""
-ENDED = ("confirmed", "partial", "aborted")
+ENDED = canary_view.ENDED
 _ILL = ("refused", "slow", "gone", "lagging", "released")
-
-
-@dataclass(frozen=True, slots=True)
-class Signs:
-    """What a tree is drawn with."""
-
-    good: str
-    bad: str
-    busy: str
-    idle: str
-    branch: str
-    last: str
-    bar: str
-
-
-UTF8 = Signs("✔", "✖", "◌", "•", "├─ ", "└─ ", "│  ")
-ASCII = Signs("ok", "!!", "..", "--", "|- ", "`- ", "|  ")
 
 
 def moves(view: JsonObject) -> str:
@@ -48,6 +32,8 @@ def moves(view: JsonObject) -> str:
 
 def headline(view: JsonObject) -> str:
     """What was asked for, in one line."""
+    if canary_view.is_canary(view):
+        return canary_view.headline(view, moves(view))
     verb = "switch" if view.get("verb") != "undo" else f"undo of switch {as_text(view.get('undoes'))}, switch"
     version = f", version {as_text(view.get('version'))}" if view.get("version") is not None else ""
     return f"{moves(view)}, {verb} {as_text(view.get('switch'))}{version}"
@@ -55,6 +41,8 @@ def headline(view: JsonObject) -> str:
 
 def ending(view: JsonObject) -> str:
     """How it stands or ended, in one line."""
+    if canary_view.is_canary(view):
+        return canary_view.ending(view)
     nodes = as_objects(view.get("nodes"))
     switched = sum(node.get("standing") in ("activated", "followed") for node in nodes)
     parts = [f"{as_text(view.get('state'))}: {switched} of {len(nodes)} nodes serve {as_text(view.get('to'))}"]
@@ -70,7 +58,12 @@ def ending(view: JsonObject) -> str:
 
 
 def proof(view: JsonObject) -> Table:
-    """One line a node: what it said before, how late it was, the requests still open towards the old side."""
+    """One line a node: what it said before, how late it was, the requests still open towards the old side.
+
+    Of a canary one line a step.
+    """
+    if canary_view.is_canary(view):
+        return canary_view.steps_table(view)
     rows = [
         (
             node_name(node),
@@ -108,6 +101,8 @@ def old_side_lines(view: JsonObject) -> list[str]:
 
 def exit_code_of(view: JsonObject) -> ExitCode:
     """How it ended, for the shell: a gate in a pipeline."""
+    if canary_view.is_canary(view):
+        return canary_view.exit_code_of(view)
     match view.get("state"):
         case "confirmed":
             return ExitCode.DONE
@@ -144,6 +139,9 @@ def plan_lines(plan: JsonObject) -> list[str]:
 
 def events(view: JsonObject) -> Iterator[str]:
     """Everything that has happened so far, each as one line that never changes: a pipe gets those that are new."""
+    if canary_view.is_canary(view):
+        yield from canary_view.events(view, moves(view))
+        return
     yield headline({**view, "version": None})
     for node in as_objects(view.get("nodes")):
         if node.get("vote") is not None:
@@ -162,8 +160,12 @@ def events(view: JsonObject) -> Iterator[str]:
         yield ending(view)
 
 
-def tree(view: JsonObject, signs: Signs, *, width: int = WIDTH) -> list[str]:
-    """The whole of a switch at one glance, one line a step and a node."""
+def tree(view: JsonObject, signs: Signs, *, width: int = WIDTH, now: float = 0.0) -> list[str]:
+    """The whole of a switch at one glance, one line a step and a node; `now` = seconds since 1970."""
+    if canary_view.is_canary(view):
+        preflight, sides = _preflight(view, signs), old_side_lines(view)
+        drawn = canary_view.tree(view, moves(view), signs, preflight=preflight, old_sides=sides, now=now, width=width)
+        return [_cut(line, width) for line in drawn]
     state, nodes = as_text(view.get("state")), as_objects(view.get("nodes"))
     mark = {"confirmed": signs.good, "partial": signs.bad, "aborted": signs.bad}.get(state, signs.busy)
     lines = [headline(view)]

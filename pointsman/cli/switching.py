@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from pointsman.cli import switch_view
+from pointsman.cli import canary_options, canary_view, switch_view
 from pointsman.cli.client import AdminClient
 from pointsman.cli.errors import CliError, Ended, ExitCode, Fault, RefusedRequest, failure
 from pointsman.cli.files import Reason
@@ -25,9 +25,12 @@ from pointsman.cli.waiting import seconds
 WAIT_S = 30
 WATCH_EVERY_S = 0.2
 SIZE = 20
+VERB_WAIT_S = 3
+"""What a canary may take to do as it is told, before its state is shown as it is then."""
 
 Services = Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Names or ids of services.")]
 Service = Annotated[str, typer.Argument(metavar="SERVICE", help="Name or id of the service.")]
+Which = Annotated[str, typer.Argument(metavar="SWITCH|SERVICE", help="Number of the canary, or a service it moves.")]
 Number = Annotated[int, typer.Argument(metavar="SWITCH", min=1, help="Number of the switch.")]
 To = Annotated[str, typer.Option("--to", metavar="UPSTREAM", help="The upstream that takes over.")]
 Wait = Annotated[int, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for the end.")]
@@ -41,7 +44,9 @@ def now(
     context: typer.Context,
     services: Services,
     to: To,
-    wait: Wait = WAIT_S,
+    wait: Annotated[
+        int | None, typer.Option("--wait", metavar="SECONDS", min=0, help="For the end (30; a canary: as it takes).")
+    ] = None,
     reason: Reason = "",
     *,
     min_healthy: MinHealthy = None,
@@ -52,20 +57,48 @@ def now(
     quick: Annotated[
         bool, typer.Option("--quick", help="One plain write, without preflight or votes; nodes follow one by one.")
     ] = False,
+    canary: Annotated[str, typer.Option("--canary", metavar="5,25,50,100", help="Step by step, in percent.")] = "",
+    every: Annotated[
+        str, typer.Option("--every", metavar="30s", help="How long a step stands; without it until it is promoted.")
+    ] = "",
+    sticky: Annotated[
+        str, typer.Option("--sticky", metavar="header:NAME|cookie:NAME|ip", help="What keeps a client on its side.")
+    ] = "",
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", metavar="errors=1%|connect=1%|p99=2x|none", help="What undoes the canary; repeatable."),
+    ] = None,
+    min_requests: Annotated[
+        int | None, typer.Option("--min-requests", min=1, help="Before a side is judged (50).")
+    ] = None,
+    window: Annotated[str, typer.Option("--window", metavar="60s", help="What gates sum figures over, at most.")] = "",
+    pass_after: Annotated[
+        str,
+        typer.Option("--pass-after", metavar="5m", help="A step with too few requests goes on after that."),
+    ] = "",
 ) -> None:
     """Send services' traffic to another upstream: checked first, on every node at one instant, with the proof.
 
+    With --canary step by step: both sides are compared meanwhile, and a new side that is worse takes everything back.
+
     Exits 0 when every node confirmed, 4 when it was refused or aborted and nothing has changed, 7 when some node lags,
-    6 when the time ran out and it goes on. With --quick: 6 and 7 say that the write stands and a node does not run it.
+    6 when the time ran out and it goes on, 8 when a canary went back. With --quick: 6 and 7 say that the write stands
+    and a node does not run it.
     """
     session = session_of(context)
+    wish = canary_options.Wish(canary, every, sticky, tuple(gate or ()), min_requests, window, pass_after)
     if quick:
-        _quickly(context, services, to, wait, reason, refused=watch or force or min_healthy is not None)
+        other = watch or force or min_healthy is not None or wish.given
+        _quickly(context, services, to, WAIT_S if wait is None else wait, reason, refused=other)
         return
     body: JsonObject = {"services": list[Json](services), "to": to, "reason": reason, "force": force}
     if min_healthy is not None:
         body["policy"] = {"min_healthy_percent": min_healthy}
-    _carry_out(session, "/switches", body, wait_s=wait, watch=watch)
+    if wish.given:
+        body["canary"] = wish.body()
+        _begin_canary(session, body, wait_s=wait)
+        return
+    _carry_out(session, "/switches", body, wait_s=WAIT_S if wait is None else wait, watch=watch)
 
 
 def plan(context: typer.Context, services: Services, to: To, min_healthy: MinHealthy = None) -> None:
@@ -154,6 +187,55 @@ def status(context: typer.Context, service: Service, wait: Wait = WAIT_S, *, wat
     _finish(session, _view(session.client(), number), number)
 
 
+def promote(
+    context: typer.Context,
+    switch: Which,
+    to_step: Annotated[int | None, typer.Option("--to-step", min=1, help="Straight to this step.")] = None,
+    reason: Reason = "",
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Straight to all requests.")] = False,
+) -> None:
+    """Bring a canary to its next step at once, without waiting for its time or its gates; ends a hold."""
+    body: JsonObject = {"reason": reason} if reason else {}
+    if to_step is not None:
+        body["to_step"] = to_step
+    if everything:
+        body["all"] = True
+    _tell(session_of(context), switch, "promote", body)
+
+
+def hold(context: typer.Context, switch: Which, reason: Reason = "") -> None:
+    """Keep a canary on its step until it is promoted. Its gates go on watching."""
+    _tell(session_of(context), switch, "hold", {"reason": reason} if reason else {})
+
+
+def abort(context: typer.Context, switch: Which, reason: Reason = "") -> None:
+    """End a canary: all requests back to the old side."""
+    _tell(session_of(context), switch, "abort", {"reason": reason} if reason else {})
+
+
+def _tell(session: Session, switch: str, verb: str, body: JsonObject) -> None:
+    """An operator's word to a canary, by its number or its service. Exits 0 when it was taken."""
+    client = session.client()
+    number = switch if switch.isdecimal() else as_text(_last(client, switch, but_aborted=False).get("switch"))
+    try:
+        answer = client.write_json("POST", f"/switches/{number}/{verb}", body, wait_s=VERB_WAIT_S)
+    except RefusedRequest as error:
+        raise _explained(error) from error
+    view = as_object(answer.body)
+    session.output.data(view, table=switch_view.proof(view), names=[number])
+    session.output.message(switch_view.ending(view))
+
+
+def _begin_canary(session: Session, body: JsonObject, *, wait_s: int | None) -> None:
+    try:
+        answer = session.client().write_json("POST", "/switches", body)
+    except RefusedRequest as error:
+        raise _explained(error) from error
+    number = int(as_text(as_object(answer.body).get("switch")) or 0)
+    _follow(session, number, wait_s=float("inf") if wait_s is None else wait_s)
+
+
 def _carry_out(session: Session, path: str, body: JsonObject, *, wait_s: int, watch: bool) -> None:
     client = session.client()
     try:
@@ -187,11 +269,15 @@ def _tell_end(session: Session, view: JsonObject, number: int) -> None:
         output.message(switch_view.ending(view))
     else:
         output.faults(code, [_end_fault(view, code, number)])
+    for line in canary_view.lines(view) if canary_view.is_canary(view) else ():
+        output.message(line)
     for line in switch_view.old_side_lines(view):
         output.message(line)
     first = next((as_text(each.get("name")) for each in as_objects(view.get("services"))), "")
-    if code in (ExitCode.DONE, ExitCode.PARTIAL_FLEET) and view.get("verb") == "switch" and not view.get("undone_by"):
+    if code in (ExitCode.DONE, ExitCode.PARTIAL_FLEET) and view.get("verb") != "undo" and not view.get("undone_by"):
         output.message(f"to go back: pointsman switch undo {first}")
+    if view.get("state") == "held":
+        output.message(f"to go on: pointsman switch promote {number}")
     if code is not ExitCode.DONE:
         raise Ended(code)
 
@@ -206,32 +292,25 @@ def _end_fault(view: JsonObject, code: ExitCode, number: int) -> Fault:
             names = ", ".join(as_text(node.get("hostname")) for node in late) or where
             remedy = "a node that lags takes it when it is back; see `pointsman nodes`, or undo it"
             return Fault(switch_view.ending(view), names, remedy)
+        case ExitCode.ROLLED_BACK:
+            return Fault(switch_view.ending(view), where, "mend the new side, then switch again")
         case _:
-            remedy = f"it goes on: pointsman switch show {number}; to end it: pointsman rollout abort {number}"
+            ends = "switch" if canary_view.is_canary(view) else "rollout"
+            remedy = f"it goes on: pointsman switch show {number}; to end it: pointsman {ends} abort {number}"
             return Fault(switch_view.ending(view), where, remedy)
 
 
-def _follow(session: Session, number: int, *, wait_s: int) -> None:
+def _follow(session: Session, number: int, *, wait_s: float) -> None:
     """Shows a switch while it happens; the time over or an interrupt ends the showing, never the switch."""
-    client, output = session.client(), session.output
+    output = session.output
     deadline = time.monotonic() + wait_s
     console = output.live_console() if output.format is Format.TABLE else None
-    signs = switch_view.UTF8 if output.utf8 else switch_view.ASCII
     try:
         if console is not None and console.is_terminal:
-            from rich.live import Live
-            from rich.text import Text
+            from pointsman.cli.switch_live import show_live
 
-            def drawn(view: JsonObject) -> Text:
-                width = min(console.width, 120)
-                return Text("\n".join(switch_view.tree(view, signs, width=width)), no_wrap=True)
-
-            view = _view(client, number)
-            with Live(drawn(view), console=console, auto_refresh=False) as live:
-                while not _at_rest(view) and time.monotonic() < deadline:
-                    time.sleep(WATCH_EVERY_S)
-                    view = _view(client, number)
-                    live.update(drawn(view), refresh=True)
+            client = session.client()
+            number, view = show_live(client, output, console, number, deadline=deadline, rests=_at_rest)
         else:
             view = _tell_lines(session, number, deadline)
     except KeyboardInterrupt:
@@ -251,7 +330,7 @@ def _tell_lines(session: Session, number: int, deadline: float) -> JsonObject:
                 session.output.text(line)
             told.add(line)
         sys.stdout.flush()
-        if _at_rest(view) or time.monotonic() >= deadline:
+        if _at_rest(view) or view.get("state") == "held" or time.monotonic() >= deadline:
             return view
         time.sleep(WATCH_EVERY_S)
 
@@ -260,6 +339,8 @@ def _at_rest(view: JsonObject) -> bool:
     """Nothing more will be heard of it: it ended, and the sides that lost their traffic are still or still in use."""
     if view.get("state") not in switch_view.ENDED:
         return False
+    if view.get("state") in ("aborted", "undone"):
+        return True
     sides = as_objects(view.get("old_sides"))
     return all(side.get("safe_to_tear_down") or side.get("still_used_by") for side in sides)
 
@@ -339,6 +420,9 @@ def commands() -> typer.Typer:
         ("history", history, "switch history --service example-service"),
         ("show", show, "switch show 1"),
         ("status", status, "switch status example-service -w"),
+        ("promote", promote, "switch promote example-service --all"),
+        ("hold", hold, "switch hold example-service"),
+        ("abort", abort, 'switch abort example-service --reason "too slow"'),
     ):
         group.command(name, epilog=f"Example: pointsman {example}")(function)
     return group

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.switching.canary import Canary
 from pointsman.cli import files, switch_quick
 from pointsman.cli.json_values import Json, JsonObject
 from pointsman.cli.main import main
 from tests.integration.cli_admin import FakeAdmin
+from tests.support import canary_views
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
 ROOT = Path(__file__).parents[2]
@@ -395,6 +397,14 @@ ILL: JsonObject = {
     "remedy": "see `pointsman upstream health green`; mend the targets, or force it and say why",
     "overridable": True,
 }
+HELD: JsonObject = {
+    "code": "HELD_BY_CANARY",
+    "what": "canary 6 is moving service example-service",
+    "node": "",
+    "target": "",
+    "remedy": "wait for its end, or end it: pointsman switch abort 6",
+    "overridable": False,
+}
 MOVED: JsonObject = {"id": SERVICE["id"], "name": "example-service", "from": "blue", "to": "green"}
 REST: JsonObject = {
     "name": "blue", "upstream": UPSTREAM["id"], "in_flight": 0, "waiting_for": [], "still_used_by": [],
@@ -455,6 +465,12 @@ def switched(**facts: Json) -> JsonObject:
         "safe_to_tear_down": False,
         **facts,
     }
+
+
+def held_canary() -> Canary:
+    canary = canary_views.on_second_step()
+    canary.hold("bob")
+    return canary
 
 
 PARTIAL = switched(state="partial", nodes=[proof(1), proof(2, "lagging", reason="did not vote within 5 s")])
@@ -694,6 +710,42 @@ CASES = [
     Case("switch-watched", ["switch", "example-service", "--to", "green", "-w"],
          lambda a: (a.answer("POST", "/switches", switched(state="preparing"), status=202),
                     a.answer("GET", "/switches/7", switched(old_sides=[REST])))),
+    Case("switch-canary", ["switch", "example-service", "--to", "green", "--canary", "5,25", "--every", "30s",
+                           "--sticky", "header:x-user", "--gate", "errors=1%", "--gate", "p99=2x"],
+         lambda a: (a.answer("POST", "/switches", canary_views.shown(canary_views.begun()), status=202),
+                    a.answer("GET", "/switches/7", canary_views.shown(canary_views.confirmed())))),
+    Case("switch-canary-undone", ["switch", "example-service", "--to", "green", "--canary", "5,25", "--every", "30s"],
+         lambda a: (a.answer("POST", "/switches", canary_views.shown(canary_views.begun()), status=202),
+                    a.answer("GET", "/switches/7", canary_views.shown(canary_views.undone())))),
+    Case("switch-canary-held", ["switch", "example-service", "--to", "green", "--canary", "5,25"],
+         lambda a: (a.answer("POST", "/switches", canary_views.shown(canary_views.begun(every_s=None)), status=202),
+                    a.answer("GET", "/switches/7", canary_views.shown(canary_views.begun(every_s=None))))),
+    Case("switch-canary-refused", ["switch", "example-service", "--to", "green", "--canary", "5,25"],
+         lambda a: a.answer("POST", "/switches",
+                            {"message": "canary 6 is moving service example-service", "code": "PREFLIGHT_REFUSED",
+                             "remedy": "wait", "refusals": [HELD], "plan": drawn(HELD)}, status=409)),
+    Case("switch-canary-bad-steps", ["switch", "example-service", "--to", "green", "--canary", "5,many"],
+         lambda _: None),
+    Case("switch-canary-bad-gate", ["switch", "example-service", "--to", "green", "--canary", "5", "--gate", "errors"],
+         lambda _: None),
+    Case("switch-canary-without-steps", ["switch", "example-service", "--to", "green", "--every", "30s"],
+         lambda _: None),
+    Case("switch-canary-show", ["switch", "show", "7"],
+         lambda a: a.answer("GET", "/switches/7", canary_views.shown(canary_views.undone()))),
+    Case("switch-canary-history", ["switch", "history"],
+         lambda a: a.answer("GET", "/switches?size=20",
+                            {"data": [canary_views.shown(canary_views.undone(), switch=9),
+                                      canary_views.shown(canary_views.confirmed(), undone_by=8)]})),
+    Case("switch-promote", ["switch", "promote", "example-service", "--to-step", "3"],
+         lambda a: (a.answer("GET", "/switches?service=example-service&size=20",
+                             {"data": [canary_views.shown(canary_views.on_second_step())]}),
+                    a.answer("POST", "/switches/7/promote", canary_views.shown(canary_views.confirmed())))),
+    Case("switch-hold", ["switch", "hold", "7"],
+         lambda a: a.answer("POST", "/switches/7/hold", canary_views.shown(held_canary()))),
+    Case("switch-abort", ["switch", "abort", "7", "--reason", "too slow"],
+         lambda a: a.answer("POST", "/switches/7/abort",
+                            {"message": "switch 7: all requests go to the new side already; undo it",
+                             "code": "TOO_LATE", "remedy": "see it: pointsman switch show 7"}, status=409)),
     Case("switch-plan", ["switch", "plan", "example-service", "--to", "green"],
          lambda a: a.answer("POST", "/switches?dry_run=1", drawn())),
     Case("switch-plan-refused", ["switch", "plan", "example-service", "--to", "green"],

@@ -1,9 +1,9 @@
-"""`make demo`: the main job, shown on loopback in about half a minute.
+"""`make demo`: the main job, shown on loopback in less than a minute.
 
-One control plane, three nodes and four upstream servers; open-loop load through all three nodes; ten switches
-between blue and green by a plain PATCH; then the verbs: a switch in two phases, its undo, and a switch that the
-preflight refuses because green is down; then the ledger. Exits non-zero if a request was lost, doubled or answered out
-of order.
+One control plane, three nodes and four upstream servers; open-loop load through all three nodes; six switches between
+blue and green by a plain PATCH; then the verbs: a switch in two phases, its undo, a canary that a bad release breaks
+and that goes back by itself, and a switch that the preflight refuses because green is down; then the ledger. Exits
+non-zero if the gateway lost a request, doubled one or had one answered out of order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 import uvloop
 
 from pointsman.cli import switch_view
-from tests.support import ledger
+from pointsman.cli.signs import ASCII
+from tests.support import canaries, ledger
 from tests.support.processes import Fleet
 
 NODES = 3
@@ -36,7 +37,7 @@ CHECKS = {
 
 
 async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
-    """A good switch, an undo, and a refusal, under load."""
+    """A good switch, an undo, a canary that goes back by itself, and a refusal, under load."""
     checked = await fleet.admin("PATCH", "/upstreams/green", {"healthchecks": CHECKS}, {"Prefer": "wait=20"})
     assert checked.status == 200, checked.body
     service = {"service": "example-service"}
@@ -52,6 +53,16 @@ async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
     print("$ pointsman switch undo example-service")
     back, view = await ledger.switch_by_verb(fleet, f"/switches/{view['switch']}/undo", {}, "blue")
     _show(view)
+    await canaries.make(fleet, "green", ill=True)
+    print("The next release of green is bad: it answers 500 to everything.")
+    print("$ pointsman switch example-service --to green --canary 10,50,100 --every 20s --gate errors=1%")
+    course = {"steps": [10, 50, 100], "every_s": 20, "gates": {"errors": "1%", "p99": None}, "min_requests": 20}
+    canary, view = await ledger.canary_by_verb(
+        fleet, {**service, "to": "green", "reason": "release 2.7.2", "canary": course}, "blue"
+    )
+    assert view["state"] == "undone", view
+    _show(view)
+    await canaries.make(fleet, "green", ill=False)
     for name in ("green-1", "green-2"):
         fleet.upstreams[name].destroy()
     print("Green's servers are killed.\n$ pointsman switch example-service --to green")
@@ -62,7 +73,7 @@ async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
     for finding in refused.body["refusals"][-1:]:
         print("\n".join(textwrap.wrap(f"refused, {finding['code']}: {finding['what']}", 96)))
     print(flush=True)
-    return [*done, good, back]
+    return [*done, good, back, canary]
 
 
 async def _until(fleet: Fleet, *, ready: bool) -> None:
@@ -79,14 +90,14 @@ async def _until(fleet: Fleet, *, ready: bool) -> None:
 
 
 def _show(view: Mapping[str, Any]) -> None:
-    for line in switch_view.tree(dict(view), switch_view.ASCII, width=96):
+    for line in switch_view.tree(dict(view), ASCII, width=96):
         print(line)
     print(flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--switches", type=int, default=10)
+    parser.add_argument("--switches", type=int, default=6)
     parser.add_argument("--rate", type=float, default=300.0, help="requests a second over all nodes")
     options = parser.parse_args()
     print(f"Starting one control plane, {NODES} nodes and four upstream servers on loopback ...", flush=True)
@@ -108,7 +119,7 @@ def main() -> None:
     print(ledger.report(result))
     if result.failures:
         sys.exit("\nFAILED: " + "; ".join(result.failures))
-    print("\nNothing lost, nothing doubled, nothing out of order.")
+    print("\nNothing lost by the gateway, nothing doubled, nothing out of order.")
 
 
 if __name__ == "__main__":

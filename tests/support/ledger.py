@@ -46,6 +46,7 @@ class Switch:
     first_new_ms: dict[int, float] = field(default_factory=dict)  # node -> PATCH to its first answer by the new side
     last_old_ms: dict[int, float] = field(default_factory=dict)  # node -> PATCH to its last answer by the old side
     rollout: dict[str, Any] | None = None  # the Admin API's word, of a switch in two phases
+    mixed: bool = False  # a canary that ended on `to`: until nodes report that, either side may answer
 
     @property
     def skew_ms(self) -> float:
@@ -74,6 +75,8 @@ class Ledger:
     lost: list[Record] = field(default_factory=list)
     doubled: int = 0
     stray: int = 0
+    bad_answers: int = 0  # the side's own 500, brought to the client as it was
+    in_canaries: int = 0  # requests that were due while a canary was on its way
     by_status: Counter[int] = field(default_factory=Counter)
     by_instance: Counter[str] = field(default_factory=Counter)
     violations: list[tuple[Record, Switch]] = field(default_factory=list)
@@ -170,6 +173,20 @@ async def switch_by_verb(fleet: Fleet, path: str, body: Mapping[str, object], co
     return switch, answer.body
 
 
+async def canary_by_verb(fleet: Fleet, body: Mapping[str, object], ends_on: str) -> tuple[Switch, Any]:
+    """A canary until it rests, whatever its end; the same books."""
+    asked = time.monotonic()
+    answer = await fleet.admin("POST", "/switches", body, {"Prefer": "wait=60"})
+    view: Any = answer.body
+    back, forth = view["canary"]["back_version"], view["version"]
+    version = forth if ends_on == body["to"] else back
+    assert version is not None, f"the canary did not end on {ends_on}: {answer.status} {view}"
+    switch = Switch(ends_on, int(version), asked, 0.0, mixed=True)
+    await _watch(fleet, switch)
+    switch.answered = time.monotonic()
+    return switch, view
+
+
 def settle(
     load: OpenLoop, switches: Sequence[Switch], *, revolutions: int, duplicates: int, check_weights: bool = True
 ) -> Ledger:
@@ -183,11 +200,15 @@ def settle(
             ledger.doubled += 1
         else:
             ledger.answered_once += 1
+            ledger.bad_answers += record.status == 500
             ledger.by_instance[record.instance] += 1
             ledger.latencies_ms.append((record.answered - record.due) * 1000)
         if record.status:
             ledger.by_status[record.status] += 1
     ledger.latencies_ms.sort()
+    ledger.in_canaries = sum(
+        switch.mixed and switch.asked <= record.due <= switch.answered for switch in switches for record in load.records
+    )
     _account(switches, load.records, ledger)
     if check_weights:
         ledger.weight_errors = _weight_errors(ledger.by_instance, revolutions)
@@ -209,11 +230,16 @@ def _account(switches: Sequence[Switch], records: Sequence[Record], ledger: Ledg
             book = switch.first_new_ms if record.colour == switch.to else switch.last_old_ms
             choose = min if record.colour == switch.to else max
             book[record.node] = choose(book.get(record.node, elapsed_ms), elapsed_ms)
-            allowed = allowed or record.colour == switch.to
-            if not allowed and record.sent > switch.reported.get(record.node, float("inf")):
+            allowed = allowed or record.colour == switch.to or (switch.mixed and not _is_after(record, switch))
+            if not allowed and _is_after(record, switch):
                 ledger.violations.append((record, switch))
             if record.sent >= switch.asked:
                 break
+
+
+def _is_after(record: Record, switch: Switch) -> bool:
+    """Whether it was sent after its node had reported the switch."""
+    return record.sent > switch.reported.get(record.node, float("inf"))
 
 
 def _weight_errors(counts: Counter[str], revolutions: int) -> list[str]:
@@ -299,7 +325,8 @@ def report(ledger: Ledger) -> str:
         f"latency      p50 {percentile(latencies, 0.5):.1f} ms   p99 {percentile(latencies, 0.99):.1f} ms   "
         f"max {latencies[-1] if latencies else float('nan'):.1f} ms (from the scheduled start)"
     )
-    answered = sorted((switch.answered - switch.asked) * 1000 for switch in ledger.switches)
+    lines += _canary_lines(ledger)
+    answered = sorted((switch.answered - switch.asked) * 1000 for switch in ledger.switches if not switch.mixed)
     if answered:
         lines.append(
             f"switches     {len(answered)}: PATCH to all nodes switched p50 "
@@ -307,6 +334,16 @@ def report(ledger: Ledger) -> str:
         )
     lines += _rollout_lines([switch for switch in ledger.switches if switch.rollout is not None])
     return "\n".join(lines)
+
+
+def _canary_lines(ledger: Ledger) -> list[str]:
+    """Who saw a bad side before its canary went back."""
+    canaries = sum(switch.mixed for switch in ledger.switches)
+    if not canaries:
+        return []
+    share = 100 * ledger.bad_answers / ledger.in_canaries if ledger.in_canaries else 0.0
+    seen = f"{ledger.bad_answers} of {ledger.in_canaries} requests ({share:.1f} %) saw a bad side in their time"
+    return [f"canaries     {canaries}: {seen}, none outside of it"]
 
 
 def _rollout_lines(switches: Sequence[Switch]) -> list[str]:
@@ -336,6 +373,8 @@ def switch_table(ledger: Ledger, names: Sequence[str]) -> str:
     header = "switch        all nodes   " + "   ".join(f"{name:>20}" for name in names)
     lines = [header, " " * 26 + "   ".join(f"{'first new | last old':>20}" for _ in names)]
     for number, switch in enumerate(ledger.switches, 1):
+        if switch.mixed:
+            continue
         cells = []
         for index in range(len(names)):
             new, old = switch.first_new_ms.get(index), switch.last_old_ms.get(index)

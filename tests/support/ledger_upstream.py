@@ -2,7 +2,8 @@
 
 One process runs one server, so that a test can kill it. A request names its id as the last segment of its path; a
 body, if any, is read and its SHA-256 answered, so that a spliced body shows. `GET /books` answers the counts; ids
-seen more than once are listed there, up to a bound.
+seen more than once are listed there, up to a bound. After `GET /ill` every answer is a 500 that still says who gave
+it, as of a bad release, until `GET /well`.
 
     python -m tests.support.ledger_upstream --colour blue --instance blue-1 --port 0 --port-file FILE
 """
@@ -32,7 +33,7 @@ class Books:
         self.served = 0
         self.seen: set[bytes] = set()
         self.duplicates: list[str] = []
-        self.delay_s = 0.0
+        self.ill = False
 
     def enter(self, request_id: bytes) -> None:
         self.served += 1
@@ -84,17 +85,21 @@ class LedgerServer(asyncio.Protocol):
         if target == b"/books":
             self._write(self._books.report(), kind=b"application/json")
             return
+        if target in (b"/ill", b"/well"):
+            self._books.ill = target == b"/ill"
+            self._write(self._books.report(), kind=b"application/json")
+            return
         request_id = target.split(b"?", 1)[0].rsplit(b"/", 1)[-1]
         self._books.enter(request_id)
         fields = [request_id, self._books.colour.encode(), self._books.instance.encode()]
         if body:
             fields.append(hashlib.sha256(body).hexdigest().encode())
-        self._write(b" ".join(fields))
+        self._write(b" ".join(fields), status=b"500 Internal Server Error" if self._books.ill else b"200 OK")
 
-    def _write(self, body: bytes, *, kind: bytes = b"text/plain") -> None:
+    def _write(self, body: bytes, *, kind: bytes = b"text/plain", status: bytes = b"200 OK") -> None:
         assert self._transport is not None
         self._transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (kind, len(body), body)
+            b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (status, kind, len(body), body)
         )
 
 

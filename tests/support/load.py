@@ -281,8 +281,9 @@ class OpenLoop:
         record.answered = time.monotonic()
         record.status = status
         record.answers += 1
-        if status == 200:
-            self._check(record, body.decode("latin-1").split(" "))
+        fields = body.decode("latin-1").split(" ")
+        if status == 200 or (status == 500 and fields[0] == str(record.id)):  # the upstream's own 500 says who it is
+            self._check(record, fields)
         else:
             record.problem = f"status {status}: {body[:200].decode('latin-1')}"
         self.finished()

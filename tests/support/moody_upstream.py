@@ -132,9 +132,9 @@ class MoodyServer(LedgerServer):
             super()._answer(head, body)
 
     @override
-    def _write(self, body: bytes, *, kind: bytes = b"text/plain") -> None:
+    def _write(self, body: bytes, *, kind: bytes = b"text/plain", status: bytes = b"200 OK") -> None:
         if not self._patient.draining:
-            super()._write(body, kind=kind)
+            super()._write(body, kind=kind, status=status)
             return
         assert self._transport is not None
         self._send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))

@@ -42,6 +42,9 @@ class _NoRollouts:
     def holders(self, keys: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
         raise NotImplementedError
 
+    def act_for(self, rollout: int) -> None:
+        raise NotImplementedError
+
     def lease(self, name: str) -> Lease | None:
         raise NotImplementedError
 

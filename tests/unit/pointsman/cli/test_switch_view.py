@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pointsman.cli import switch_view
 from pointsman.cli.json_values import Json, JsonObject
+from pointsman.cli.signs import ASCII, UTF8
 
 
 def node(number: int, standing: str, **facts: Json) -> JsonObject:
@@ -45,7 +46,7 @@ def view(state: str, *nodes: JsonObject, **facts: Json) -> JsonObject:
 
 
 def test_the_tree_shows_each_step_and_node() -> None:
-    shown = switch_view.tree(view("partial", node(1, "activated"), node(2, "lagging", reason="slow")), switch_view.UTF8)
+    shown = switch_view.tree(view("partial", node(1, "activated"), node(2, "lagging", reason="slow")), UTF8)
     assert shown == [
         "shop: blue -> green, switch 7, version 9",
         'reason: "2.7.1"',
@@ -61,7 +62,7 @@ def test_the_tree_shows_each_step_and_node() -> None:
 
 def test_without_utf8_it_is_ascii_and_never_wider_than_the_terminal() -> None:
     nodes = [node(number, "activated", reason="x" * 200) for number in range(1, 10)]
-    shown = switch_view.tree(view("confirmed", *nodes, *nodes), switch_view.ASCII)
+    shown = switch_view.tree(view("confirmed", *nodes, *nodes), ASCII)
     assert all(line.isascii() and len(line) <= 80 for line in shown)
     assert shown[-2] == "|  `- and 6 more; `pointsman switch show` has all"
 
