@@ -78,7 +78,8 @@ async def run(settings: NodeSettings) -> None:
 
 async def _live(node: Node, settings: NodeSettings) -> None:
     """Start and go on until a part fails that nothing works without."""
-    await node.start(ports_file=Path(settings.ports_file) if settings.ports_file else None)
+    with heap.undisturbed():
+        await node.start(ports_file=Path(settings.ports_file) if settings.ports_file else None)
     heap.settle()
     await node.failed()
 

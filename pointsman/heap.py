@@ -7,7 +7,22 @@ further and switch automatic collection off (`data_plane/worker/memory.py`).
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """No automatic collection while a process starts: it makes a great many objects and drops hardly any.
+
+    With 100,000 entities to load that is a third of the loading.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def settle() -> None:

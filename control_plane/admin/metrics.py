@@ -22,6 +22,7 @@ from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Fleet, Writes
 from control_plane.events.webhooks import Webhooks
 from control_plane.fleet.nodes import NodeState, SyncStatus
+from control_plane.fleet.rollouts import Figures
 from control_plane.fleet.timing import Times
 from control_plane.store.contract import StoreError
 
@@ -91,6 +92,23 @@ GATHER = Declared(
 WEBHOOKS = Declared(
     "pointsman_webhook_events_total", Kind.COUNTER, "Events for webhooks, by what became of them", ("outcome",)
 )
+ROLLOUTS = Declared(
+    "pointsman_rollouts_total", Kind.COUNTER, "Rollouts that ended at this control plane, by how", ("state",)
+)
+ROLLOUTS_OPEN = Declared("pointsman_rollouts_open", Kind.GAUGE, "Rollouts on their way or waiting for their turn")
+ROLLOUT_TIMES = Declared(
+    "pointsman_rollout_seconds", Kind.SUMMARY, "Rollouts that ended, and the time from their turn to their end"
+)
+ROLLOUT_LATE = Declared(
+    "pointsman_rollout_late_seconds",
+    Kind.SUMMARY,
+    "Activations of nodes at an instant, and how late the last worker of each was",
+)
+ROLLOUT_BEHIND = Declared(
+    "pointsman_rollout_nodes_left_behind",
+    Kind.GAUGE,
+    "Nodes that had not said that they run the version of the newest rollout when it ended",
+)
 LOOP_LAG = Declared(
     "pointsman_loop_lag_seconds", Kind.GAUGE, "How late a timer of this process was at worst in the last 15 s"
 )
@@ -109,6 +127,11 @@ METRICS: tuple[Declared, ...] = (
     WRITES,
     GATHER,
     WEBHOOKS,
+    ROLLOUTS,
+    ROLLOUTS_OPEN,
+    ROLLOUT_TIMES,
+    ROLLOUT_LATE,
+    ROLLOUT_BEHIND,
     LOOP_LAG,
 )
 """What this module declares; the `process_*` metrics of the Prometheus client come with them."""
@@ -251,7 +274,20 @@ class _Metrics:
         for outcome, events in self.webhooks.totals().items():
             webhooks.add_metric((outcome,), events)
         yield webhooks
+        yield from self._rollouts()
         yield _single(LOOP_LAG, self.lag.worst_s)
+
+    def _rollouts(self) -> Iterator[Metric]:
+        rollouts = self.fleet.rollouts
+        figures = rollouts.figures if rollouts is not None else Figures()
+        ended = CounterMetricFamily(ROLLOUTS.name, ROLLOUTS.help, labels=ROLLOUTS.labels)
+        for state, times in figures.ended.items():
+            ended.add_metric((state,), times)
+        yield ended
+        yield _single(ROLLOUTS_OPEN, rollouts.open if rollouts is not None else 0)
+        yield _summary(ROLLOUT_TIMES, figures.took)
+        yield _summary(ROLLOUT_LATE, figures.late)
+        yield _single(ROLLOUT_BEHIND, figures.left_behind)
 
 
 def _gauge(declared: Declared) -> GaugeMetricFamily:

@@ -17,11 +17,9 @@ from control_plane.entities.registry import STORED
 from control_plane.entities.schema import REDACTED
 from control_plane.entities.types import JsonValue
 from control_plane.store.contract import Change, KeptAnswer, Transaction
+from control_plane.store.retention import ANSWERS_KEPT_MAX, ANSWERS_KEPT_S
 
 KEY_CHARS_MAX = 255
-KEPT_S = 24 * 3600.0
-KEPT_MAX = 10_000
-"""Answers kept at most; of more within a day the oldest are forgotten."""
 ANSWER_BYTES_MAX = 1 << 20
 
 Place = tuple[str | int, ...]
@@ -50,7 +48,7 @@ def fingerprint(call: Call, author: str) -> str:
 
 def kept_answer(tx: Transaction, key: str, print_: str, *, now: float) -> tuple[int, JsonValue, int | None] | None:
     """Status, body and version of the earlier answer; None for a new request. Raises Refused (409)."""
-    tx.records.forget_answers(answered_before=now - KEPT_S, count_max=KEPT_MAX - 1)
+    tx.records.forget_answers(answered_before=now - ANSWERS_KEPT_S, count_max=ANSWERS_KEPT_MAX - 1)
     kept = tx.records.answer(key)
     if kept is None:
         return None

@@ -98,7 +98,9 @@ class _Handlers:
         except TooLate as error:
             raise Refused(409, str(error)) from None
         if entry is None:
-            raise Refused(409, f"the rollout has ended as {view['state']}, or is another control plane's")
+            if State(str(view["state"])).final:
+                raise Refused(409, f"the rollout has ended as {view['state']}")
+            raise Refused(409, f"the rollout is coordinated by control plane {view['coordinator']}; ask it")
         await entry.ended.wait()
         return json_answer(200, entry.view())
 

@@ -75,7 +75,14 @@ class Fleet:
         )
         self._own_settings = OwnSettings(store, wall=wall)
         self._server = LinkServer(
-            self._settings, self._nodes, Shelf(), clock=clock, health=self._health, sides=self._sides, gate=gate
+            self._settings,
+            self._nodes,
+            Shelf(),
+            clock=clock,
+            plane_id=self._plane.id,
+            health=self._health,
+            sides=self._sides,
+            gate=gate,
         )
         self._publisher = Publisher(store, self._publish, gather=self._settings.gather, clock=clock)
         self.rollouts = Rollouts(
@@ -85,6 +92,7 @@ class Fleet:
             self._nodes,
             self._health,
             sole=self._settings.sole_plane,
+            hostname=self._plane.hostname,
             wall=wall,
         )
         self._standings = Standings(

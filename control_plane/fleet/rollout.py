@@ -101,11 +101,15 @@ class Voted:
 
 @dataclass(frozen=True, slots=True)
 class ActivationReport:
-    """A node's word that it swapped: when by the plane's clock, and how late each worker was."""
+    """A node's word that it swapped: when by the plane's clock, and how late each worker was.
+
+    `ahead_us` is how long before the instant the last worker was armed; 0 = too late.
+    """
 
     at_plane_ns: int
     late_us: tuple[int, ...]
     clock_error_us: int
+    ahead_us: int = 0
 
 
 class Standing(StrEnum):
@@ -181,8 +185,11 @@ class Finish:
 
 Action = Prepare | Decide | Activate | Abort | Release | Finish
 
+NO_NODE = "no node is connected to this control plane"
 ROUNDS_MAX = 8
 """Times the change is rebased on a head that moved before the rollout gives up."""
+ARMING_S_MAX = 0.3
+"""What slow nodes may add to the lead: a rollout must not wait for ever longer because some host has no time for it."""
 _COUNTED = (Standing.BEHIND, Standing.ASKED, Standing.READY, Standing.REFUSED, Standing.SLOW)
 _LEFT_OUT = (Standing.GONE, Standing.FOLLOWED, Standing.ACTIVATED)
 
@@ -217,7 +224,7 @@ class Rollout:
         self.round = 1
         self.due = now + self.policy.vote_by_s
         if not self.members:
-            return self._abort("no node is live", "")
+            return self._abort(NO_NODE, "")
         return self._ask([node for node in self.members if node in at_base])
 
     def at_base(self, node: str) -> list[Action]:
@@ -287,8 +294,12 @@ class Rollout:
         return [Activate(armed), *self._confirm()]
 
     def activated(self, node: str, report: ActivationReport) -> list[Action]:
-        """The node swapped."""
+        """The node swapped. Of one that was taken to have followed it is evidence still, and changes no outcome."""
         member = self.members.get(node)
+        if member is not None and member.standing is Standing.FOLLOWED and member.activation is None:
+            member.standing = Standing.ACTIVATED
+            member.activation = report
+            return []
         if self.state is not State.DECIDED or member is None or member.standing in (Standing.ACTIVATED, Standing.GONE):
             return []
         member.standing = Standing.ACTIVATED
@@ -448,12 +459,23 @@ class TooLate(Exception):
         self.state = state
 
 
-def lead_s(*, nodes: int, clock_errors_us: Sequence[int]) -> float:
-    """From the decision to the instant: time for the word to reach every node, by what the nodes know of the way."""
+def arming_s(lead: float, aheads_us: Collection[int]) -> float:
+    """How long it took until every node had armed its workers, the slowest in a hundred left out. `lead` in seconds."""
+    slowest = sorted(aheads_us)
+    return max(0.0, lead - slowest[len(slowest) // 100] / 1e6) if slowest else 0.0
+
+
+def lead_s(*, nodes: int, clock_errors_us: Sequence[int], armings_s: Collection[float] = ()) -> float:
+    """From the decision to the instant: time for the word to reach every worker.
+
+    By what the nodes know of the way, and by how long it took in the rollouts before, `armings_s`, the worst of which
+    is left out: one bad moment does not make all that follow slow.
+    """
     errors = sorted(clock_errors_us)
     p99_us = errors[min(len(errors) - 1, int(len(errors) * 0.99))] if errors else 0
     round_trip_s = 2 * p99_us / 1e6
-    return min(2.0, max(0.050, 2 * round_trip_s, 0.0006 * nodes))
+    usual_s = sorted(armings_s)[-2] if len(armings_s) > 1 else 0.0
+    return min(2.0, max(0.050, 2 * round_trip_s, 0.0006 * nodes, min(ARMING_S_MAX, 1.5 * usual_s)))
 
 
 def _first_reason(members: Iterable[Member]) -> str:

@@ -112,7 +112,7 @@ def voted(message: fleet_pb2.RolloutVote) -> NodeVoted:
 def activated(message: fleet_pb2.RolloutActivated) -> NodeActivated:
     """A node's word on its activation."""
     late_us = tuple(message.late_us[:_WORKERS_MAX])
-    report = ActivationReport(message.at_plane_ns, late_us, message.clock_error_us)
+    report = ActivationReport(message.at_plane_ns, late_us, message.clock_error_us, message.ahead_us)
     problem = ""
     if message.HasField("fault"):
         problem = printable(message.fault.message or message.fault.code or "refused")

@@ -46,6 +46,9 @@ class Facts:
     at_plane_ns: int | None = None
     lead_s: float | None = None
     resumed: bool = False
+    elsewhere: tuple[str, ...] = ()  # nodes of other control planes: not asked, they take the version as it comes
+    coordinator: str = ""  # the control plane that brings it to its end
+    fence: int = 0  # of the lease that it does so under
     drained: list[Drained] = field(default_factory=list)
     act: EntityBody | None = None  # what an operator's verb, a switch for example, wants to find again; kept as it is
     kept: EntityBody | None = None  # of a rollout that was read back: what was known when it was decided
@@ -56,7 +59,7 @@ def to_json(facts: Facts, machine: Rollout) -> EntityBody:
     view = _to_json(facts, machine)
     if facts.kept is None:
         return view
-    new = ("state", "reason", "ended_at", "took_s", "resumed", "drained", "safe_to_tear_down")
+    new = ("state", "reason", "ended_at", "took_s", "resumed", "coordinator", "fence", "drained", "safe_to_tear_down")
     merged: EntityBody = {**facts.kept, **{name: view[name] for name in new}}
     nodes = facts.kept.get("nodes")
     merged["nodes"] = [
@@ -101,6 +104,9 @@ def _to_json(facts: Facts, machine: Rollout) -> EntityBody:
         "lead_s": facts.lead_s,
         "skew_us": skew_us(machine.members.values()),
         "resumed": facts.resumed,
+        "elsewhere": list(facts.elsewhere),
+        "coordinator": facts.coordinator,
+        "fence": facts.fence,
         "policy": policy_json(machine.policy),
         "act": facts.act,
         "changes": _changes(facts.changes),
@@ -143,7 +149,7 @@ def from_record(record: RolloutRecord) -> tuple[Facts, Rollout]:
     origin = Origin(str(body.get("author")), str(body.get("source")), "", str(body.get("why")))
     created_at, base = body.get("created_at"), body.get("base_version")
     gain, lose = body.get("gain"), body.get("lose")
-    act = body.get("act")
+    act, fence = body.get("act"), body.get("fence")
     return (
         Facts(
             record.number,
@@ -153,6 +159,8 @@ def from_record(record: RolloutRecord) -> tuple[Facts, Rollout]:
             created_at=created_at if isinstance(created_at, float) else 0.0,
             base_version=base if isinstance(base, int) else 0,
             resumed=True,
+            coordinator=str(body.get("coordinator", "")),
+            fence=fence if isinstance(fence, int) else 0,
             act=act if isinstance(act, dict) else None,
             kept=body,
         ),
@@ -210,6 +218,7 @@ def _member(member: Member, facts: Facts) -> EntityBody:
         },
         "activated_us_after_instant": after_us,
         "late_us": list(activation.late_us) if activation is not None else None,
+        "armed_us_before_instant": activation.ahead_us if activation is not None else None,
         "clock_error_us": activation.clock_error_us
         if activation is not None
         else (vote.clock_error_us if vote is not None else None),

@@ -10,6 +10,10 @@ is created, and so is a plain write.
 While a rollout is on its way its nodes are offered nothing else. When the head moves meanwhile, what was prepared is
 made anew from it before the decision; from the second time on plain writes wait for that, at most `GATE_S_MAX`.
 
+The lease is kept while a rollout is open and dropped after the last one, so that another control plane's turn comes at
+once. Who could not renew it in time, because it was stopped or cut off from the database, lets go of what is not
+decided. The record of a rollout says who coordinates it under which fence: only that one writes its end.
+
 State is in the store at each step. A control plane that dies before the decision leaves a rollout that never was: it is
 aborted by the next one, and nodes let go by themselves. One that dies after it leaves a version that is the head:
 nodes that were armed activate without it, all others take the head when they connect, and the next control plane only
@@ -22,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar
 
@@ -34,6 +38,7 @@ from control_plane.fleet.messages import RolloutWord, wire_delta
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.rollout import (
+    NO_NODE,
     Abort,
     Action,
     Activate,
@@ -46,14 +51,16 @@ from control_plane.fleet.rollout import (
     Standing,
     State,
     TooLate,
+    arming_s,
     lead_s,
 )
 from control_plane.fleet.rollout_plan import Overtaken, Owner, Plan, plan, replay
 from control_plane.fleet.rollout_view import Drained, Facts, from_record, to_json
 from control_plane.fleet.server import LinkServer
 from control_plane.fleet.session import SnapshotRef
+from control_plane.fleet.timing import Times
 from control_plane.snapshot.builder import Snapshot
-from control_plane.store.contract import Origin, RolloutRecord, Store, StoreError, Transaction
+from control_plane.store.contract import Lease, Origin, RolloutRecord, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
 from pointsman.wire.v1 import fleet_pb2
 
@@ -61,16 +68,25 @@ T = TypeVar("T")
 
 LEASE = "rollouts"
 LEASE_S = 5.0
+LEASE_WAIT_S = 2.0
+"""How long a new rollout waits for another control plane's to end before it is refused."""
+LEASE_ASK_S = 0.05
 RECOVER_EVERY_S = 0.5
+RECOVER_SOLE_S = 5.0
+"""How often rollouts that nobody coordinates are looked for; a sole control plane leaves none but by a broken store."""
 RESUMED_S = 60.0
 """For nodes to come back after a restart of ours: they wait longer from one attempt to the next."""
 WAITING_MAX = 32
 """Rollouts that may wait for their turn."""
 RECENT_MAX = 64
 """Rollouts kept in memory after their end; older ones are in the store."""
+ARMINGS_MAX = 20
+"""Rollouts by which the lead of the next one is judged."""
 GATE_S_MAX = 2.0
 COMMIT_S = 0.004
 """What writing a decision takes, about. When it took longer the instant is set anew before anyone hears of it."""
+SAVES_QUICK = 5
+"""Tries to save the end of a rollout before those who wait for it are told all the same."""
 DRAIN_S = 60.0
 DRAIN_EVERY_S = 0.5
 COUNTS_OLD_S = 2.0
@@ -79,6 +95,19 @@ COUNTS_OLD_S = 2.0
 _OPEN = (State.QUEUED, State.PREPARING, State.DECIDING, State.DECIDED)
 
 log = logging.getLogger(__name__)
+
+
+class Figures:
+    """What is counted since the start, for `/metrics`."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, int] = {state.value: 0 for state in State if state.final}
+        self.took = Times()
+        """From the turn of a rollout to its end."""
+        self.late = Times()
+        """Of each node that activated at the instant, how late its last worker was."""
+        self.left_behind = 0
+        """Nodes that the newest rollout ended without: they had not said in time that they run its version."""
 
 
 class Unchanged(Exception):
@@ -91,7 +120,7 @@ class Unchanged(Exception):
 
 
 class Elsewhere(StoreError):
-    """Another control plane coordinates rollouts now."""
+    """Another control plane coordinates rollouts now; the text names it."""
 
 
 class TooMany(StoreError):
@@ -107,7 +136,14 @@ class _Moved(Exception):
 
 
 class _Fenced(Exception):
-    """The lease has changed hands."""
+    """The lease has changed hands, or was over."""
+
+    def __init__(self, lease: Lease | None, holder: str) -> None:
+        super().__init__(
+            "this control plane was held up for longer than its lease"
+            if lease is None or lease.holder in ("", holder)
+            else f"control plane {lease.holder} has taken over"
+        )
 
 
 class Entry:
@@ -121,9 +157,9 @@ class Entry:
         self.ended = asyncio.Event()
         self.base: Snapshot | None = None
         self.proposed: Snapshot | None = None
-        self.fence = 0
         self.began = time.monotonic()
         self.activated_s = 0.0  # monotonic: the instant
+        self.lead_s = 0.0  # that was left of the lead when nodes were told
         self.wake = asyncio.Event()
 
     def view(self) -> EntityBody:
@@ -146,6 +182,7 @@ class Rollouts:
         health: HealthBook,
         *,
         sole: bool = True,
+        hostname: str = "",
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -154,6 +191,10 @@ class Rollouts:
         self._nodes = nodes
         self._health = health
         self._sole = sole
+        self._holder = f"{server.plane_id} on {hostname}" if hostname else server.plane_id
+        self._leased_until = 0.0  # monotonic: the lease is ours at least until then
+        self._book = asyncio.Lock()  # who writes which rollouts of the store are ours, and who looks
+        self._ending: set[int] = set()  # ended, and their record does not say so yet
         self._wall = wall
         self._turn = asyncio.Lock()
         self._open: dict[int, Entry] = {}
@@ -164,10 +205,10 @@ class Rollouts:
         self._tasks: set[asyncio.Task[None]] = set()
         self._epoch = b""
         self._running: dict[str, int] = {}
+        self._armings_s: deque[float] = deque(maxlen=ARMINGS_MAX)
         self._stop_listening: Callable[[], None] = _nothing
         self._listeners: list[Callable[[Entry], None]] = []
-        self.counts: dict[str, int] = {state.value: 0 for state in State if state.final}
-        """How many ended so, since the start."""
+        self.figures = Figures()
 
     async def start(self) -> None:
         """Begins to listen, and takes over what an earlier process left open."""
@@ -241,9 +282,13 @@ class Rollouts:
         entry = await self._register(planned, origin, machine, act, owner)
         if not rehearsal:
             self._end_rehearsals(f"gave way to rollout {entry.facts.number}")
-        self._open[entry.facts.number] = entry
         self._own(self._coordinate(entry), f"rollout {entry.facts.number}")
         return entry
+
+    @property
+    def open(self) -> int:
+        """How many are on their way or wait for their turn here."""
+        return len(self._open)
 
     def find(self, number: int) -> Entry | None:
         """A rollout of this process that is open or ended lately."""
@@ -295,26 +340,41 @@ class Rollouts:
     async def _register(
         self, planned: Plan[T], origin: Origin, machine: Rollout, act: EntityBody | None, owner: Owner | None
     ) -> Entry:
-        holder, now = self._server.plane_id, self._wall()
-        facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=now, act=act)
+        facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=self._wall(), act=act)
+        facts.coordinator = self._holder
         entry = Entry(facts, machine, planned.result, owner)
 
-        def register(tx: Transaction) -> None:
-            lease = tx.take_lease(LEASE, holder, now=self._lease_now(now), expires_at=now + LEASE_S)
-            if lease is None:
-                raise Elsewhere("another control plane coordinates a rollout now; ask it, or ask again shortly")
+        def register(tx: Transaction) -> Lease | None:
+            """None, or who has the lease instead of us."""
             if owner is not None:
                 owner.admit(tx)
             if not machine.rehearsal:
                 check_not_held(tx, planned.changes)
-            entry.fence = lease.fence
+            lease = self._take_lease(tx)
+            if lease is None:
+                return tx.lease(LEASE)
+            facts.fence = lease.fence
             facts.number = tx.next_rollout()
             tx.save_rollout(entry.record())
             if owner is None and not machine.rehearsal:
                 tx.hold(facts.number, [(change.collection, change.id) for change in planned.changes])
+            return None
 
-        await self._store.write(register, origin)
-        return entry
+        until = _now() + LEASE_WAIT_S
+        while True:
+            began = _now()
+            async with self._book:
+                other = (await self._store.write(register, origin)).result
+                if other is None:
+                    self._leased_until = began + LEASE_S
+                    self._open[facts.number] = entry
+                    return entry
+            if _now() >= until:
+                raise Elsewhere(f"control plane {other.holder} coordinates a rollout now; ask it, or ask again shortly")
+            await asyncio.sleep(LEASE_ASK_S)
+
+    def _take_lease(self, tx: Transaction) -> Lease | None:
+        return tx.take_lease(LEASE, self._holder, for_s=LEASE_S, alone=self._sole)
 
     async def _coordinate(self, entry: Entry) -> None:
         machine = entry.machine
@@ -350,11 +410,16 @@ class Rollouts:
         base = released.snapshot if released is not None else head
         assert isinstance(base, Snapshot)
         live = {node.id: node.hostname for node in self._nodes.live()}
+        entry.facts.elsewhere = tuple(_at(node) for node in self._nodes.elsewhere())
         entry.machine.members.update(Rollout.of(entry.machine.policy, live).members)
         self._server.pin(live, released)
         entry.base = base
         entry.facts.base_version = base.version
         at_base = [node.id for node in self._nodes.live() if node.running == _ref(base)]
+        if not live and entry.facts.elsewhere:
+            where = f"{entry.facts.elsewhere[0]} for one; ask where nodes are"
+            self._perform(entry, entry.machine.abort(f"{NO_NODE}, but to others: {where}", ""))
+            return
         self._perform(entry, entry.machine.begin(at_base, _now()))
 
     async def _propose(self, entry: Entry) -> Snapshot:
@@ -387,6 +452,9 @@ class Rollouts:
         except TimeoutError:
             pass
         entry.wake.clear()
+        for node in self._nodes.elsewhere():  # lost here, or asked by a control plane that is gone
+            if node.running.epoch == self._epoch:
+                self._perform(entry, entry.machine.runs(node.id, node.running.version))
         running = {node: version for node, version in self._running.items() if node in entry.machine.members}
         self._perform(entry, entry.machine.tick(_now(), running=running))
 
@@ -443,14 +511,12 @@ class Rollouts:
         machine, facts, proposed = entry.machine, entry.facts, entry.proposed
         assert proposed is not None
         errors = [member.vote.clock_error_us for member in machine.members.values() if member.vote is not None]
-        lead = lead_s(nodes=len(machine.members), clock_errors_us=errors)
-        holder = self._server.plane_id
+        lead = lead_s(nodes=len(machine.members), clock_errors_us=errors, armings_s=self._armings_s)
 
         def commit(tx: Transaction) -> int:
-            now = self._wall()
-            lease = tx.take_lease(LEASE, holder, now=self._lease_now(now), expires_at=now + LEASE_S)
-            if lease is None or lease.fence != entry.fence:
-                raise _Fenced
+            lease = self._take_lease(tx)
+            if lease is None or lease.fence != facts.fence:
+                raise _Fenced(tx.lease(LEASE) if lease is None else lease, self._holder)
             if tx.head() != proposed.version - 1:
                 raise _Moved
             if entry.owner is not None:
@@ -477,8 +543,7 @@ class Rollouts:
             return
         except (_Fenced, Overtaken, StoreError, EntityError) as error:
             self._server.let_go(None)
-            why = "another control plane has taken over" if isinstance(error, _Fenced) else str(error)
-            self._perform(entry, machine.not_decided(why))
+            self._perform(entry, machine.not_decided(str(error)))
             return
         self._gate.set()
         at_plane_ns = written.result
@@ -487,7 +552,7 @@ class Rollouts:
             at_plane_ns = now_ns + int(lead * 1e9)  # the disk took its time; nobody has heard of the first instant
         facts.at_plane_ns, facts.lead_s = at_plane_ns, lead
         remaining = (at_plane_ns - now_ns) / 1e9
-        entry.activated_s = _now() + remaining
+        entry.activated_s, entry.lead_s = _now() + remaining, remaining
         self._publisher.hurry(written.version)
         asyncio.get_running_loop().call_later(remaining + 0.002, self._instant_passed, entry)
         self._perform(entry, machine.decided(written.version, _now(), lead_s=remaining))
@@ -515,45 +580,86 @@ class Rollouts:
         facts.took_s = _now() - entry.began
         self._gate.set()
         if not machine.rehearsal:
-            self.counts[machine.state.value] += 1
+            self._count(entry)
+        aheads_us = [member.activation.ahead_us for member in machine.members.values() if member.activation is not None]
+        if aheads_us:
+            self._armings_s.append(arming_s(entry.lead_s, aheads_us))
         if machine.state is not State.ABORTED:
             facts.drained = [Drained(upstream) for upstream in facts.lose]
         level = logging.INFO if machine.state is State.CONFIRMED or machine.rehearsal else logging.WARNING
         log.log(
             level, "rollout %d is %s: %s", facts.number, machine.state.value, machine.reason or "every node runs it"
         )
+        self._ending.add(facts.number)
         self._open.pop(facts.number, None)
         self._recent[facts.number] = entry
         while len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
-        if machine.state is State.ABORTED:
-            await self._save(entry, release=True)  # before anyone hears: what it held is free then
+        if machine.state is not State.ABORTED:
             entry.ended.set()
-        else:
-            entry.ended.set()
-            await self._save(entry, release=False)
+        after_all = await self._save(entry)  # of what was aborted, before anyone hears: what it held is free then
+        self._ending.discard(facts.number)
+        if after_all is not None:
+            self._was_decided(entry, after_all)
+            return
+        entry.ended.set()
         entry.wake.set()
         self._tell(entry)
         if facts.drained:
             self._own(self._drain(entry), f"drain of rollout {facts.number}")
 
-    async def _save(self, entry: Entry, *, release: bool) -> None:
-        def save(tx: Transaction) -> None:
-            lease = tx.lease(LEASE)
-            if lease is not None and entry.fence and lease.fence != entry.fence:
-                return  # whoever has it now has brought the rollout to its end
-            tx.save_rollout(entry.record())
-            if release:
-                tx.release(entry.facts.number)
+    async def _save(self, entry: Entry) -> RolloutRecord | None:
+        """Writes what became of the rollout, however long the store can't be written to; lets go of what it held.
 
-        for _ in range(5):
+        Not when another control plane has it now. Returns the record when that says that it was decided although we
+        took it for aborted: the answer to our commit was lost.
+        """
+        facts, aborted = entry.facts, entry.machine.state is State.ABORTED
+
+        def save(tx: Transaction) -> RolloutRecord | None:
+            stored = tx.rollout(facts.number)
+            if stored is not None and stored.body.get("fence", facts.fence) != facts.fence:
+                return None
+            if aborted and stored is not None and stored.state == State.DECIDED.value:
+                return stored
+            tx.save_rollout(entry.record())
+            tx.release(facts.number)
+            if not self._sole and not tx.rollouts_in([state.value for state in _OPEN]):
+                tx.drop_lease(LEASE, self._holder)
+            return None
+
+        tries = 0
+        while True:
             try:
-                await self._store.write(save, entry.facts.origin)
+                return (await self._store.write(save, facts.origin)).result
             except StoreError as error:
-                log.warning("the end of rollout %d is not saved yet: %s", entry.facts.number, error)
-                await asyncio.sleep(0.5)
-            else:
-                return
+                tries += 1
+                if tries in (1, SAVES_QUICK) or tries % 60 == 0:
+                    log.warning("the end of rollout %d is not saved yet: %s", facts.number, error)
+                if tries == SAVES_QUICK:
+                    entry.ended.set()  # whoever waits must not wait for the store's disk
+                await asyncio.sleep(0.5 if tries < SAVES_QUICK else 1.0)
+
+    def _was_decided(self, entry: Entry, stored: RolloutRecord) -> None:
+        """Our commit went through and its answer was lost: from here on it is as after a restart."""
+        number = entry.facts.number
+        log.warning("rollout %d was decided after all; nodes follow as fast as they can", number)
+        self._recent.pop(number, None)
+        self.figures.ended[entry.machine.state.value] -= 1
+        entry.facts, entry.machine = from_record(stored)
+        self._resume(entry)
+
+    def _count(self, entry: Entry) -> None:
+        machine, figures = entry.machine, self.figures
+        figures.ended[machine.state.value] += 1
+        if entry.facts.took_s is not None and not entry.facts.resumed:
+            figures.took.add(entry.facts.took_s)
+        members = machine.members.values()
+        for member in members:
+            if member.activation is not None and member.activation.late_us:
+                figures.late.add(max(member.activation.late_us) / 1e6)
+        if machine.state is not State.ABORTED:
+            figures.left_behind = sum(member.standing is Standing.LAGGING for member in members)
 
     def _fail(self, entry: Entry, why: str) -> None:
         if entry.machine.state is State.DECIDING:
@@ -618,13 +724,14 @@ class Rollouts:
                     else:
                         total += counted[1]
                         each.by_node[node] = counted[1]
+                waiting += [_at(node) for node in self._nodes.elsewhere()]
                 lagging = [m.hostname for m in entry.machine.members.values() if m.standing is Standing.LAGGING]
                 each.in_flight, each.waiting_for = total, tuple(sorted({*waiting, *lagging}))
             if all(each.in_flight == 0 and not each.waiting_for for each in facts.drained):
                 break
             await asyncio.sleep(DRAIN_EVERY_S)
         self._tell(entry)
-        await self._save(entry, release=False)
+        await self._save(entry)
 
     async def _users(self, upstream: str) -> tuple[str, ...]:
         """Services that still point to an upstream: traffic may begin there again at any time."""
@@ -643,78 +750,95 @@ class Rollouts:
 
     # --- after a restart --------------------------------------------------------------------------------------------
 
-    def _lease_now(self, now: float) -> float:
-        """With a store of our own whoever had the lease is dead: it is over, whatever it says."""
-        return float("inf") if self._sole else now
-
     async def _keep_lease(self) -> None:
         """While a rollout of ours is open nobody else must take us for dead."""
-        holder = self._server.plane_id
+
+        def renew(tx: Transaction) -> tuple[Lease | None, Lease | None]:
+            """Ours, and whose it is."""
+            return self._take_lease(tx), tx.lease(LEASE)
+
         while True:
             await asyncio.sleep(LEASE_S / 4)
             if not self._open:
                 continue
-            now = self._wall()
-
-            def renew(tx: Transaction, now: float = now) -> None:
-                tx.take_lease(LEASE, holder, now=now, expires_at=now + LEASE_S)
-
+            began = _now()
             try:
-                await self._store.write(renew, Origin())
+                mine, lease = (await self._store.write(renew, Origin())).result
             except StoreError as error:
                 log.warning("the lease of rollouts is not renewed: %s", error)
+                if _now() >= self._leased_until:
+                    self._lost(None, f"the lease of rollouts could not be renewed: {error}")
+                continue
+            if mine is not None:
+                self._leased_until = began + LEASE_S
+            self._lost(mine, str(_Fenced(lease, self._holder)))
+
+    def _lost(self, lease: Lease | None, why: str) -> None:
+        """Lets go of what is not decided and not under this lease. A decision that is being written meets the fence."""
+        for entry in list(self._open.values()):
+            if lease is not None and lease.fence == entry.facts.fence:
+                continue
+            if entry.machine.state in (State.QUEUED, State.PREPARING):
+                self._perform(entry, entry.machine.abort(why, ""))
 
     async def _recover(self) -> None:
-        """Brings what another process left open to its end, as soon as the lease is ours."""
+        """Brings what another process left open to its end, as soon as the lease is ours; looks again for ever."""
         while True:
             try:
-                if await self._take_over():
-                    return
+                async with self._book:
+                    await self._take_over()
             except StoreError as error:
                 log.warning("rollouts left open can't be looked at yet: %s", error)
-            await asyncio.sleep(RECOVER_EVERY_S)
+            await asyncio.sleep(RECOVER_SOLE_S if self._sole else RECOVER_EVERY_S)
 
-    async def _take_over(self) -> bool:
-        """True when nothing is left to take over now. With several control planes it is asked for ever."""
+    async def _take_over(self) -> None:
         states = [state.value for state in _OPEN]
-        holder = self._server.plane_id
 
         def left_open(tx: Transaction) -> Sequence[RolloutRecord]:
-            return [record for record in tx.rollouts_in(states) if record.number not in self._open]
+            ours = self._open.keys() | self._ending
+            return [record for record in tx.rollouts_in(states) if record.number not in ours]
 
-        if await self._store.read(left_open):
-            now = self._wall()
-            took: list[tuple[Facts, Rollout, int]] = []
+        if not await self._store.read(left_open):
+            return
+        took: list[Entry] = []
 
-            def take(tx: Transaction) -> None:
-                took.clear()
-                lease = tx.take_lease(LEASE, holder, now=self._lease_now(now), expires_at=now + LEASE_S)
-                if lease is None:
-                    return
-                for record in left_open(tx):
-                    facts, machine = from_record(record)
-                    if machine.state is not State.DECIDED:
-                        machine.state = State.ABORTED
-                        machine.reason = "the control plane ended before the decision"
-                        facts.ended_at = now
-                        tx.release(facts.number)
-                        tx.save_rollout(RolloutRecord(facts.number, State.ABORTED.value, to_json(facts, machine)))
-                        log.warning("rollout %d is aborted: %s", facts.number, machine.reason)
-                    else:
-                        took.append((facts, machine, lease.fence))
+        def take(tx: Transaction) -> None:
+            took.clear()
+            lease = self._take_lease(tx)
+            if lease is None:
+                return
+            for record in left_open(tx):
+                facts, machine = from_record(record)
+                facts.coordinator, facts.fence = self._holder, lease.fence
+                if machine.state is not State.DECIDED:
+                    machine.state = State.ABORTED
+                    machine.reason = "the control plane ended before the decision"
+                    facts.ended_at = self._wall()
+                    tx.release(facts.number)
+                    log.warning("rollout %d is aborted: %s", facts.number, machine.reason)
+                else:
+                    took.append(Entry(facts, machine, None))
+                tx.save_rollout(RolloutRecord(facts.number, machine.state.value, to_json(facts, machine)))
+            if not self._sole and not self._open and not took:
+                tx.drop_lease(LEASE, self._holder)
 
-            await self._store.write(take, Origin())
-            for facts, machine, fence in took:
-                log.warning("rollout %d was decided as version %s; its end is awaited", facts.number, machine.version)
-                entry = Entry(facts, machine, None)
-                entry.fence = fence
-                entry.activated_s = _now()
-                machine.due = _now() + RESUMED_S
-                self._open[facts.number] = entry
-                for node in self._nodes.live():
-                    self._node_changed(node)
-                self._own(self._until_ended(entry), f"rollout {facts.number}, resumed")
-        return self._sole
+        began = _now()
+        await self._store.write(take, Origin())
+        self._leased_until = max(self._leased_until, began + LEASE_S)
+        for entry in took:
+            log.warning(
+                "rollout %d was decided as version %s; its end is awaited", entry.facts.number, entry.machine.version
+            )
+            self._resume(entry)
+
+    def _resume(self, entry: Entry) -> None:
+        """Waits for the end of a rollout that was decided, without telling nodes anything: the version is the head."""
+        entry.activated_s = _now()
+        entry.machine.due = _now() + RESUMED_S
+        self._open[entry.facts.number] = entry
+        for node in self._nodes.live():
+            self._node_changed(node)
+        self._own(self._until_ended(entry), f"rollout {entry.facts.number}, resumed")
 
     def _own(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -729,6 +853,11 @@ class Rollouts:
                 self._fail(self._current, "an unexpected error in the control plane; see its log")
 
 
+def _at(node: Node) -> str:
+    """A node of another control plane's, for people."""
+    return f"{node.hostname} at {node.elsewhere.hostname}" if node.elsewhere is not None else node.hostname
+
+
 def _ref(snapshot: Snapshot) -> SnapshotRef:
     return SnapshotRef(snapshot.epoch, snapshot.version, snapshot.snapshot_hash)
 
@@ -741,4 +870,4 @@ def _nothing() -> None:
     """Not listening."""
 
 
-__all__ = ["Elsewhere", "Entry", "Rollouts", "TooLarge", "TooLate", "TooMany", "Unchanged"]
+__all__ = ["Elsewhere", "Entry", "Figures", "Rollouts", "TooLarge", "TooLate", "TooMany", "Unchanged"]

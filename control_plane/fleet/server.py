@@ -72,6 +72,8 @@ _OPTIONS = (
     ("grpc.max_connection_idle_ms", 60_000),  # whoever connects and says nothing
     ("grpc.keepalive_time_ms", 9_000),  # a half-open connection is found within 15 s, as on the other side
     ("grpc.keepalive_timeout_ms", 5_000),
+    # gRPC pings to measure bandwidth, too; while such a ping is out no other is sent, and it may take a minute.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # Nodes ping every 9 s. gRPC's default tolerates one ping in five minutes and answers with a GOAWAY.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),

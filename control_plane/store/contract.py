@@ -179,6 +179,14 @@ class AuditRecord:
     hash: str
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What a call of `drop_below` came to."""
+
+    versions: int
+    more: bool  # whether there is more to drop
+
+
 class Records(Protocol):
     """What the store keeps beside the entities as they are: how they became so, for one unit of work."""
 
@@ -200,9 +208,9 @@ class Records(Protocol):
     def oldest(self) -> int:
         """The lowest version that is kept; one above the head when there is none."""
 
-    def drop_below(self, version: int, *, changes_max: int) -> int:
-        """Forgets versions below `version`, oldest first, until about `changes_max` changes went; returns how many
-        versions went. The newest version always stays."""
+    def drop_below(self, version: int, *, changes_max: int) -> Dropped:
+        """Forgets versions below `version`, oldest first, and no more than about `changes_max` changes. The newest
+        version always stays. A version that has more changes goes over several calls, and is gone from the first."""
 
     def first_at_or_after(self, committed_at: float) -> int:
         """The lowest version committed at that time or later; one above the head when there is none."""
@@ -249,7 +257,10 @@ class RolloutRecord:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who does something for all control planes, until when (seconds since the epoch); `fence` grows by each change."""
+    """Who does something for all control planes, until when (seconds since the epoch, by the database's clock).
+
+    `fence` grows whenever it changes hands, and when its holder lets it be over and takes it again.
+    """
 
     holder: str
     fence: int
@@ -377,8 +388,14 @@ class Transaction(Protocol):
     def lease(self, name: str) -> Lease | None:
         """Who has a lease, or had it last."""
 
-    def take_lease(self, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
-        """Takes or renews a lease; None when another holder has it and it is not over."""
+    def take_lease(self, name: str, holder: str, *, for_s: float, alone: bool = False) -> Lease | None:
+        """Renews a lease, or takes it with the next fence when it is over; None when another holder has it.
+
+        Time is the database's. `alone` = nobody else uses the store: over for all others, never for the holder.
+        """
+
+    def drop_lease(self, name: str, holder: str) -> None:
+        """Lets a lease be over if the holder has it."""
 
 
 class Store(Protocol):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, tuple_, update
 
 from control_plane.store import answers, audit
-from control_plane.store.contract import Change, Operation, Origin, Version
+from control_plane.store.contract import Change, Dropped, Operation, Origin, Version
 from control_plane.store.sealing import Codec
 from control_plane.store.tables import CHANGE, HEAD, VERSION
 from control_plane.store.transaction import PORTION, Touched
@@ -23,6 +23,8 @@ _LOCK_HEAD = select(HEAD.c.epoch, HEAD.c.version).where(HEAD.c.one == 1).with_fo
 _UNIT = select(VERSION.c.unit).where(VERSION.c.number == bindparam("of"))
 _ADD_VERSION = insert(VERSION)
 _ADD_CHANGE = insert(CHANGE)
+_PARTIAL = -1  # the number of changes of a version that is being forgotten
+_WHOLE = VERSION.c.change_count != _PARTIAL
 _BEHIND_ALL = 2**31 - 1  # changes of one version have positions below it
 _LINEAGE = select(HEAD.c.lineage).where(HEAD.c.one == 1)
 _EPOCH = select(HEAD.c.epoch).where(HEAD.c.one == 1)
@@ -122,7 +124,7 @@ def take_versions(connection: Connection, batch: Sequence[Pending], *, unit: str
 
 def versions(connection: Connection, *, size: int, before: int | None) -> Sequence[Version]:
     """Return versions, newest first, without their changes."""
-    statement = select(VERSION)
+    statement = select(VERSION).where(_WHOLE)
     if before is not None:
         statement = statement.where(VERSION.c.number < before)
     rows = connection.execute(statement.order_by(VERSION.c.number.desc()).limit(size))
@@ -133,7 +135,7 @@ def versions_with_changes(
     connection: Connection, codec: Codec, *, above: int, up_to: int | None = None
 ) -> Sequence[Version]:
     """Return the versions above `above`, in commit order, with their changes."""
-    statement = select(VERSION).where(VERSION.c.number > above)
+    statement = select(VERSION).where(VERSION.c.number > above, _WHOLE)
     if up_to is not None:
         statement = statement.where(VERSION.c.number <= up_to)
     changes: dict[int, list[Change]] = {}
@@ -176,7 +178,7 @@ def of_entity(
     rows = connection.execute(
         select(CHANGE, VERSION)
         .join(VERSION, VERSION.c.number == CHANGE.c.version)
-        .where(CHANGE.c.collection == collection, CHANGE.c.id == entity_id)
+        .where(CHANGE.c.collection == collection, CHANGE.c.id == entity_id, _WHOLE)
         .order_by(CHANGE.c.version.desc())
         .limit(size)
     )
@@ -185,37 +187,51 @@ def of_entity(
 
 def oldest(connection: Connection) -> int:
     """Return the lowest version kept; one above the head when there is none."""
-    lowest: int | None = connection.scalar(select(func.min(VERSION.c.number)))
+    lowest: int | None = connection.scalar(select(func.min(VERSION.c.number)).where(_WHOLE))
     return head(connection) + 1 if lowest is None else lowest
 
 
 def first_at_or_after(connection: Connection, committed_at: float) -> int:
     """Return the lowest version committed then or later; one above the head when there is none."""
     lowest: int | None = connection.scalar(
-        select(func.min(VERSION.c.number)).where(VERSION.c.committed_at >= committed_at)
+        select(func.min(VERSION.c.number)).where(VERSION.c.committed_at >= committed_at, _WHOLE)
     )
     return head(connection) + 1 if lowest is None else lowest
 
 
-def drop_below(connection: Connection, version: int, *, changes_max: int) -> int:
-    """Forget versions below `version`, oldest first, until about `changes_max` changes went; return how many."""
+def drop_below(connection: Connection, version: int, *, changes_max: int) -> Dropped:
+    """Forget versions below `version`, oldest first, and no more than about `changes_max` changes."""
     below = min(version, head(connection))
-    dropped = changes = 0
     rows = connection.execute(
         select(VERSION.c.number, VERSION.c.change_count)
         .where(VERSION.c.number < below)
         .order_by(VERSION.c.number)
         .limit(changes_max)
     ).all()
-    last = 0
-    for row in rows:
-        dropped, changes, last = dropped + 1, changes + row.change_count, row.number
-        if changes >= changes_max:
-            break
-    if dropped:
-        connection.execute(delete(CHANGE).where(CHANGE.c.version <= last))
-        connection.execute(delete(VERSION).where(VERSION.c.number <= last))
-    return dropped
+    if not rows:
+        return Dropped(0, more=False)
+    first = rows[0]
+    if first.change_count > changes_max or first.change_count == _PARTIAL:
+        return _drop_part(connection, first.number, changes_max, begun=first.change_count == _PARTIAL)
+    whole = list(itertools.takewhile(lambda row: row.change_count != _PARTIAL, rows))
+    counts = itertools.accumulate(row.change_count for row in whole)
+    dropped = max(1, sum(count <= changes_max for count in counts))
+    last = whole[dropped - 1].number
+    connection.execute(delete(CHANGE).where(CHANGE.c.version <= last))
+    connection.execute(delete(VERSION).where(VERSION.c.number <= last))
+    return Dropped(dropped, more=last + 1 < below)
+
+
+def _drop_part(connection: Connection, number: int, changes_max: int, *, begun: bool) -> Dropped:
+    """Forget the last changes of one version, and the version with the last of them: readers don't see it any more."""
+    newest: int | None = connection.scalar(select(func.max(CHANGE.c.position)).where(CHANGE.c.version == number))
+    left = -1 if newest is None else newest - changes_max
+    connection.execute(delete(CHANGE).where(CHANGE.c.version == number, CHANGE.c.position > left))
+    if left < 0:
+        connection.execute(delete(VERSION).where(VERSION.c.number == number))
+    else:
+        connection.execute(update(VERSION).where(VERSION.c.number == number).values(change_count=_PARTIAL))
+    return Dropped(0 if begun else 1, more=True)
 
 
 def _version(row: Row[tuple[object, ...]], changes: tuple[Change, ...] = ()) -> Version:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from typing_extensions import override
 
 from control_plane.store import answers, audit, history
-from control_plane.store.contract import AuditEntry, AuditRecord, Change, KeptAnswer, Records, Version
+from control_plane.store.contract import AuditEntry, AuditRecord, Change, Dropped, KeptAnswer, Records, Version
 from control_plane.store.sealing import Codec
 
 CATCH_UP = "catch_up"
@@ -63,7 +63,7 @@ class SqlRecords(Records):
         return history.oldest(self._connection)
 
     @override
-    def drop_below(self, version: int, *, changes_max: int) -> int:
+    def drop_below(self, version: int, *, changes_max: int) -> Dropped:
         self._will_write()
         return history.drop_below(self._connection, version, changes_max=changes_max)
 

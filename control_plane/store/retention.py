@@ -1,6 +1,7 @@
 """How much of the past is kept, and the task that lets go of the rest, a portion at a time.
 
-Only versions go: the configuration itself is whole without them, and the audit trail keeps its record of each.
+Only versions and kept answers go: the configuration itself is whole without them, and the audit trail keeps its record
+of each.
 """
 
 from __future__ import annotations
@@ -10,15 +11,22 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from control_plane.store.contract import Origin, Store, StoreError, Transaction
+from control_plane.store.contract import Dropped, Origin, Store, StoreError, Transaction
 
 _log = logging.getLogger(__name__)
 
+ANSWERS_KEPT_S = 24 * 3600.0
+"""How long a request with an Idempotency-Key gets its first answer again."""
+ANSWERS_KEPT_MAX = 10_000
+"""Answers kept at most; of more within a day the oldest are forgotten."""
 ALWAYS_KEPT = 100
 """Newest versions that no setting drops: control planes over one database and nodes catch up by them."""
-PORTION = 5_000
+PORTION = 1_000
 """Changes dropped in one transaction, so that writes need not wait for more."""
+PAUSE_S = 0.02
+"""Between two such transactions, for the writes that wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +42,50 @@ class Retention:
         return not self.versions and not self.days
 
 
-async def drop_old_versions(store: Store, retention: Retention, *, now: float) -> int:
-    """Drops what is not to be kept at `now` (seconds since the epoch); returns how many versions went."""
+async def drop_old_versions(store: Store, retention: Retention, *, now: float, portion: int = PORTION) -> int:
+    """Drops what is not to be kept at `now` (seconds since the epoch), `portion` changes at a time.
+
+    Returns how many versions went.
+    """
     if retention.unlimited:
         return 0
 
-    def portion(tx: Transaction) -> int:
-        head = tx.records.hold_versions()
+    def boundary(tx: Transaction) -> int:
+        head = tx.head()
         below = 0
         if retention.versions:
             below = head + 1 - retention.versions
         if retention.days:
             below = max(below, tx.records.first_at_or_after(now - retention.days * 86_400))
-        below = min(below, head + 1 - ALWAYS_KEPT)
-        return tx.records.drop_below(below, changes_max=PORTION) if below > 1 else 0
+        return min(below, head + 1 - ALWAYS_KEPT)
 
+    below = await store.read(boundary)
     dropped = 0
-    while count := (await store.write(portion, Origin(source="retention"))).result:
-        dropped += count
+    while below > 1:
+        went = (await store.write(partial(_drop, below=below, portion=portion), Origin(source="retention"))).result
+        dropped += went.versions
+        if not went.more:
+            break
+        await asyncio.sleep(PAUSE_S)
     return dropped
 
 
+def _drop(tx: Transaction, *, below: int, portion: int) -> Dropped:
+    tx.records.hold_versions()
+    return tx.records.drop_below(below, changes_max=portion)
+
+
+async def forget_old_answers(store: Store, *, now: float) -> None:
+    """Forgets the answers to requests with an Idempotency-Key that are older than a day, or too many."""
+
+    def work(tx: Transaction) -> None:
+        tx.records.forget_answers(answered_before=now - ANSWERS_KEPT_S, count_max=ANSWERS_KEPT_MAX)
+
+    await store.write(work, Origin(source="retention"))
+
+
 class Housekeeping:
-    """Runs `drop_old_versions` now and then."""
+    """Runs both now and then."""
 
     def __init__(
         self, store: Store, retention: Retention, *, every_s: float = 60.0, clock: Callable[[], float] = time.time
@@ -68,9 +97,8 @@ class Housekeeping:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins, unless there is nothing to do."""
-        if not self._retention.unlimited:
-            self._task = asyncio.create_task(self._run())
+        """Begins."""
+        self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         """Ends."""
@@ -82,9 +110,10 @@ class Housekeeping:
     async def _run(self) -> None:
         while True:
             try:
+                await forget_old_answers(self._store, now=self._clock())
                 dropped = await drop_old_versions(self._store, self._retention, now=self._clock())
                 if dropped:
                     _log.info("old versions were dropped", extra={"versions": dropped})
             except StoreError as error:
-                _log.warning("old versions could not be dropped; it is tried again", extra={"why": error})
+                _log.warning("what is old could not be dropped; it is tried again", extra={"why": error})
             await asyncio.sleep(self._every_s)

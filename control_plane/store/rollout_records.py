@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, select, text, true, update
 from sqlalchemy.dialects import postgresql
 
 from control_plane.store.contract import Lease, RolloutRecord
@@ -20,6 +20,10 @@ _ANY_HELD = select(ROLLOUT_HOLD.c.rollout).limit(1)
 _HELD = select(ROLLOUT_HOLD.c.rollout).where(
     ROLLOUT_HOLD.c.collection == bindparam("of"), ROLLOUT_HOLD.c.id == bindparam("with_id")
 )
+_TIME: dict[str, Executable] = {
+    "postgresql": select(func.extract("epoch", func.clock_timestamp())),
+    "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
+}
 _ADD_LEASE = postgresql.insert(LEASE).on_conflict_do_nothing()
 
 
@@ -87,19 +91,32 @@ def lease(connection: Connection, name: str) -> Lease | None:
     return None if row is None else Lease(row.holder, row.fence, row.expires_at)
 
 
-def take_lease(connection: Connection, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
-    """Take a lease that is free, over or one's own, with the next fence unless it was one's own; None = another has it.
+def take_lease(connection: Connection, name: str, holder: str, *, for_s: float, alone: bool = False) -> Lease | None:
+    """Renew one's own lease, or take one that is free or over with the next fence; None = another has it.
 
-    One statement decides, so that of two who try one gets it.
+    One's own that is over is taken anew: whoever was away for that long must not go on as if nothing could have
+    happened. `alone` = nobody else uses the store, so the lease is over for all others and never for oneself. One
+    statement decides, so that of two who try one gets it, and the time is the database's: hosts' clocks differ.
     """
     connection.execute(_ADD_LEASE, {"name": name, "holder": "", "fence": 0, "expires_at": 0.0})
-    mine = update(LEASE).where(LEASE.c.name == name, LEASE.c.holder == holder).values(expires_at=expires_at)
-    if not connection.execute(mine).rowcount:
-        free = (
-            update(LEASE)
-            .where(LEASE.c.name == name, LEASE.c.expires_at <= now)
-            .values(holder=holder, fence=LEASE.c.fence + 1, expires_at=expires_at)
-        )
-        if not connection.execute(free).rowcount:
+    now = _now(connection)
+    is_over = true() if alone else LEASE.c.expires_at <= now
+    is_mine = true() if alone else LEASE.c.expires_at > now
+    renewal = update(LEASE).where(LEASE.c.name == name, LEASE.c.holder == holder, is_mine)
+    if not connection.execute(renewal.values(expires_at=now + for_s)).rowcount:
+        taking = update(LEASE).where(LEASE.c.name == name, is_over)
+        values = {"holder": holder, "fence": LEASE.c.fence + 1, "expires_at": now + for_s}
+        if not connection.execute(taking.values(**values)).rowcount:
             return None
     return lease(connection, name)
+
+
+def drop_lease(connection: Connection, name: str, holder: str) -> None:
+    """Let a lease of one's own be over, so that others need not wait."""
+    mine = update(LEASE).where(LEASE.c.name == name, LEASE.c.holder == holder)
+    connection.execute(mine.values(expires_at=0.0))
+
+
+def _now(connection: Connection) -> float:
+    """Return the database's time, in seconds since 1970."""
+    return float(connection.scalar(_TIME[connection.dialect.name]) or 0.0)

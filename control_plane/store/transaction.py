@@ -251,9 +251,14 @@ class SqlTransaction(Transaction):
         return rollout_records.lease(self._connection, name)
 
     @override
-    def take_lease(self, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
+    def take_lease(self, name: str, holder: str, *, for_s: float, alone: bool = False) -> Lease | None:
         self.wrote = True
-        return rollout_records.take_lease(self._connection, name, holder, now=now, expires_at=expires_at)
+        return rollout_records.take_lease(self._connection, name, holder, for_s=for_s, alone=alone)
+
+    @override
+    def drop_lease(self, name: str, holder: str) -> None:
+        self.wrote = True
+        rollout_records.drop_lease(self._connection, name, holder)
 
     @override
     def head(self) -> int:

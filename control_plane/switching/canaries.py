@@ -223,11 +223,8 @@ class Canaries:
             drive.task.add_done_callback(self._driven)
 
     async def _take_lease(self) -> bool:
-        now = self._wall()
-
         def take(tx: Transaction) -> bool:
-            over = float("inf") if self._sole else now  # with a store of our own whoever had it is dead
-            return tx.take_lease(LEASE, self._holder, now=over, expires_at=now + LEASE_S) is not None
+            return tx.take_lease(LEASE, self._holder, for_s=LEASE_S, alone=self._sole) is not None
 
         return (await self._store.write(take, Origin())).result
 
@@ -434,11 +431,9 @@ class Canaries:
 
     async def _change(self, number: int, event: Callable[[Canary], None]) -> None:
         """The driver's own events: only who has the lease may tell them."""
-        now = self._wall()
 
         def work(tx: Transaction) -> None:
-            over = float("inf") if self._sole else now
-            if tx.take_lease(LEASE, self._holder, now=over, expires_at=now + LEASE_S) is None:
+            if tx.take_lease(LEASE, self._holder, for_s=LEASE_S, alone=self._sole) is None:
                 raise _LostLease("another control plane drives canaries now")
             _tell(tx, number, event)
 

@@ -47,10 +47,14 @@ class ApplyLimits:
 
 @dataclass(frozen=True, slots=True)
 class Activated:
-    """A rollout's snapshot is active in all workers. Nanoseconds of CLOCK_MONOTONIC; one lateness a worker."""
+    """A rollout's snapshot is active in all workers. Nanoseconds of CLOCK_MONOTONIC; one lateness a worker.
+
+    `ahead_us` is how long before the instant the last worker was armed; 0 = it had passed.
+    """
 
     last_swap_ns: int
     late_us: tuple[int, ...]
+    ahead_us: int = 0
 
 
 class HealthFollower(Protocol):
@@ -200,7 +204,7 @@ class Applier:
             late = tuple((activation.at_monotonic_ns - at_ns) // 1000 for activation in activations)
             _log.info("%s is active in all workers, at most %d us late", snapshot.ref, max(late, default=0))
             last = max((activation.at_monotonic_ns for activation in activations), default=time.monotonic_ns())
-            return Activated(last, late)
+            return Activated(last, late, min((activation.ahead_us for activation in activations), default=0))
 
     async def _apply(
         self, snapshot: NodeSnapshot, at_ns: int, staged: _Staged | None

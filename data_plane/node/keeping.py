@@ -61,13 +61,14 @@ class Keeper:
         else:
             self._on_disk = snapshot
 
-    async def keep(self, ready: Ready) -> None:
-        """`ready` became active. Returns when a kill can't undo that any more, or after `KEEP_S`."""
+    async def keep(self, ready: Ready) -> bool:
+        """`ready` became active. Returns when a kill can't undo that any more, or after `KEEP_S`: whether it can't."""
         self._latest = ready.snapshot
         task = asyncio.create_task(self._keep(ready), name="last good")
         self._keeping.add(task)
         task.add_done_callback(self._keeping.discard)
         await asyncio.wait((task,), timeout=KEEP_S)
+        return task.done() and self._on_disk is ready.snapshot
 
     async def stop(self, running: NodeSnapshot | None) -> None:
         """Waits for what is being written; `running` is kept, too, where the way from "active" to here was cut off."""

@@ -73,6 +73,8 @@ _OPTIONS = (
     ("grpc.max_send_message_length", 128 * 1024),
     ("grpc.keepalive_time_ms", 9_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # gRPC pings to measure bandwidth, too; while such a ping is out no other is sent, and it may take a minute.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),  # nodes and control plane share a network; a web proxy has no place between them
@@ -234,6 +236,8 @@ class Link:
             pace=Reconnect(settings.reconnect, self._rng),
         )
         self._conversation: _Conversation | None = None
+        self.loaded = asyncio.Event()
+        """Whether `restore` has read what there is: from then on the workers are at work, and this process is not."""
         self._pulled: Ready | None = None
         self._bases = Bases()
         self._work: asyncio.Task[None] | None = None
@@ -281,6 +285,12 @@ class Link:
         Call it before `run`, so that the first hello can say what runs.
         """
         await asyncio.to_thread(self._guard.begin)
+        try:
+            return await self._restore_or_forgive()
+        finally:
+            self.loaded.set()
+
+    async def _restore_or_forgive(self) -> bool:
         if await self._restore():
             return True
         if self._guard.refused:
@@ -292,6 +302,8 @@ class Link:
     async def _restore(self) -> bool:
         for generation in Generation:
             loaded = await asyncio.to_thread(self._last_good.load, generation)
+            if loaded.snapshot is not None:
+                self.loaded.set()
             for problem in loaded.problems:
                 self._keeper.problem = problem
                 log.error("last good snapshot: %s", problem)
@@ -304,6 +316,7 @@ class Link:
                     self._session.restored(loaded.snapshot.ref)
                     self._keeper.restored(loaded.snapshot)
                     log.info("serving %s from %s", loaded.snapshot.ref, generation.value)
+                    _say_running(loaded.snapshot, kept=True, restored=True)
                     return True
                 case Refused():
                     self._keeper.problem = f"{generation.value} was refused: {_first(outcome)}"
@@ -636,7 +649,7 @@ class Link:
     async def activated(self, snapshot: NodeSnapshot, delta: Delta | None) -> None:
         """It is active in all workers. Returns when a kill of this process can't undo that any more."""
         self._bases.add(snapshot)
-        await self._keeper.keep(Ready(snapshot, delta=delta))
+        _say_running(snapshot, kept=await self._keeper.keep(Ready(snapshot, delta=delta)))
 
     def told(self, snapshot: NodeSnapshot, took_s: float) -> None:
         """A rollout's report of the activation is on its way."""
@@ -750,7 +763,7 @@ class Link:
             case Applied():
                 self._bases.add(ready.snapshot)
                 # Before the report: what was reported must not be undone by a kill a moment later.
-                await self._keeper.keep(ready)
+                _say_running(ready.snapshot, kept=await self._keeper.keep(ready))
                 return self._session.applied(outcome.took_s)
             case Refused():
                 return self._session.refused(outcome)
@@ -764,6 +777,21 @@ class Link:
         except Exception as error:  # a mistake of ours must show as a refusal, not as a node that never answers
             log.exception("applying %s failed", snapshot.ref)
             return _internal(Stage.ACTIVATE, error)
+
+
+def _say_running(snapshot: NodeSnapshot, *, kept: bool, restored: bool = False) -> None:
+    """One line a version, before it is reported, for whoever wants to know later what this node ran and when.
+
+    `kept` = a kill brings it back to this version; `restored` = that is what happened.
+    """
+    facts = {
+        "epoch": snapshot.epoch.hex(),
+        "version": snapshot.version,
+        "snapshot_hash": snapshot.snapshot_hash.hex(),
+        "kept": kept,
+        "restored": restored,
+    }
+    log.info("this node runs %s", snapshot.ref, extra=facts)
 
 
 async def _nobody_traces(_request: fleet_pb2.TraceRequest) -> fleet_pb2.TraceAnswer:

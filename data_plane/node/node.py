@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import itertools
 import json
 import logging
@@ -16,6 +17,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_plane.node.applying import Applier
 from data_plane.node.default_pairs import BadDefaultPair, DefaultPairs
@@ -29,11 +31,13 @@ from data_plane.node.rollouts import Rollouts
 from data_plane.node.side_sums import SideReports, SidesSum
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.sockets import address_of
-from data_plane.node.status_api import StatusApi
 from data_plane.node.supervisor import Supervisor
 from data_plane.node.target_states import TargetStates
 from data_plane.node.workers import WorkerCounters
 from pointsman.settings import SocketAddress
+
+if TYPE_CHECKING:
+    from data_plane.node.status_api import StatusApi
 
 LEVELS_EVERY_S = 1.0
 """How old the count of requests in flight may be that goes out with each beat."""
@@ -89,7 +93,7 @@ class Node:
         self._target_states = TargetStates(health.verdicts.row)
         self._proxy_addresses = tuple(proxy_addresses)
         self._status_socket = status_socket
-        self._status_api = StatusApi(self)
+        self._status_api: StatusApi | None = None
         self._draining = False
         self._link_task: asyncio.Task[None] | None = None
         self._levels_task: asyncio.Task[None] | None = None
@@ -189,17 +193,30 @@ class Node:
 
     async def start(self, *, ports_file: Path | None) -> None:
         """Bring everything up and serve the last good config if there is one. Raises OSError for the ports file."""
-        await self._status_api.start(self._status_socket)
-        if ports_file is not None:
-            await asyncio.to_thread(_write_ports, ports_file, self._ports())
+        self._supervisor.start(self._applier.bring_up)
         self._names.start()
         self._health.start()
         self._fences.start()
-        self._supervisor.start(self._applier.bring_up)
         self._levels_task = asyncio.create_task(self._keep_levels(), name="levels")
-        if not await self._link.restore():
-            _log.info("no usable last good config; waiting for the control plane")
+        restoring = asyncio.create_task(self._link.restore(), name="restoring")
+        try:
+            await self._link.loaded.wait()
+            await self._open_status()
+            if ports_file is not None:
+                await asyncio.to_thread(_write_ports, ports_file, self._ports())
+            if not await restoring:
+                _log.info("no usable last good config; waiting for the control plane")
+        finally:
+            restoring.cancel()
+            await asyncio.gather(restoring, return_exceptions=True)
         self._link_task = asyncio.create_task(self._link.run(), name="fleet link")
+
+    async def _open_status(self) -> None:
+        """The status API, whose library takes as long to import as the rest of a node: while the workers build."""
+        module = await asyncio.to_thread(importlib.import_module, "data_plane.node.status_api")
+        api: StatusApi = module.StatusApi(self)
+        await api.start(self._status_socket)
+        self._status_api = api
 
     async def end(self, *, accept_for_s: float, finish_within_s: float) -> None:
         """End in good order: out of the load balancers first, then out of the port, then out of the fleet."""
@@ -227,7 +244,8 @@ class Node:
         await self._health.stop()
         await self._names.stop()
         await self._supervisor.stop()
-        await self._status_api.stop()
+        if self._status_api is not None:
+            await self._status_api.stop()
         self._status_socket.close()
 
     async def failed(self) -> None:

@@ -24,7 +24,7 @@ from typing import Protocol
 from google.protobuf.duration_pb2 import Duration
 
 from data_plane.node.applying import Activated
-from data_plane.node.clock import PlaneClock
+from data_plane.node.clock import SAMPLES_MAX, PlaneClock
 from data_plane.node.diff import Diff
 from data_plane.node.health import Outlook
 from data_plane.node.messages import BadMessage, RolloutWord, delta_from_wire, ref_from_wire, ref_to_wire
@@ -37,6 +37,8 @@ SAMPLES_WANTED = 4
 EXCHANGE_EVERY_S = 0.004
 FRESH_NS = 30_000_000_000
 """A clock that was compared this recently need not be compared again before a vote."""
+ERROR_NS_GOOD = 2_000_000
+"""A doubt about the control plane's clock with which no more exchanges are asked for: the skew can bear it."""
 WARM_SHARE = 0.5
 """Of the time to vote that opening connections may take."""
 WARM_S_MAX = 2.0
@@ -313,16 +315,25 @@ class Rollouts:
     async def _compare_clocks(self, within_s: float) -> None:
         """Enough exchanges for a good estimate, unless there were enough a moment ago."""
         age_ns = self._clock.newest_age_ns(self._now_ns())
-        if self._clock.samples >= SAMPLES_WANTED and age_ns is not None and age_ns < FRESH_NS:
+        fresh = self._clock.samples >= SAMPLES_WANTED and age_ns is not None and age_ns < FRESH_NS
+        if fresh and self._sure():
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s / 2):
                 began_ns = self._now_ns()
                 asked = 0
-                while asked < SAMPLES_WANTED or not self._compared_since(began_ns):
+                while (
+                    asked < SAMPLES_WANTED
+                    or not self._compared_since(began_ns)
+                    or (asked < SAMPLES_MAX and not self._sure())
+                ):
                     asked += 1
                     self._beat()
                     await asyncio.sleep(EXCHANGE_EVERY_S)
+
+    def _sure(self) -> bool:
+        error_ns = self._clock.error_ns(self._now_ns())
+        return error_ns is not None and error_ns <= ERROR_NS_GOOD
 
     def _compared_since(self, began_ns: int) -> bool:
         now_ns = self._now_ns()
@@ -381,6 +392,7 @@ class Rollouts:
             snapshot=ref_to_wire(snapshot.ref),
             at_plane_ns=self._clock.to_plane(outcome.last_swap_ns, now_ns) or 0,
             late_us=outcome.late_us,
+            ahead_us=outcome.ahead_us,
             clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
         )
         self._done[opened.number] = told

@@ -55,10 +55,11 @@ class WorkerRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """When a worker swapped, by CLOCK_MONOTONIC, and how late that was."""
+    """When a worker swapped, by CLOCK_MONOTONIC, how late that was, and how far ahead of the instant it was armed."""
 
     at_monotonic_ns: int
     late_us: int
+    ahead_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +350,8 @@ class WorkerProcess:
             case "activated":
                 if message.activated.version == self._expected_version:
                     activated = message.activated
-                    _finish(self._activated, Activation(activated.at_monotonic_ns, activated.late_us))
+                    when = Activation(activated.at_monotonic_ns, activated.late_us, activated.ahead_us)
+                    _finish(self._activated, when)
             case "warmed":
                 if message.warmed.version == self._expected_version:
                     told = message.warmed.endpoints

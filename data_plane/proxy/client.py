@@ -318,7 +318,10 @@ class ClientConnection(asyncio.Protocol):
         exchange.bytes_out = 0
         shared.request_scanner.scan(data, end, head)
         exchange.request_id = shared.request_id()
-        tables = shared.active.tables
+        active = shared.active
+        if exchange.started_at >= active.due:
+            active.turn()
+        tables = active.tables
         assert tables is not None  # no listener is open before the first config is active
         exchange.version = tables.version
         self.requests += 1
@@ -327,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
         limit = shared.settings.keepalive_requests_max
         self.keep = head.keep_alive and not (limit and self.requests >= limit) and not self._half_closed
         plan = self._match(tables, head)
-        fenced = shared.active.fenced
+        fenced = active.fenced
         if fenced and plan.service is not None and plan.service.config.id in fenced:
             plan = fenced_plan(plan)
         if head.last_hop and not plan.status:

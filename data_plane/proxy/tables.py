@@ -8,7 +8,8 @@ remembers what the router would say again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from data_plane.router import host_with_port
@@ -249,10 +250,28 @@ class Active:
 
     `fenced` are the ids of services that are answered 503 while this node has no control plane. It is no part of a
     version: a node that lost its control plane gets no other one, and a fence must hold for every version it may run.
+
+    `due` is when the tables that are armed become active, in seconds of `time.monotonic`; a request that finds it
+    passed calls `turn` first. A loop with a hundred requests in its hands at that instant would serve all of them by
+    the old tables before it looks at its timer; so none is, however late the timer.
     """
 
-    __slots__ = ("fenced", "tables")
+    __slots__ = ("due", "fenced", "tables", "turn")
 
     def __init__(self, tables: Tables | None = None) -> None:
         self.tables = tables
         self.fenced: frozenset[str] = frozenset()
+        self.due = math.inf
+        self.turn: Callable[[], None] = _nothing_armed
+
+    def arm(self, at_ns: int, turn: Callable[[], None]) -> None:
+        """From `at_ns` of CLOCK_MONOTONIC on, requests call `turn` before they read the tables, until `disarm`."""
+        self.due, self.turn = at_ns / 1e9, turn
+
+    def disarm(self) -> None:
+        """Nothing is to become active at an instant any more."""
+        self.due, self.turn = math.inf, _nothing_armed
+
+
+def _nothing_armed() -> None:
+    """There is no instant to come."""

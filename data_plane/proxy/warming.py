@@ -26,11 +26,15 @@ OPENING_AT_ONCE_MAX = 64
 
 @dataclass(slots=True)
 class Warmed:
-    """One endpoint: how many idle connections of the identity are ready, and why the last failure, if any."""
+    """One endpoint: how many idle connections of the identity are ready, and why the last failure, if any.
+
+    `opened` are those made for it now.
+    """
 
     endpoint: Endpoint
     idle: int = 0
     error: str = ""
+    opened: int = 0
 
 
 async def warm(
@@ -54,7 +58,6 @@ async def warm(
             async with gate:
                 if not await _open(shared, endpoint, identity, told):
                     break
-        told.idle = _idle(endpoint, identity)
 
     tasks = [asyncio.ensure_future(fill(endpoint, identity, told)) for (endpoint, identity), told in jobs.items()]
     if tasks:
@@ -63,7 +66,8 @@ async def warm(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for (endpoint, identity), told in jobs.items():
-        told.idle = _idle(endpoint, identity)
+        # Those that traffic took meanwhile were ready, too: a side of a canary has some already.
+        told.idle = max(_idle(endpoint, identity), told.opened)
         if not told.idle and wanted and not told.error:
             told.error = f"no connection within {within_s:g} s"
     return list(jobs.values())
@@ -110,5 +114,6 @@ async def _open(shared: Shared, endpoint: Endpoint, identity: Identity | None, t
     if connection.state != IDLE:
         told.error = "the server closed the connection at once"
         return False
+    told.opened += 1
     pool.give_back(shared, connection)
     return True

@@ -3,6 +3,9 @@
 The event loop's own timers have a resolution of a millisecond and may fire up to 1.2 ms early under uvloop, which would
 let one worker of a fleet switch before the common instant. A timerfd is armed with the absolute time instead and is
 one more readable descriptor to the loop.
+
+A loop that is busy at the instant looks at its descriptors late. Whoever has read the clock anyway may therefore ask
+`come`: the moment comes then and there if its time has come.
 """
 
 from __future__ import annotations
@@ -61,6 +64,11 @@ class Moment:
             os.close(self._descriptor)
             raise
         self._loop.add_reader(self._descriptor, self._fire)
+
+    def come(self) -> None:
+        """Run the callback now if its instant has passed; after that it has run."""
+        if time.monotonic_ns() >= self._at_ns:
+            self._fire()
 
     def cancel(self) -> None:
         """Forget the callback unless it has run."""

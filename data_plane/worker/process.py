@@ -57,6 +57,10 @@ SERVICES_PER_LOOK = 1000
 LOOK_EVERY_S = 0.02
 HANDSHAKES_S = 0.2
 """When the port closes in good order: time for connections that have begun but are not yet established."""
+SETTLE_AFTER_S = 0.05
+"""After a swap at a common instant all workers of a host, and of the fleet, are awake at once: until then none of them
+uses the processor for what can wait."""
+TOLD_US_MAX = 2**31 - 1
 LAST_RESORT_S = 10.0
 """A worker that has not ended so long after its deadline is ended by the system: its node process may be gone."""
 EXIT_SOFTWARE = 70
@@ -120,6 +124,8 @@ class Worker:
         self._staged_bytes = 0
         self._staging_began = 0.0
         self._moment: Moment | None = None
+        self._armed_ns = 0
+        self._unsettled: Generator[None, None, None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -205,6 +211,7 @@ class Worker:
 
     def _begin_staging(self, begin: wire.StageBegin) -> None:
         self._drop_staging()
+        self._settle_now()  # nothing is staged over layers that are not merged
         base_version, version = begin.base_version, begin.snapshot.version
         staging = Staging(
             version,
@@ -287,6 +294,7 @@ class Worker:
         if self._moment is not None:
             self._moment.cancel()
             self._moment = None
+            self._active.disarm()
         if self._staging is not None:
             self._staging.discarded = True
             self._staging = None
@@ -302,7 +310,9 @@ class Worker:
         elif at_ns == 0:
             self._swap(staging, 0)
         else:
+            self._armed_ns = time.monotonic_ns()
             self._moment = Moment(at_ns, lambda: self._swap(staging, at_ns))
+            self._active.arm(at_ns, self._moment.come)
 
     def _swap(self, staging: Staging, at_ns: int) -> None:
         """The moment a version becomes what serves: plan carried out, one reference replaced."""
@@ -311,6 +321,7 @@ class Worker:
         assert plan is not None, "it comes with the tables"
         self._moment = None
         self._staging = None
+        self._active.disarm()
         deferred = self._balancers.carry_out(plan, self._answers)
         self._leaving.follow(staging.moves)
         self._balancers.use_epoch(staging.epoch)
@@ -320,7 +331,8 @@ class Worker:
         self._version = staging.version
         activated = wire.Activated(version=staging.version, at_monotonic_ns=swapped_ns)
         if at_ns:
-            activated.late_us = (swapped_ns - at_ns) // 1000
+            activated.late_us = min((swapped_ns - at_ns) // 1000, TOLD_US_MAX)
+            activated.ahead_us = min(max(0, at_ns - self._armed_ns) // 1000, TOLD_US_MAX)
         match self._phase:
             case Phase.IDLE:
                 self._phase = Phase.SERVING
@@ -333,7 +345,16 @@ class Worker:
                     self._send(wire.FromWorker(activated=activated))
             case _:
                 assert_never(self._phase)
-        self._slicer.submit(self._settle(staging, before, tables))
+        self._unsettled = self._settle(staging, before, tables)
+        if at_ns:
+            asyncio.get_running_loop().call_later(SETTLE_AFTER_S, self._settle_now)
+        else:
+            self._settle_now()
+
+    def _settle_now(self) -> None:
+        settling, self._unsettled = self._unsettled, None
+        if settling is not None:
+            self._slicer.submit(settling)
 
     def _activate_later(self, activate: wire.Activate) -> Generator[None, None, None]:
         """When what is staged has followed the names that were told last."""
@@ -506,7 +527,7 @@ class Worker:
     async def _collect_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(memory.COLLECT_EVERY_S)
-            if not self._slicer:
+            if not self._slicer and self._moment is None:  # a pass takes milliseconds, and the instant is near
                 memory.collect()
 
     def _on_work_failed(self, error: BaseException) -> None:

@@ -56,6 +56,10 @@ def rollout_show(context: typer.Context, number: Number) -> None:
     nodes = as_objects(view.get("nodes"))
     session.output.message(headline(view))
     session.output.data(view, table=nodes_of(view), names=[as_text(node.get("node_id")) for node in nodes])
+    elsewhere = view.get("elsewhere")
+    if isinstance(elsewhere, list) and elsewhere:
+        hosts = ", ".join(as_text(each) for each in elsewhere)
+        session.output.message(f"not asked, because they are at other control planes: {hosts}")
     for line in drained_lines(view):
         session.output.message(line)
     exit_code = exit_code_of(view)

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from pointsman.cli import canary_options, canary_view, switch_view
+from pointsman.cli import canary_options, canary_view, completion, switch_view
 from pointsman.cli.client import AdminClient
 from pointsman.cli.errors import CliError, Ended, ExitCode, Fault, RefusedRequest, failure
 from pointsman.cli.files import Reason
@@ -28,11 +28,27 @@ SIZE = 20
 VERB_WAIT_S = 3
 """What a canary may take to do as it is told, before its state is shown as it is then."""
 
-Services = Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Names or ids of services.")]
-Service = Annotated[str, typer.Argument(metavar="SERVICE", help="Name or id of the service.")]
-Which = Annotated[str, typer.Argument(metavar="SWITCH|SERVICE", help="Number of the canary, or a service it moves.")]
+Services = Annotated[
+    list[str],
+    typer.Argument(metavar="SERVICE...", help="Names or ids of services.", autocompletion=completion.SERVICES),
+]
+Service = Annotated[
+    str,
+    typer.Argument(metavar="SERVICE", help="Name or id of the service.", autocompletion=completion.SERVICES),
+]
+Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWITCH|SERVICE",
+        help="Number of the canary, or a service it moves.",
+        autocompletion=completion.SERVICES,
+    ),
+]
 Number = Annotated[int, typer.Argument(metavar="SWITCH", min=1, help="Number of the switch.")]
-To = Annotated[str, typer.Option("--to", metavar="UPSTREAM", help="The upstream that takes over.")]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="UPSTREAM", help="The upstream that takes over.", autocompletion=completion.UPSTREAMS),
+]
 Wait = Annotated[int, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for the end.")]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it while it happens, until the old side is at rest.")]
 MinHealthy = Annotated[
@@ -152,7 +168,11 @@ def undo(
     session = session_of(context)
     last = _last(session.client(), service, but_aborted=True)
     body: JsonObject = {"reason": reason} if reason else {}
-    _carry_out(session, f"/switches/{as_text(last.get('switch'))}/undo", body, wait_s=wait, watch=watch)
+    number = as_text(last.get("switch"))
+    if canary_view.is_canary(last) and canary_view.is_open(last):
+        _tell(session, number, "undo", body)
+        return
+    _carry_out(session, f"/switches/{number}/undo", body, wait_s=wait, watch=watch)
 
 
 def history(

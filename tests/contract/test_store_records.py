@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from control_plane.store import audit, past
+from control_plane.store import audit, editor, past
 from control_plane.store.contract import AuditEntry, KeptAnswer, Origin, Store, StoreBusy, Transaction
-from control_plane.store.retention import ALWAYS_KEPT, Retention, drop_old_versions
+from control_plane.store.retention import ALWAYS_KEPT, ANSWERS_KEPT_S, Housekeeping, Retention, drop_old_versions
 from tests.contract.writing import NOW, ORIGIN, create, delete, everything, patch
 
 
@@ -126,6 +126,47 @@ async def test_dropped_versions_are_gone_and_the_rest_stays(store: Store) -> Non
     with pytest.raises(past.UnknownVersion, match="no longer kept"):
         await store.write(partial(past.restore, version=1), ORIGIN)
     await store.write(partial(past.restore, version=oldest - 1), ORIGIN)
+
+
+async def test_a_large_version_is_dropped_in_portions_between_which_writes_go_through(store: Store) -> None:
+    """No write waits for more than one portion; what is half dropped is not seen by anybody."""
+
+    def many(tx: Transaction) -> None:
+        for number in range(200):
+            editor.create(tx, "services", {"name": f"many-{number}", "host": "h"}, now=NOW)
+
+    await create(store, "services", name="a", host="h")
+    await store.write(many, ORIGIN)
+    for number in range(ALWAYS_KEPT):
+        await patch(store, "services", "a", retries=number)
+    dropping = asyncio.create_task(drop_old_versions(store, Retention(versions=1), now=0, portion=20))
+    seen: list[int] = []
+    while not dropping.done():
+        await patch(store, "services", "a", retries=len(seen))
+        kept = await store.changes_since(0)
+        assert kept[0].number > 2 or [len(version.changes) for version in kept if version.number == 2] == [200]
+        seen.append(kept[0].number)
+    dropped = await dropping
+    assert dropped >= 2
+    assert len(seen) >= 10, "ten portions at least, and a write between any two of them"
+    assert [version.number for version in await store.changes_since(0)] == list(
+        range(dropped + 1, await store.head() + 1)
+    )
+
+
+async def test_old_answers_are_forgotten_without_further_requests(store: Store) -> None:
+    def keep(tx: Transaction) -> None:
+        for key, at in (("old", NOW), ("new", NOW + ANSWERS_KEPT_S)):
+            tx.records.keep_answer(KeptAnswer(key, "f", at, 200, "{}"))
+
+    await store.write(keep, ORIGIN)
+    housekeeping = Housekeeping(store, Retention(), clock=lambda: NOW + ANSWERS_KEPT_S + 1)
+    housekeeping.start()
+    async with asyncio.timeout(20):
+        while await store.read(lambda tx: tx.records.answer("old")) is not None:
+            await asyncio.sleep(0.01)
+    assert await store.read(lambda tx: tx.records.answer("new")) is not None
+    await housekeeping.stop()
 
 
 async def test_a_unit_that_fails_after_it_looked_into_the_history_costs_the_others_nothing(store: Store) -> None:

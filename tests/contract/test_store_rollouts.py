@@ -70,15 +70,20 @@ async def test_what_a_rollout_holds_is_refused_to_others_until_it_lets_go(open_s
 
 
 async def test_a_lease_has_one_holder_and_a_fence_that_grows(store: Store) -> None:
-    async def take(holder: str, now: float) -> int | None:
-        written = await store.write(lambda tx: tx.take_lease("work", holder, now=now, expires_at=now + 5), Origin())
+    async def take(holder: str, for_s: float = 60.0, *, alone: bool = False) -> int | None:
+        written = await store.write(lambda tx: tx.take_lease("work", holder, for_s=for_s, alone=alone), Origin())
         return None if written.result is None else written.result.fence
 
-    assert await take("a", 100.0) == 1
-    assert await take("b", 104.0) is None
-    assert await take("a", 104.0) == 1, "renewed, not taken anew"
-    assert await take("b", 109.0) == 2
-    assert await take("a", 110.0) is None
+    assert await take("a") == 1
+    assert await take("b") is None
+    assert await take("a", 0.0) == 1, "renewed, not taken anew; it is over at once"
+    assert await take("a") == 2, "it was over: somebody else could have had it meanwhile"
+    await store.write(lambda tx: tx.drop_lease("work", "b"), Origin())
+    assert await take("b") is None, "nobody drops another's"
+    await store.write(lambda tx: tx.drop_lease("work", "a"), Origin())
+    assert await take("b", 0.0) == 3
+    assert await take("b", alone=True) == 3, "never over for who is alone"
+    assert await take("c", alone=True) == 4, "and over for all others"
     lease = await store.read(lambda tx: tx.lease("work"))
     assert lease is not None
-    assert (lease.holder, lease.fence, lease.expires_at) == ("b", 2, 114.0)
+    assert (lease.holder, lease.fence) == ("c", 4)

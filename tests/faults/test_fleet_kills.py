@@ -45,10 +45,8 @@ def load_on(fleet: Fleet, *, failover: bool = False) -> OpenLoop:
 
 
 async def settled(fleet: Fleet, load: OpenLoop, *switches: ledger.Switch) -> ledger.Ledger:
-    """Ends the load and makes its books. Weights are not checked here: a killed part takes its revolution with it."""
-    await load.stop()
-    duplicates = await ledger.count_duplicates(fleet)
-    return ledger.settle(load, switches, revolutions=0, duplicates=duplicates, check_weights=False)
+    """Ends the load and makes its books."""
+    return await ledger.books(fleet, load, switches)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -118,6 +118,20 @@ async def test_a_link_that_is_dead_one_way_is_found_by_both_ends_and_heals(tmp_p
         assert one.sink.history == [Snap(1, entities(1)).ref, Snap(2, entities(2)).ref]
 
 
+async def test_a_dead_link_is_found_without_a_beat(tmp_path: Path) -> None:
+    """Beats are too rare here to tell. The cut comes while gRPC's own ping for the bandwidth is out, which used to
+    keep its keep-alive from asking for a minute: longer than the patience below."""
+    async with (
+        plane(beat_interval_s=120.0) as control,
+        FaultProxy(control.server.port) as proxy,
+        node(proxy.address, tmp_path) as one,
+    ):
+        control.publish(Snap(1, entities(1)))
+        await until(lambda: state(control, one.id) is NodeState.CURRENT)
+        proxy.stall_one_way(to_client=False)
+        await until(lambda: not one.link.connected and not control.nodes.views()[0].connected, patience_s=40.0)
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 async def test_a_node_whose_clock_is_off_by_an_hour_follows_like_any_other(tmp_path: Path, hours: int) -> None:
     boot_id = time.time_ns() + hours * 3600 * 10**9

@@ -618,6 +618,86 @@ AUDIT: JsonObject = {
     ],
     "next": None,
 }  # fmt: skip
+
+
+def rolled_out_node(number: int, **facts: Json) -> JsonObject:
+    return {
+        "node_id": f"0000000{number}-0000-4000-8000-000000000000",
+        "hostname": f"dp-{number}",
+        "standing": "activated",
+        "reason": "",
+        "vote": {
+            "vote": "ready",
+            "staged": True,
+            "took_s": 0.021,
+            "faults": [],
+            "upstreams": [{"upstream": "u2", "targets": 2, "healthy": 2, "connections": 8, "failures": []}],
+        },
+        "activated_us_after_instant": 312,
+        "late_us": [101, 312],
+        "armed_us_before_instant": 48_700,
+        "clock_error_us": 90,
+        **facts,
+    }
+
+
+NOT_ACTIVATED: JsonObject = {"late_us": None, "activated_us_after_instant": None, "armed_us_before_instant": None}
+ROLLED_OUT: JsonObject = {
+    "rollout": 7,
+    "state": "confirmed",
+    "reason": "",
+    "author": "ann",
+    "why": "release 2.7.1",
+    "version": 9,
+    "took_s": 0.127,
+    "skew_us": 1700,
+    "changes": [{"operation": "update", "collection": "services", "id": "s1", "name": "example-service"}],
+    "drained": [
+        {"upstream": "u1", "in_flight": 0, "waiting_for": [], "still_used_by": [], "safe_to_tear_down": True},
+    ],
+    "elsewhere": [],
+    "coordinator": "c on cp-1",
+    "nodes": [rolled_out_node(1), rolled_out_node(2)],
+}
+LEFT_BEHIND: JsonObject = {
+    **ROLLED_OUT,
+    "state": "partial",
+    "reason": "dp-2 has not said that it runs the version",
+    "elsewhere": ["dp-3"],
+    "drained": [
+        {
+            "upstream": "u1",
+            "in_flight": 3,
+            "waiting_for": ["dp-2", "dp-3 (at another control plane)"],
+            "still_used_by": [],
+            "safe_to_tear_down": False,
+        }
+    ],
+    "nodes": [
+        rolled_out_node(1),
+        rolled_out_node(2, standing="lagging", reason="has not said that it runs the version", **NOT_ACTIVATED),
+    ],
+}
+NOT_ROLLED_OUT: JsonObject = {
+    **ROLLED_OUT,
+    "rollout": 6,
+    "state": "aborted",
+    "reason": "dp-2 refused: no valid regex",
+    "version": None,
+    "skew_us": None,
+    "drained": [],
+    "nodes": [
+        rolled_out_node(1, standing="released", **NOT_ACTIVATED),
+        rolled_out_node(
+            2,
+            standing="refused",
+            reason="no valid regex",
+            vote={"vote": "refuse", "staged": False, "took_s": 0.004, "faults": [], "upstreams": []},
+            **NOT_ACTIVATED,
+        ),
+    ],
+}
+
 CASES = [
     Case("service-list", ["service", "list"], lambda a: a.answer("GET", SERVICES, page(SERVICE, NAMELESS)),
          ("table", "json", "yaml", "name")),
@@ -763,6 +843,10 @@ CASES = [
                     a.answer("POST", "/switches/7/promote", canary_views.shown(canary_views.confirmed())))),
     Case("switch-hold", ["switch", "hold", "7"],
          lambda a: a.answer("POST", "/switches/7/hold", canary_views.shown(held_canary()))),
+    Case("switch-undo-canary", ["switch", "undo", "example-service"],
+         lambda a: (a.answer("GET", "/switches?service=example-service&size=20",
+                             {"data": [canary_views.shown(canary_views.on_second_step())]}),
+                    a.answer("POST", "/switches/7/undo", canary_views.shown(canary_views.undone())))),
     Case("switch-abort", ["switch", "abort", "7", "--reason", "too slow"],
          lambda a: a.answer("POST", "/switches/7/abort",
                             {"message": "switch 7: all requests go to the new side already; undo it",
@@ -784,6 +868,26 @@ CASES = [
     Case("switch-status", ["switch", "status", "example-service"],
          lambda a: (a.answer("GET", "/switches?service=example-service&size=20", {"data": [PARTIAL]}),
                     a.answer("GET", "/switches/7", PARTIAL))),
+    Case("rollout-list", ["rollout", "list"],
+         lambda a: a.answer("GET", "/fleet/rollouts?size=20", {"data": [ROLLED_OUT, NOT_ROLLED_OUT]}),
+         ("table", "json", "name")),
+    Case("rollout-list-none", ["rollout", "list", "--size", "5"],
+         lambda a: a.answer("GET", "/fleet/rollouts?size=5", {"data": []})),
+    Case("rollout-show", ["rollout", "show", "7"], lambda a: a.answer("GET", "/fleet/rollouts/7", ROLLED_OUT),
+         ("table", "json", "name")),
+    Case("rollout-show-partial", ["rollout", "show", "7"],
+         lambda a: a.answer("GET", "/fleet/rollouts/7", LEFT_BEHIND)),
+    Case("rollout-show-aborted", ["rollout", "show", "6"],
+         lambda a: a.answer("GET", "/fleet/rollouts/6", NOT_ROLLED_OUT)),
+    Case("rollout-show-missing", ["rollout", "show", "9"],
+         lambda a: a.answer("GET", "/fleet/rollouts/9", {"message": "Not found"}, status=404)),
+    Case("rollout-abort", ["rollout", "abort", "6", "--reason", "not now"],
+         lambda a: a.answer("GET", "/fleet/rollouts/6", {**NOT_ROLLED_OUT, "state": "preparing"})
+                    .answer("POST", "/fleet/rollouts/6/abort", {**NOT_ROLLED_OUT, "reason": "not now"})),
+    Case("rollout-abort-too-late", ["rollout", "abort", "7"],
+         lambda a: a.answer("GET", "/fleet/rollouts/7", ROLLED_OUT)
+                    .answer("POST", "/fleet/rollouts/7/abort",
+                            {"message": "the rollout has ended as confirmed"}, status=409)),
     Case("nodes", ["nodes"],
          lambda a: a.answer("GET", "/fleet/nodes",
                             page(node(2, state="expired", last_seen_s_ago=7300.0, labels={}), node(1))),

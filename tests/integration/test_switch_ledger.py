@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support import ledger
+from tests.support import history, ledger
 
 
 async def test_four_switches_of_three_nodes_lose_nothing(tmp_path: Path) -> None:
@@ -17,6 +17,7 @@ async def test_four_switches_of_three_nodes_lose_nothing(tmp_path: Path) -> None
     assert result.answered_once == result.sent > 0
     assert set(result.by_status) == {200}
     assert {switch.to for switch in result.switches} == {"green", "blue"}
+    history.main([str(tmp_path)])
     assert all(set(switch.first_new_ms) == {0, 1, 2} for switch in result.switches), "a node never served the new side"
 
 

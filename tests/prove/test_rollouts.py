@@ -15,9 +15,11 @@ import pytest
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop
 from tests.support.processes import Fleet
+from tests.support.rollout_faults import Fault, Moment, faulty_fleet, load_on_the_healthy, strike
 from tests.support.rollouts import all_live, delays, host_of, kill_during
 
 TRIALS = 20
+APPLY_TRIALS = 60
 
 
 @pytest.mark.prove
@@ -47,11 +49,37 @@ async def test_a_control_plane_killed_in_any_state_leaves_one_truth(tmp_path: Pa
             colour = "green" if await host_of(fleet) == "blue" else "blue"
             killed = await kill_during(fleet, colour, state=state, delay_s=delay_s)
             seen[killed.stored, killed.ended] += 1
-        await load.stop()
-        duplicates = await ledger.count_duplicates(fleet)
-    result = ledger.settle(load, (), revolutions=0, duplicates=duplicates, check_weights=False)
+        result = await ledger.books(fleet, load)
     ends = ", ".join(f"{count} x {stored} -> {ended}" for (stored, ended), count in sorted(seen.items()))
     books = f"{result.sent} requests, {len(result.lost)} lost, {result.doubled} doubled"
     print(f"\nkilled from {state} on: {ends}; {books}")
     assert result.failures == []
     assert seen.total() == TRIALS
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("moment", Moment)
+async def test_a_node_struck_at_any_moment_costs_the_others_nothing(
+    tmp_path: Path, fault: Fault, moment: Moment
+) -> None:
+    await _struck(tmp_path, fault, moment, trials=TRIALS, most_s=0.1)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3600)
+async def test_a_node_killed_at_any_step_of_an_activation_comes_back_to_the_head(tmp_path: Path) -> None:
+    """From the decision on: armed, swapped in some workers, in all, written to the journal, reported."""
+    await _struck(tmp_path, Fault.KILLED, Moment.DECIDED, trials=APPLY_TRIALS, most_s=0.12)
+
+
+async def _struck(tmp_path: Path, fault: Fault, moment: Moment, *, trials: int, most_s: float) -> None:
+    seen: Counter[tuple[str, str]] = Counter()
+    async with faulty_fleet(tmp_path) as fleet, load_on_the_healthy(fleet, rate=200) as load:
+        for delay_s in delays(random.Random(4711), trials, most_s):
+            struck = await strike(fleet, fault, moment, delay_s=delay_s)
+            seen[struck.state, struck.standing] += 1
+    ends = ", ".join(f"{count} x {state} (it {standing})" for (state, standing), count in sorted(seen.items()))
+    print(f"\n{fault} while {moment}: {ends}; {len(load.records)} requests to the others, none lost or doubled")
+    assert seen.total() == trials

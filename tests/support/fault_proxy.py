@@ -15,10 +15,11 @@ _CHUNK_BYTES = 16 * 1024
 
 
 class FaultProxy:
-    """Listens on a port that the kernel chooses and forwards to `target_port` on loopback."""
+    """Listens on a port that the kernel chooses and forwards to `target_port` on loopback, or to a Unix socket."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int = 0, *, target_path: str = "") -> None:
         self.target_port = target_port
+        self.target_path = target_path
         self.bytes_to_client = 0
         self.cut_after_bytes: int | None = None
         """Cuts all connections once this many more bytes went to the dialling side; then forgets about it."""
@@ -82,7 +83,10 @@ class FaultProxy:
             client_writer.transport.abort()
             return
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+            if self.target_path:
+                reader, writer = await asyncio.open_unix_connection(self.target_path)
+            else:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.target_port)
         except OSError:
             client_writer.transport.abort()
             return

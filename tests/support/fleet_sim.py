@@ -2,10 +2,11 @@
 
     python -m tests.support.fleet_sim --nodes 1000
 
-The control plane is the real program with its real store. The nodes are the protocol alone, over real gRPC, each with a
-connection of its own: they say hello, beat, take deltas and offers (pulling what they must), verify by hash and report.
+The control plane is the real program with its real store. The nodes are the protocol alone, over real gRPC and mutual
+TLS, each with a key, a certificate and a connection of its own: they say hello, beat, take deltas and offers (pulling
+what they must), verify by hash, vote in rollouts, activate at the instant by their own clocks' estimate, and report.
 They share one event loop, so on a small machine the figures measure the simulator as much as the control plane.
-`--tls` will be a switch here once nodes have certificates.
+`--plain` leaves TLS out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import resource
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +28,14 @@ import grpc
 import grpc.aio
 
 from data_plane.node import messages
+from data_plane.node.clock import PlaneClock
 from data_plane.node.messages import BeatAck, Goodbye, Introduction, Welcome
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.snapshot import NOTHING, Delta, NodeSnapshot, Offer, SnapshotRef, apply_delta, unpack
 from pointsman.wire.v1 import fleet_pb2
+from tests.support.enrolled import Plane
 from tests.support.processes import ControlPlane
+from tests.support.sim_identities import SimIdentity, join_all, without_certificates
 
 _CONTROL = "/pointsman.wire.v1.FleetLink/Control"
 _PULL = "/pointsman.wire.v1.FleetLink/Pull"
@@ -42,6 +45,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", 1024 * 1024 + 64 * 1024),
 )
 PATIENCE_S = 120.0
+BEATS_REMEMBERED = 32
 
 
 class Contents:
@@ -68,13 +72,23 @@ class SimNode:
     address: str
     contents: Contents
     rng: random.Random
-    node_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    identity: SimIdentity
     running: NodeSnapshot | None = None
     connected: bool = False
     applied_at: dict[int, float] = field(default_factory=dict)
     history: list[SnapshotRef] = field(default_factory=list)
     deltas: int = 0
     pulls: int = 0
+    clock: PlaneClock = field(default_factory=PlaneClock)
+    votes: int = 0
+    late_us: list[int] = field(default_factory=list)
+    staged: tuple[int, NodeSnapshot] | None = None
+    beats: int = 0
+    beats_sent_ns: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def node_id(self) -> str:
+        return self.identity.node_id
 
     @property
     def ref(self) -> SnapshotRef:
@@ -85,7 +99,7 @@ class SimNode:
         pace = Reconnect(ReconnectSettings(), self.rng)
         while True:
             began = time.monotonic()
-            channel = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
+            channel = self.identity.channel(self.address, _OPTIONS)
             wait_s: float | None = None
             try:
                 wait_s = await self._talk(channel, pace)
@@ -111,6 +125,8 @@ class SimNode:
         if not isinstance(welcome, Welcome):
             return None
         self.connected = True
+        self.clock.reset()
+        activations: set[asyncio.Task[None]] = set()
         beats = asyncio.create_task(self._beat(call, welcome.beat_interval_s))
         try:
             while True:
@@ -123,14 +139,21 @@ class SimNode:
                     case Goodbye():
                         return pace.after_goodbye(min_s=message.reconnect_min_s, max_s=message.reconnect_max_s)
                     case BeatAck():
-                        pass
+                        self._take_time(message)
+                    case fleet_pb2.RolloutPrepare():
+                        await self._prepare(call, message)
+                    case fleet_pb2.RolloutActivate():
+                        activations.add(asyncio.create_task(self._activate_at(call, message)))
+                    case fleet_pb2.RolloutAbort():
+                        self.staged = None
                     case None:
                         return None
                     case _:
                         pass
         finally:
-            beats.cancel()
-            await asyncio.gather(beats, return_exceptions=True)
+            for task in (beats, *activations):
+                task.cancel()
+            await asyncio.gather(beats, *activations, return_exceptions=True)
             call.cancel()
 
     async def _next(self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]) -> object:
@@ -141,11 +164,74 @@ class SimNode:
         self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage], interval_s: float
     ) -> None:
         await asyncio.sleep(self.rng.uniform(0, interval_s))
-        sequence = 0
         while True:
-            sequence += 1
-            await call.write(messages.beat(sequence, running=self.ref, in_flight=0))
+            self.beats += 1
+            if len(self.beats_sent_ns) > BEATS_REMEMBERED:
+                self.beats_sent_ns.clear()
+            error_ns = self.clock.error_ns(time.monotonic_ns())
+            beat = messages.beat(
+                self.beats,
+                running=self.ref,
+                in_flight=0,
+                clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
+            )
+            self.beats_sent_ns[self.beats] = time.monotonic_ns()
+            await call.write(beat)
             await asyncio.sleep(interval_s)
+
+    def _take_time(self, ack: BeatAck) -> None:
+        received_ns = time.monotonic_ns()
+        sent_ns = self.beats_sent_ns.pop(ack.sequence, None)
+        if sent_ns is not None and ack.plane_sent_ns:
+            self.clock.sample(
+                sent_ns=sent_ns,
+                plane_received_ns=ack.plane_received_ns,
+                plane_sent_ns=ack.plane_sent_ns,
+                received_ns=received_ns,
+            )
+
+    async def _prepare(
+        self,
+        call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage],
+        prepare: fleet_pb2.RolloutPrepare,
+    ) -> None:
+        """Stages what is to come and votes; a real node also resolves names and opens connections here."""
+        delta = messages.delta_from_wire(prepare.delta)
+        vote = fleet_pb2.RolloutVote(rollout=prepare.rollout, round=prepare.round, kind=fleet_pb2.VOTE_KIND_REFUSE)
+        error_ns = self.clock.error_ns(time.monotonic_ns())
+        if self.running is not None and self.ref == delta.base and error_ns is not None:
+            made = self.contents.get(delta.ref) or self.contents.put(apply_delta(delta, self.running))
+            self.staged = (prepare.rollout, made)
+            vote.kind, vote.workers = fleet_pb2.VOTE_KIND_READY, 1
+            vote.clock_error_us = max(1, error_ns // 1000)
+        self.votes += 1
+        await call.write(fleet_pb2.NodeMessage(vote=vote))
+
+    async def _activate_at(
+        self,
+        call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage],
+        activate: fleet_pb2.RolloutActivate,
+    ) -> None:
+        staged, self.staged = self.staged, None
+        if staged is None or staged[0] != activate.rollout:
+            return
+        at_ns = self.clock.to_monotonic(activate.at_plane_ns, time.monotonic_ns()) or time.monotonic_ns()
+        while (left_ns := at_ns - time.monotonic_ns()) > 0:
+            await asyncio.sleep(left_ns / 1e9)
+        snapshot = staged[1].adopt(messages.ref_from_wire(activate.snapshot))
+        now_ns = time.monotonic_ns()
+        late_us = (now_ns - at_ns) // 1000
+        self.running = snapshot
+        self.history.append(snapshot.ref)
+        self.applied_at[snapshot.version] = time.monotonic()
+        self.late_us.append(late_us)
+        told = fleet_pb2.RolloutActivated(
+            rollout=activate.rollout,
+            snapshot=activate.snapshot,
+            at_plane_ns=self.clock.to_plane(now_ns, now_ns) or 0,
+            late_us=[late_us],
+        )
+        await call.write(fleet_pb2.NodeMessage(rollout_activated=told))
 
     async def _take_delta(
         self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage], delta: Delta
@@ -197,6 +283,9 @@ class Figures:
     change_wait_s: list[float] = field(default_factory=list)
     change_nodes_s: list[float] = field(default_factory=list)
     control_plane_start_s: float = 0.0
+    rollout_confirmed_s: list[float] = field(default_factory=list)
+    rollout_skew_ms: list[float] = field(default_factory=list)
+    rollout_late_ms: list[float] = field(default_factory=list)
     storm_settled_s: float = 0.0
     storm_pulls: int = 0
     admin_s: list[float] = field(default_factory=list)
@@ -211,6 +300,10 @@ class Figures:
             "changes": len(self.change_wait_s),
             "change_confirmed_by_all_s": spread(self.change_wait_s),
             "change_applied_by_all_s": spread(self.change_nodes_s),
+            "rollouts": len(self.rollout_confirmed_s),
+            "rollout_confirmed_s": spread(self.rollout_confirmed_s),
+            "rollout_skew_ms": spread(self.rollout_skew_ms),
+            "rollout_late_ms": spread(self.rollout_late_ms),
             "control_plane_start_s": round(self.control_plane_start_s, 2),
             "storm_settled_s": round(self.storm_settled_s, 2),
             "storm_pulls": self.storm_pulls,
@@ -240,23 +333,35 @@ def rss_bytes(pid: int) -> int:
 class Simulation:
     """One control plane and its simulated nodes."""
 
-    def __init__(self, folder: Path, *, nodes: int, entities: int, beat_interval_s: float, seed: int) -> None:
-        self.control_plane = ControlPlane(folder, f"--beat-interval-s={beat_interval_s:g}")
+    def __init__(
+        self, folder: Path, *, nodes: int, entities: int, beat_interval_s: float, seed: int, plain: bool = False
+    ) -> None:
+        beat = f"--beat-interval-s={beat_interval_s:g}"
+        self._plain = plain
+        self.control_plane = ControlPlane(folder, beat) if plain else Plane(folder, "--cluster-mtls=enrolled", beat)
         self.figures = Figures(nodes, entities)
         self._rng = random.Random(seed)
         self._contents = Contents()
         self.nodes: list[SimNode] = []
 
-    async def run(self, *, changes: int) -> Figures:
+    async def run(self, *, changes: int, rollouts: int = 0) -> Figures:
         """Everything, in order."""
+        count = self.figures.nodes
+        identities = without_certificates(count) if self._plain else await join_all(self.control_plane.database, count)
         await self.control_plane.up()
         running: list[asyncio.Task[None]] = []
         try:
             async with aiohttp.ClientSession() as session:
                 await self._fill(session)
                 self.nodes = [
-                    SimNode(number, str(self.control_plane.fleet), self._contents, random.Random(self._rng.random()))
-                    for number in range(self.figures.nodes)
+                    SimNode(
+                        number,
+                        str(self.control_plane.fleet),
+                        self._contents,
+                        random.Random(self._rng.random()),
+                        identity,
+                    )
+                    for number, identity in enumerate(identities)
                 ]
                 began = time.monotonic()
                 running = [asyncio.create_task(node.run()) for node in self.nodes]
@@ -264,6 +369,10 @@ class Simulation:
                 self.figures.connected_s = time.monotonic() - began
                 for _ in range(changes):
                     await self._change(session)
+                if rollouts:
+                    await self._until(lambda: all(node.clock.samples for node in self.nodes))
+                for number in range(rollouts):
+                    await self._roll_out(session, number)
                 await self._storm(session)
                 self._look()
         finally:
@@ -293,6 +402,29 @@ class Simulation:
         last = max(node.applied_at.get(version, 0.0) for node in self.nodes)
         if last:
             self.figures.change_nodes_s.append(last - began)
+        self._look()
+
+    async def _roll_out(self, session: aiohttp.ClientSession, number: int) -> None:
+        began = time.monotonic()
+        told = [len(node.late_us) for node in self.nodes]
+        change = {
+            "operation": "update",
+            "collection": "services",
+            "key": "one",
+            "body": {"host": f"side-{number}-{time.time_ns()}"},
+        }
+        body = {"changes": [change], "policy": {"vote_by_s": 30}, "reason": "simulated"}
+        url = self.control_plane.url + "/fleet/rollouts"
+        async with session.post(url, json=body, headers={"Prefer": "wait=60"}) as response:
+            view = await response.json()
+            assert response.status < 300, view
+        self.figures.rollout_confirmed_s.append(time.monotonic() - began)
+        assert view["state"] == "confirmed", view.get("reason")
+        self.figures.rollout_skew_ms.append(float(view["skew_us"] or 0) / 1000)
+        late = [late for node, count in zip(self.nodes, told, strict=True) for late in node.late_us[count:]]
+        assert len(late) == len(self.nodes)
+        assert min(late) >= 0, "activated before the instant"
+        self.figures.rollout_late_ms.append(max(late) / 1000)
         self._look()
 
     async def _storm(self, session: aiohttp.ClientSession) -> None:
@@ -360,6 +492,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--entities", type=int, default=1000)
     parser.add_argument("--changes", type=int, default=20)
     parser.add_argument("--beat-interval-s", type=float, default=5.0)
+    parser.add_argument("--rollouts", type=int, default=10)
+    parser.add_argument("--plain", action="store_true", help="without TLS and certificates")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="pointsman-sim-") as folder:
@@ -369,8 +503,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             entities=options.entities,
             beat_interval_s=options.beat_interval_s,
             seed=options.seed,
+            plain=options.plain,
         )
-        figures = asyncio.run(simulation.run(changes=options.changes))
+        figures = asyncio.run(simulation.run(changes=options.changes, rollouts=options.rollouts))
     print(json.dumps(figures.report(), indent=2))
     return 0
 

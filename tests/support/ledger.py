@@ -24,6 +24,7 @@ from typing import Any
 
 import uvloop
 
+from tests.support.history import History, Write, of_fleet
 from tests.support.load import Destination, OpenLoop, Record
 from tests.support.processes import Fleet
 
@@ -76,6 +77,7 @@ class Ledger:
     doubled: int = 0
     stray: int = 0
     bad_answers: int = 0  # the side's own 500, brought to the client as it was
+    bad_outside: int = 0  # of those, the ones that no canary was on its way for
     in_canaries: int = 0  # requests that were due while a canary was on its way
     by_status: Counter[int] = field(default_factory=Counter)
     by_instance: Counter[str] = field(default_factory=Counter)
@@ -83,6 +85,7 @@ class Ledger:
     weight_errors: list[str] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
     switches: list[Switch] = field(default_factory=list)
+    history: History | None = None  # what store, nodes and generator wrote down, each by itself
 
     @property
     def failures(self) -> list[str]:
@@ -91,6 +94,8 @@ class Ledger:
             found.append(f"{len(self.lost)} requests lost, first: {self.lost[0].problem}")
         if self.doubled or self.stray:
             found.append(f"{self.doubled} requests doubled, {self.stray} answers without a request")
+        if self.bad_outside:
+            found.append(f"{self.bad_outside} requests saw a bad side while no canary was on its way")
         if self.violations:
             record, switch = self.violations[0]
             found.append(
@@ -98,6 +103,8 @@ class Ledger:
                 f"{(record.sent - switch.reported[record.node]) * 1000:.2f} ms after node {record.node + 1} reported "
                 f"version {switch.version} and was answered by {record.colour}"
             )
+        if self.history is not None:
+            found += self.history.failures()
         return found + self.weight_errors
 
 
@@ -284,7 +291,21 @@ async def run(
         if more is not None:
             done += await more(fleet)
         await load.stop()
-        return settle(load, done, revolutions=nodes * workers, duplicates=await count_duplicates(fleet))
+        ledger = settle(load, done, revolutions=nodes * workers, duplicates=await count_duplicates(fleet))
+        writes = [Write(switch.version, switch.asked, switch.answered) for switch in done]
+        ledger.history = of_fleet(fleet, load.records, writes)
+        return ledger
+
+
+async def books(fleet: Fleet, load: OpenLoop, switches: Sequence[Switch] = ()) -> Ledger:
+    """Ends the load on a fleet that has come to rest, and makes the ledger with the history of all that was written.
+
+    Weights are not checked: a part that was killed takes its revolution with it.
+    """
+    await load.stop()
+    ledger = settle(load, switches, revolutions=0, duplicates=await count_duplicates(fleet), check_weights=False)
+    ledger.history = of_fleet(fleet, load.records)
+    return ledger
 
 
 async def count_duplicates(fleet: Fleet) -> int:
@@ -333,6 +354,10 @@ def report(ledger: Ledger) -> str:
             f"{percentile(answered, 0.5):.1f} ms   p99 {percentile(answered, 0.99):.1f} ms   max {answered[-1]:.1f} ms"
         )
     lines += _rollout_lines([switch for switch in ledger.switches if switch.rollout is not None])
+    if ledger.history is not None:
+        wrong = ledger.history.failures()
+        checked = ", ".join(f"{count} {what}" for what, count in ledger.history.checked.items())
+        lines.append(f"history      {checked}: {len(wrong)} contradictions")
     return "\n".join(lines)
 
 
@@ -343,7 +368,7 @@ def _canary_lines(ledger: Ledger) -> list[str]:
         return []
     share = 100 * ledger.bad_answers / ledger.in_canaries if ledger.in_canaries else 0.0
     seen = f"{ledger.bad_answers} of {ledger.in_canaries} requests ({share:.1f} %) saw a bad side in their time"
-    return [f"canaries     {canaries}: {seen}, none outside of it"]
+    return [f"canaries     {canaries}: {seen}, {ledger.bad_outside} at another"]
 
 
 def _rollout_lines(switches: Sequence[Switch]) -> list[str]:

@@ -683,20 +683,22 @@ class RolloutAbort(_message.Message):
     def __init__(self, rollout: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class RolloutActivated(_message.Message):
-    __slots__ = ("rollout", "snapshot", "at_plane_ns", "late_us", "clock_error_us", "fault")
+    __slots__ = ("rollout", "snapshot", "at_plane_ns", "late_us", "clock_error_us", "fault", "ahead_us")
     ROLLOUT_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     AT_PLANE_NS_FIELD_NUMBER: _ClassVar[int]
     LATE_US_FIELD_NUMBER: _ClassVar[int]
     CLOCK_ERROR_US_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_US_FIELD_NUMBER: _ClassVar[int]
     rollout: int
     snapshot: SnapshotRef
     at_plane_ns: int
     late_us: _containers.RepeatedScalarFieldContainer[int]
     clock_error_us: int
     fault: Fault
-    def __init__(self, rollout: _Optional[int] = ..., snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., at_plane_ns: _Optional[int] = ..., late_us: _Optional[_Iterable[int]] = ..., clock_error_us: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+    ahead_us: int
+    def __init__(self, rollout: _Optional[int] = ..., snapshot: _Optional[_Union[SnapshotRef, _Mapping]] = ..., at_plane_ns: _Optional[int] = ..., late_us: _Optional[_Iterable[int]] = ..., clock_error_us: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., ahead_us: _Optional[int] = ...) -> None: ...
 
 class SideReport(_message.Message):
     __slots__ = ("since", "full", "sides", "omitted")

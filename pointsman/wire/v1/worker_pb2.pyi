@@ -248,14 +248,16 @@ class Refused(_message.Message):
     def __init__(self, version: _Optional[int] = ..., faults: _Optional[_Iterable[_Union[_fleet_pb2.Fault, _Mapping]]] = ...) -> None: ...
 
 class Activated(_message.Message):
-    __slots__ = ("version", "at_monotonic_ns", "late_us")
+    __slots__ = ("version", "at_monotonic_ns", "late_us", "ahead_us")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     AT_MONOTONIC_NS_FIELD_NUMBER: _ClassVar[int]
     LATE_US_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_US_FIELD_NUMBER: _ClassVar[int]
     version: int
     at_monotonic_ns: int
     late_us: int
-    def __init__(self, version: _Optional[int] = ..., at_monotonic_ns: _Optional[int] = ..., late_us: _Optional[int] = ...) -> None: ...
+    ahead_us: int
+    def __init__(self, version: _Optional[int] = ..., at_monotonic_ns: _Optional[int] = ..., late_us: _Optional[int] = ..., ahead_us: _Optional[int] = ...) -> None: ...
 
 class Counters(_message.Message):
     __slots__ = ("sequence", "requests", "connections_accepted", "connections_active", "in_flight", "version", "rss_bytes", "loads", "requests_malformed", "attempts_failed", "retries", "errors_internal", "upstream_connections_open", "upstream_connections_opened", "upstream_connections_reused", "folded", "log_lines", "log_lines_dropped", "connections_reading")

@@ -48,7 +48,10 @@ class _NoRollouts:
     def lease(self, name: str) -> Lease | None:
         raise NotImplementedError
 
-    def take_lease(self, name: str, holder: str, *, now: float, expires_at: float) -> Lease | None:
+    def take_lease(self, name: str, holder: str, *, for_s: float, alone: bool = False) -> Lease | None:
+        raise NotImplementedError
+
+    def drop_lease(self, name: str, holder: str) -> None:
         raise NotImplementedError
 
 

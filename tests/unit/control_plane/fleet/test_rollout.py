@@ -25,6 +25,7 @@ from control_plane.fleet.rollout import (
     UpstreamReport,
     Vote,
     Voted,
+    arming_s,
     lead_s,
 )
 from control_plane.fleet.session import Fault
@@ -150,7 +151,7 @@ def test_a_node_that_is_gone_after_the_decision_must_follow() -> None:
 def test_without_a_live_node_nothing_is_decided() -> None:
     rollout = Rollout.of(Policy(), {})
     assert Finish(State.ABORTED) in rollout.begin((), 0.0)
-    assert rollout.reason == "no node is live"
+    assert rollout.reason == "no node is connected to this control plane"
 
 
 def test_a_node_behind_is_asked_when_it_has_caught_up() -> None:
@@ -240,3 +241,26 @@ def test_the_lead_is_long_enough_for_the_way() -> None:
     assert lead_s(nodes=1000, clock_errors_us=[200]) == pytest.approx(0.6)
     assert lead_s(nodes=3, clock_errors_us=[40_000] * 3) == pytest.approx(0.16)
     assert lead_s(nodes=3, clock_errors_us=[4_000_000]) == pytest.approx(2.0)
+
+
+def test_what_a_node_says_of_its_activation_is_kept_though_it_was_taken_to_have_followed() -> None:
+    """On a new connection it says what it runs first, and that ends the rollout when it was the last."""
+    rollout = decided()
+    for node in ("a", "b"):
+        rollout.activated(node, REPORT)
+    rollout.gone("c", "its connection was lost")
+    assert Finish(State.CONFIRMED) in rollout.runs("c", 7)
+    assert rollout.activated("c", REPORT) == []
+    assert (rollout.members["c"].standing, rollout.members["c"].activation) == (Standing.ACTIVATED, REPORT)
+    assert rollout.state is State.CONFIRMED
+
+
+def test_the_lead_follows_how_long_nodes_took_to_arm_but_for_the_worst_time() -> None:
+    assert arming_s(0.05, [45_000, 20_000, 48_000]) == pytest.approx(0.03)
+    assert arming_s(0.05, [0, 48_000]) == pytest.approx(0.05), "armed after the instant: all of the lead was needed"
+    assert arming_s(0.05, [0] + [40_000] * 199) == pytest.approx(0.01), "one in a hundred does not count"
+    assert arming_s(0.05, []) == 0.0
+    assert lead_s(nodes=3, clock_errors_us=[200], armings_s=[0.01] * 20) == pytest.approx(0.05)
+    assert lead_s(nodes=3, clock_errors_us=[200], armings_s=[0.01] * 19 + [2.0]) == pytest.approx(0.05)
+    assert lead_s(nodes=3, clock_errors_us=[200], armings_s=[0.01] * 18 + [0.06, 2.0]) == pytest.approx(0.09)
+    assert lead_s(nodes=3, clock_errors_us=[200], armings_s=[2.0, 2.0]) == pytest.approx(0.3)

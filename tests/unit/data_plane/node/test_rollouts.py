@@ -11,12 +11,12 @@ from google.protobuf.duration_pb2 import Duration
 
 from data_plane.balancer.addresses import Address
 from data_plane.node.applying import Activated
-from data_plane.node.clock import PlaneClock
+from data_plane.node.clock import SAMPLES_MAX, PlaneClock
 from data_plane.node.diff import Diff
 from data_plane.node.health import Outlook
 from data_plane.node.messages import ref_to_wire
 from data_plane.node.outcomes import Fault, Refused, Stage
-from data_plane.node.rollouts import Rollouts
+from data_plane.node.rollouts import SAMPLES_WANTED, Rollouts
 from data_plane.node.snapshot import Delta, NodeSnapshot
 from data_plane.node.workers import WarmedEndpoint
 from pointsman.rules.snapshot_hash import snapshot_hash
@@ -83,6 +83,8 @@ class Rig:
         self.active: list[NodeSnapshot] = []
         self.guard: Refused | None = None
         self.followed: list[str] = []
+        self.beats = 0
+        self.rtt_ns = 0
         self.rollouts = Rollouts(
             "node",
             self.stager,
@@ -113,8 +115,9 @@ class Rig:
 
     def beat(self) -> None:
         self.now_ns += 10
+        self.beats += 1
         self.clock.sample(
-            sent_ns=self.now_ns - 2,
+            sent_ns=self.now_ns - 2 - self.rtt_ns,
             plane_received_ns=self.now_ns + 999,
             plane_sent_ns=self.now_ns + 999,
             received_ns=self.now_ns,
@@ -168,6 +171,19 @@ async def rig() -> AsyncIterator[Rig]:
     rig = Rig()
     yield rig
     await rig.rollouts.stop()
+
+
+async def test_clocks_are_compared_until_there_is_little_doubt_but_not_for_ever(rig: Rig) -> None:
+    rig.clock.reset()
+    rig.beats, rig.rtt_ns = 0, 40_000_000
+    rig.prepare()
+    vote = await rig.vote()
+    assert (rig.beats, vote.kind) == (SAMPLES_MAX, fleet_pb2.VOTE_KIND_READY)
+    assert vote.clock_error_us == 20_000
+    rig.rtt_ns = 0
+    rig.prepare(2)
+    vote = await rig.vote()
+    assert (rig.beats, vote.clock_error_us) == (SAMPLES_MAX + SAMPLES_WANTED, 1), "asked again though they are fresh"
 
 
 async def test_ready_with_evidence_then_armed_by_the_plane_s_clock(rig: Rig) -> None:

@@ -31,6 +31,20 @@ async def test_a_moment_in_the_past_comes_from_the_loop_not_from_the_caller() ->
     assert log == ["fired"]
 
 
+async def test_who_has_read_the_clock_can_let_a_moment_come_before_the_loop_looks_at_its_timer() -> None:
+    log: list[str] = []
+    at_ns = time.monotonic_ns() + 1_000_000
+    moment = Moment(at_ns, lambda: log.append("fired"))
+    moment.come()
+    assert log == [], "its time has not come"
+    while time.monotonic_ns() < at_ns:
+        pass  # the loop is busy
+    moment.come()
+    assert log == ["fired"]
+    await asyncio.sleep(0.002)
+    assert log == ["fired"], "only once"
+
+
 async def test_a_cancelled_moment_never_comes() -> None:
     log: list[str] = []
     past = Moment(0, lambda: log.append("past"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import cast
 
@@ -207,6 +208,31 @@ async def test_an_activation_in_the_future_is_never_early_and_tells_how_late_it_
     activated = (await rig.next()).activated
     assert activated.at_monotonic_ns >= at_ns
     assert activated.late_us == (activated.at_monotonic_ns - at_ns) // 1000
+    assert 0 < activated.ahead_us <= 20_000
+
+
+async def test_a_request_at_the_instant_finds_the_new_tables_however_busy_the_loop_is(rig: Rig) -> None:
+    await rig.put(1, 0, BLUE_AND_GREEN)
+    await rig.stage(2, 1, [service("s1", "green")])
+    at_ns = time.monotonic_ns() + 1_000_000
+    rig.tell(wire.ToWorker(activate=wire.Activate(version=2, at_monotonic_ns=at_ns)))
+    while (now := time.monotonic()) < rig.active.due:
+        assert rig.tables.version == 1
+    rig.active.turn()
+    assert (rig.tables.version, now * 1e9 >= at_ns - 1) == (2, True)
+    assert rig.active.due == math.inf
+    assert (await rig.next()).activated.version == 2
+
+
+async def test_what_can_wait_is_done_after_the_instant_or_before_the_next_stage(rig: Rig) -> None:
+    await rig.put(1, 0, BLUE_AND_GREEN)
+    for version, host in ((2, "green"), (3, "blue"), (4, "green")):  # each at once after the one before
+        await rig.stage(version, version - 1, [service("s1", host)])
+        rig.tell(wire.ToWorker(activate=wire.Activate(version=version, at_monotonic_ns=1)))
+        activated = (await rig.next()).activated
+        assert (activated.version, activated.ahead_us) == (version, 0)
+        assert activated.late_us > 0, "an instant of long ago, further than the field can say"
+        assert rig.pick("s1") == ("10.0.0.1:80" if host == "blue" else "10.0.0.2:80")
 
 
 async def test_an_armed_activation_can_be_discarded(rig: Rig) -> None:

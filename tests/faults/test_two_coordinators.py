@@ -1,0 +1,50 @@
+"""Two control planes over PostgreSQL, of which one is struck while it coordinates a rollout.
+
+Goal: exactly one coordinates; what the database says was decided is what all nodes run in the end, what it does not is
+nothing; no request is lost. Method: the first is stopped past its lease and continued; the second takes over and
+carries out a rollout of its own meanwhile. Killed, stopped and split from the database, before the decision and after
+it, twenty times each: `tests/prove/test_two_coordinators.py`.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.support.postgres import PostgresServer
+from tests.support.rollouts import to
+from tests.support.two_planes import TwoPlanes, load_on, strike, two_planes
+
+
+async def refused_by_name(fleet: TwoPlanes) -> None:
+    """Asked where nobody coordinates, an operator hears who does, and of the entity that is held."""
+    fleet.nodes[1].kill(signal.SIGSTOP)
+    try:
+        number = fleet.newest() + 1
+        held = await fleet.ask(fleet.first, "POST", "/fleet/rollouts", to("green", vote_by_s=30))
+        assert held.status == 202
+        same = await fleet.ask(fleet.second, "POST", "/fleet/rollouts", to("green"))
+        assert same.status == 409
+        assert isinstance(same.body, dict)
+        assert f"rollout {number} is about to change services" in same.body["message"]
+        change = {"operation": "create", "collection": "upstreams", "body": {"name": "other"}}
+        other = await fleet.ask(fleet.second, "POST", "/fleet/rollouts", {"changes": [change]})
+        assert other.status == 503
+        assert isinstance(other.body, dict)
+        view = await fleet.view(fleet.second, number)
+        assert f"control plane {view['coordinator']} coordinates a rollout now; ask it" in other.body["message"]
+        abort = await fleet.ask(fleet.second, "POST", f"/fleet/rollouts/{number}/abort")
+        assert abort.status == 409
+        assert isinstance(abort.body, dict)
+        assert f"is coordinated by control plane {view['coordinator']}; ask it" in abort.body["message"]
+        assert (await fleet.ask(fleet.first, "POST", f"/fleet/rollouts/{number}/abort")).status == 200
+    finally:
+        fleet.nodes[1].kill(signal.SIGCONT)
+
+
+async def test_a_coordinator_that_was_stopped_past_its_lease_meets_the_fence(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    async with two_planes(tmp_path, postgres) as fleet, load_on(fleet, rate=60):
+        await refused_by_name(fleet)
+        assert (await strike(fleet, "stopped", "preparing")).ended == "aborted"
