@@ -39,6 +39,7 @@ from control_plane.store.opening import given_keyring, is_postgres, open_store, 
 from control_plane.store.resealing import Resealer
 from control_plane.store.retention import Housekeeping, Retention
 from control_plane.switching.canaries import Canaries
+from control_plane.switching.schedule import Schedule
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ class ControlPlane:
         await canaries.start()
         self._stack.push_async_callback(canaries.stop)
 
+        schedule = Schedule(store)
         operators = await _operators(store, settings)
         tls = _admin_tls(settings)
         if tls is not None:
@@ -159,6 +161,7 @@ class ControlPlane:
             operators=operators,
             node_certificates=nodes,
             canaries=canaries,
+            schedule=schedule,
             ring=ring,
             webhooks=webhooks,
             tls=None if tls is None else tls.context,
@@ -169,6 +172,8 @@ class ControlPlane:
         except OSError as error:
             raise _not_listening("admin", settings.admin_listen, error) from error
         self._stack.push_async_callback(admin.stop)
+        await schedule.start()
+        self._stack.push_async_callback(schedule.stop)
         self.admin_address = admin.address
 
         if settings.ports_file:

@@ -55,6 +55,7 @@ from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store, StoreError
 from control_plane.switching.canaries import Canaries
+from control_plane.switching.schedule import Schedule
 from control_plane.switching.switches import Switches
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class AdminApi:
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
         canaries: Canaries | None = None,
+        schedule: Schedule | None = None,
         ring: Ring | None = None,
         webhooks: Webhooks | None = None,
         schemas: Mapping[str, Schema] = SCHEMAS,
@@ -113,7 +115,8 @@ class AdminApi:
         if fleet.rollouts is not None:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
         if fleet.rollouts is not None and canaries is not None:
-            switches.mount(table, Switches(store, fleet.rollouts, fleet, canaries), self.writes.now)
+            verbs = Switches(store, fleet.rollouts, fleet, canaries, schedule or Schedule(store))
+            switches.mount(table, verbs, self.writes.now)
         tracing.mount(table, fleet)
         traffic.mount(table, store, fleet)
         self.streams = events.Streams(ring, self.door)

@@ -31,6 +31,7 @@ from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import Store
 from control_plane.switching.canaries import Canaries
+from control_plane.switching.schedule import Schedule
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class AdminServer:
         operators: Operators | None = None,
         node_certificates: NodeCertificates | None = None,
         canaries: Canaries | None = None,
+        schedule: Schedule | None = None,
         ring: Ring | None = None,
         webhooks: Webhooks | None = None,
         tls: ssl.SSLContext | None = None,
@@ -80,6 +82,7 @@ class AdminServer:
             operators=operators,
             node_certificates=node_certificates,
             canaries=canaries,
+            schedule=schedule,
             ring=ring,
             webhooks=webhooks,
         )

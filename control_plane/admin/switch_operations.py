@@ -182,6 +182,7 @@ _WISH: EntityBody = {
         "reason": _REASON,
         "force": {**_YES, "description": "Pass over what is about health and capacity; needs a reason."},
         "policy": _POLICY,
+        "at": {"type": ["string", "number"], "description": "Begin then: a time with its zone, or seconds since 1970."},
         "canary": {
             **_RECORD,
             "description": "Step by step: `steps` in percent, `every_s`, `sticky`, `gates` and more.",

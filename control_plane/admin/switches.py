@@ -9,13 +9,16 @@
 nothing else happens. Otherwise 202 at once, or with `Prefer: wait=SECONDS` how it ended: 200 confirmed by every node,
 202 partial or still on its way, 409 aborted. 409 with the code PREFLIGHT_REFUSED names each thing that speaks against
 it; `force` with a reason passes over what is about health and capacity. `POST /switches/{number}/undo` goes back. With
-`canary` the traffic moves step by step, see `canaries.py`.
+`canary` the traffic moves step by step, see `canaries.py`. With `at`, seconds since 1970 or a time with its zone, it is
+checked and begun then; until then `POST /switches/{number}/abort` takes it back.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from control_plane.admin import canaries
 from control_plane.admin import switch_operations as about
@@ -36,13 +39,14 @@ from control_plane.switching.canary import Canary, NotNow, Phase
 from control_plane.switching.moving import UNDO_POLICY
 from control_plane.switching.preflight import Gates, Plan
 from control_plane.switching.refusals import Missing, Refusal
+from control_plane.switching.schedule import AHEAD_S_MAX, Due
 from control_plane.switching.switches import SERVICES_MAX, PreflightRefused, Switches, Wish
 
 SIZE = 20
 SIZE_MAX = 100
-LATER = ("at", "drain", "mirror", "preview")
+LATER = ("drain", "mirror", "preview")
 """Fields of what is not built: refused by name, so that nobody believes that they count."""
-_FIELDS = ("service", "services", "to", "reason", "policy", "force", "canary")
+_FIELDS = ("service", "services", "to", "reason", "policy", "force", "canary", "at")
 
 Now = Callable[[], float]
 
@@ -50,6 +54,7 @@ Now = Callable[[], float]
 def mount(table: PathTable, switches: Switches, now: Now) -> None:
     """Adds the paths."""
     handlers = _Handlers(switches, now)
+    switches.schedule.begin = handlers.begin_due
     methods = {"GET": handlers.list_page, "POST": handlers.create}
     table.add("/switches", methods, about={"GET": about.LIST, "POST": about.CREATE})
     table.add("/switches/{switch}", {"GET": handlers.get}, about={"GET": about.GET})
@@ -96,6 +101,7 @@ class _Handlers:
         if wish.force and not origin.reason:
             raise SchemaViolation({"reason": "required with force: it is what the history will say"})
         canary = canaries.asked_for(body["canary"]) if body.get("canary") is not None else None
+        at = _time(body.get("at"), self.now()) if body.get("at") is not None else None
         try:
             if flag(call, "ask_nodes") and not flag(call, "dry_run"):
                 raise Refused(400, "ask_nodes goes with dry_run=1: a switch asks its nodes in any case")
@@ -103,6 +109,9 @@ class _Handlers:
                 drawn = await self._planned(call, wish, origin)
                 course = {} if canary is None else {"canary": canary_record.course_json(canary.course)}
                 return json_answer(200, {"dry_run": True, **drawn.to_json(), **course})
+            if at is not None:
+                view = await self.switches.plan_for(wish, {**body, "at": None}, at, origin)
+                return json_answer(202, view, {"Location": f"/switches/{view['switch']}"})
             if canary is not None:
                 number = await self.switches.begin_canary(wish, canary.course, canary.sticky, origin, now=self.now())
                 return await self._answer_canary(call, number, began=True)
@@ -114,6 +123,17 @@ class _Handlers:
         except TooLarge as error:
             raise Refused(413, str(error)) from None
         return await self._answer(call, entry)
+
+    async def begin_due(self, due: Due) -> None:
+        """Carries out what was asked for an hour ago, say. Raises what speaks against it now."""
+        wish, _ = _wish(due.asked, len(due.origin.reason))
+        if due.asked.get("canary") is not None:
+            canary = canaries.asked_for(due.asked["canary"])
+            await self.switches.begin_canary(
+                wish, canary.course, canary.sticky, due.origin, now=self.now(), claim=due.claim
+            )
+        else:
+            await self.switches.begin(wish, due.origin, now=self.now(), claim=due.claim)
 
     async def _planned(self, call: Call, wish: Wish, origin: Origin) -> Plan:
         """The plan; with `ask_nodes` each node has been asked to prepare it."""
@@ -155,10 +175,13 @@ class _Handlers:
         return await self._tell(call, _of(path), lambda canary: canary.hold(who), origin, verb="hold")
 
     async def abort(self, call: Call, path: tuple[str, ...]) -> Answer:
-        """End a canary: all requests back to the old side."""
+        """End a canary: all requests back to the old side. Or take back a switch that was to begin later."""
         body = await self._word(call, ("reason",))
         origin = origin_of(call, "switch", reason=_reason(body, call.limits.reason_chars_max))
-        return await self._turn_back(call, _of(path), origin, undo=False)
+        number = _of(path)
+        if await self.switches.schedule.cancel(number, origin):
+            return json_answer(200, await self.switches.view(number))
+        return await self._turn_back(call, number, origin, undo=False)
 
     async def _word(self, call: Call, fields: tuple[str, ...]) -> EntityBody:
         _alone(call)
@@ -277,6 +300,24 @@ def _wish(body: EntityBody, reason_chars_max: int) -> tuple[Wish, str]:
     gates, policy = _policies(body.get("policy"))
     wish = Wish(tuple(str(each) for each in services), to, gates, policy, force)
     return wish, _reason(body, reason_chars_max)
+
+
+def _time(told: JsonValue, now: float) -> float:
+    """When a switch is to begin, in seconds since 1970. Raises SchemaViolation."""
+    at: float | None = None
+    if isinstance(told, int | float) and not isinstance(told, bool):
+        at = float(told)
+    elif isinstance(told, str):
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(told)
+            at = moment.timestamp() if moment.tzinfo is not None else None
+    if at is None:
+        raise SchemaViolation({"at": "expected seconds since 1970, or a time with its zone like 2026-11-28T22:00:00Z"})
+    if at < now - 1:
+        raise SchemaViolation({"at": f"is {now - at:.0f} s ago by the control plane's clock; leave it out for now"})
+    if at > now + AHEAD_S_MAX:
+        raise SchemaViolation({"at": f"expected at most {AHEAD_S_MAX / 86_400:.0f} days from now"})
+    return at
 
 
 def _known(body: EntityBody, fields: tuple[str, ...]) -> None:

@@ -258,10 +258,12 @@ class Rollouts:
         act: EntityBody | None = None,
         owner: Owner | None = None,
         rehearsal: bool = False,
+        claim: Callable[[Transaction], int] | None = None,
     ) -> Entry:
         """Plans a rollout of what `work` changes, gives it a number and lets it begin.
 
         `act` is kept with it and shown, as it is: what the operator's verb that asked for it wants to find again.
+        `claim` gives the number in the transaction that registers it, where it has one already.
         A rollout with an `owner` changes what the owner holds, and holds nothing itself. A rehearsal asks the nodes for
         their votes and changes nothing; it holds nothing either, and ends when a rollout that means it comes.
         Raises what `work` and the checks raise (HeldByRollout among it), Unchanged, Elsewhere, TooMany, TooLarge and
@@ -279,7 +281,7 @@ class Rollouts:
         if not planned.changes:
             raise Unchanged(planned.result, planned.head)
         machine = Rollout(policy, {}, rehearsal=rehearsal)
-        entry = await self._register(planned, origin, machine, act, owner)
+        entry = await self._register(planned, origin, machine, act, owner=owner, claim=claim)
         if not rehearsal:
             self._end_rehearsals(f"gave way to rollout {entry.facts.number}")
         self._own(self._coordinate(entry), f"rollout {entry.facts.number}")
@@ -338,7 +340,14 @@ class Rollouts:
                 entry.wake.set()
 
     async def _register(
-        self, planned: Plan[T], origin: Origin, machine: Rollout, act: EntityBody | None, owner: Owner | None
+        self,
+        planned: Plan[T],
+        origin: Origin,
+        machine: Rollout,
+        act: EntityBody | None,
+        *,
+        owner: Owner | None,
+        claim: Callable[[Transaction], int] | None,
     ) -> Entry:
         facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=self._wall(), act=act)
         facts.coordinator = self._holder
@@ -354,7 +363,7 @@ class Rollouts:
             if lease is None:
                 return tx.lease(LEASE)
             facts.fence = lease.fence
-            facts.number = tx.next_rollout()
+            facts.number = tx.next_rollout() if claim is None else claim(tx)
             tx.save_rollout(entry.record())
             if owner is None and not machine.rehearsal:
                 tx.hold(facts.number, [(change.collection, change.id) for change in planned.changes])

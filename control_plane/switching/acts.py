@@ -81,6 +81,7 @@ def view_of(rollout: EntityBody, act: Act, *, undone_by: int | None) -> EntityBo
         "services": [move.to_json() for move in act.moves],
         "to": act.to,
         "state": rollout["state"],
+        **({"at": rollout["at"]} if "at" in rollout else {}),
         "ended_because": rollout["reason"],
         "reason": rollout["why"],
         "author": rollout["author"],

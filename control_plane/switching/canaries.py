@@ -132,8 +132,11 @@ class Canaries:
 
     # --- what the verbs ask -----------------------------------------------------------------------------------------
 
-    async def create(self, asked: Asked, course: Course) -> int:
-        """Begins a canary; its number. Raises HeldByRollout, Refusal, TooMany and StoreError."""
+    async def create(self, asked: Asked, course: Course, *, claim: Callable[[Transaction], int] | None = None) -> int:
+        """Begins a canary; its number, which `claim` gives where there is one already.
+
+        Raises HeldByRollout, Refusal, TooMany and StoreError.
+        """
 
         def register(tx: Transaction) -> int:
             if len(tx.rollouts_in(OPEN_STATES)) >= CANARIES_MAX:
@@ -145,7 +148,7 @@ class Canaries:
                 keys += [("services", move.id), (SERVICE_SETTINGS, move.id)]
                 body = tx.get("services", move.id)
                 check_not_held(tx, [Change(Operation.UPDATE, kind, key, body, body) for kind, key in keys[-2:]])
-            number = tx.next_rollout()
+            number = tx.next_rollout() if claim is None else claim(tx)
             tx.hold(number, keys)
             tx.save_rollout(record_of(replace(asked, number=number), Canary.of(course)))
             return number

@@ -30,6 +30,7 @@ from control_plane.switching.moving import HEALTH_CODES, UNDO_POLICY, check_host
 from control_plane.switching.preflight import Code, Finding, Gates, Move, Plan, Side, target_view
 from control_plane.switching.refusals import Missing, Refusal
 from control_plane.switching.rehearsal import rehearsed
+from control_plane.switching.schedule import NOTHING_CAME_OF_IT, Claim, Schedule
 
 SERVICES_MAX = 64
 """Services in one switch."""
@@ -38,7 +39,7 @@ ACTS_MAX = 10_000
 PAGE = 100
 TURN_S = 5.0
 """What a rehearsal waits for its turn beside the time to vote."""
-_CAME_TO_NOTHING = (State.ABORTED.value, Phase.UNDONE.value)
+_CAME_TO_NOTHING = (State.ABORTED.value, Phase.UNDONE.value, *NOTHING_CAME_OF_IT)
 
 
 class Fleet(Protocol):
@@ -74,11 +75,12 @@ class PreflightRefused(Refusal):
 class Switches:
     """The verbs."""
 
-    def __init__(self, store: Store, rollouts: Rollouts, fleet: Fleet, canaries: Canaries) -> None:
+    def __init__(self, store: Store, rollouts: Rollouts, fleet: Fleet, canaries: Canaries, schedule: Schedule) -> None:
         self._store = store
         self._rollouts = rollouts
         self._fleet = fleet
         self.canaries = canaries
+        self.schedule = schedule
         self._acts: dict[int, Act] = {}  # by number, ascending
         self._undoing: dict[int, list[int]] = {}
         self._seen = 0
@@ -123,8 +125,11 @@ class Switches:
         names = {target.id: target.target for target in drawn.new.targets}
         return replace(drawn, rehearsed=rehearsed(number, entry.machine, names))
 
-    async def begin(self, wish: Wish, origin: Origin, *, now: float) -> Entry:
-        """Checks and begins. Raises PreflightRefused, Missing, Refusal, and what `Rollouts.create` raises."""
+    async def begin(self, wish: Wish, origin: Origin, *, now: float, claim: Claim | None = None) -> Entry:
+        """Checks and begins, under the number that `claim` gives.
+
+        Raises PreflightRefused, Missing, Refusal, and what `Rollouts.create` raises.
+        """
         drawn, forced = await self._checked(wish)
         policy = _policy(wish)
         act = Act(Verb.SWITCH, drawn.moves, drawn.new.name, forced=forced, plan=drawn.to_json())
@@ -134,10 +139,17 @@ class Switches:
                 check_host(tx, each, each.source, "while the switch was checked")
                 send_all(tx, each, now=now)
 
-        return await self._rollouts.create(move, origin, policy, act=act.to_json())
+        return await self._rollouts.create(move, origin, policy, act=act.to_json(), claim=claim)
 
     async def begin_canary(
-        self, wish: Wish, course: Course, sticky: EntityBody | None, origin: Origin, *, now: float
+        self,
+        wish: Wish,
+        course: Course,
+        sticky: EntityBody | None,
+        origin: Origin,
+        *,
+        now: float,
+        claim: Claim | None = None,
     ) -> int:
         """Checks and begins a canary; its number. Raises as `begin`, and what `Canaries.create` raises."""
         drawn, forced = await self._checked(wish)
@@ -148,7 +160,16 @@ class Switches:
                 raise Refusal("OLD_SIDE_NO_UPSTREAM", what, "a canary compares two upstreams; or switch at once")
         act = Act(Verb.CANARY, drawn.moves, drawn.new.name, forced=forced, plan=drawn.to_json())
         asked = Asked(0, act, origin, _policy(wish), sticky, now, drawn.base_version)
-        return await self.canaries.create(asked, course)
+        return await self.canaries.create(asked, course, claim=claim)
+
+    async def plan_for(self, wish: Wish, asked: EntityBody, at: float, origin: Origin) -> EntityBody:
+        """Keeps a switch for later; its view. What is not there is refused now, all else at its time.
+
+        Raises Missing and Refusal.
+        """
+        drawn = await self.plan(wish)
+        act = Act(Verb.SWITCH, drawn.moves, drawn.new.name, plan=drawn.to_json())
+        return view_of(await self.schedule.add(asked, act, _policy(wish), at, origin), act, undone_by=None)
 
     async def _checked(self, wish: Wish) -> tuple[Plan, bool]:
         """The plan, and whether it needed force. Raises PreflightRefused, Missing and Refusal."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pointsman.cli import canary_view
 from pointsman.cli.errors import ExitCode
 from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_objects, as_text
-from pointsman.cli.output import Table
+from pointsman.cli.output import Table, local_time
 from pointsman.cli.signs import Signs
 from pointsman.cli.waiting import node_name, seconds, short_id
 
@@ -43,6 +43,10 @@ def ending(view: JsonObject) -> str:
     """How it stands or ended, in one line."""
     if canary_view.is_canary(view):
         return canary_view.ending(view)
+    if view.get("state") == "scheduled":
+        return f"scheduled: {moves(view)} at {local_time(view.get('at'))}; it is checked and begun then"
+    if view.get("state") in ("cancelled", "missed", "refused"):
+        return f"{as_text(view.get('state'))}, nothing has changed: {as_text(view.get('ended_because'))}"
     nodes = as_objects(view.get("nodes"))
     switched = sum(node.get("standing") in ("activated", "followed") for node in nodes)
     parts = [f"{as_text(view.get('state'))}: {switched} of {len(nodes)} nodes serve {as_text(view.get('to'))}"]
@@ -108,7 +112,7 @@ def exit_code_of(view: JsonObject) -> ExitCode:
             return ExitCode.DONE
         case "partial":
             return ExitCode.PARTIAL_FLEET
-        case "aborted":
+        case "aborted" | "cancelled" | "refused" | "missed":
             return ExitCode.CONFLICT
         case _:
             return ExitCode.TIMED_OUT

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from pointsman.cli import canary_options, canary_view, completion, switch_view
+from pointsman.cli import canary_options, canary_view, completion, moment, switch_view
 from pointsman.cli.client import AdminClient
 from pointsman.cli.errors import CliError, Ended, ExitCode, Fault, RefusedRequest, failure
 from pointsman.cli.files import Reason
@@ -25,6 +25,7 @@ from pointsman.cli.waiting import seconds
 WAIT_S = 30
 WATCH_EVERY_S = 0.2
 SIZE = 20
+_NOTHING_MOVED = ("aborted", "scheduled", "cancelled", "refused", "missed")
 VERB_WAIT_S = 3
 """What a canary may take to do as it is told, before its state is shown as it is then."""
 
@@ -73,6 +74,9 @@ def now(
     quick: Annotated[
         bool, typer.Option("--quick", help="One plain write, without preflight or votes; nodes follow one by one.")
     ] = False,
+    at: Annotated[
+        str, typer.Option("--at", metavar="TIME", help="Check and begin then: +10m, 22:30, 2026-11-28T22:30, ...Z.")
+    ] = "",
     canary: Annotated[str, typer.Option("--canary", metavar="5,25,50,100", help="Step by step, in percent.")] = "",
     every: Annotated[
         str, typer.Option("--every", metavar="30s", help="How long a step stands; without it until it is promoted.")
@@ -97,21 +101,30 @@ def now(
 
     With --canary step by step: both sides are compared meanwhile, and a new side that is worse takes everything back.
 
-    Exits 0 when every node confirmed, 4 when it was refused or aborted and nothing has changed, 7 when some node lags,
-    6 when the time ran out and it goes on, 8 when a canary went back. With --quick: 6 and 7 say that the write stands
-    and a node does not run it.
+    Exits 0 when every node confirmed or it is kept for later, 4 when it was refused or aborted and nothing has changed,
+    7 when some node lags, 6 when the time ran out and it goes on, 8 when a canary went back. With --quick: 6 and 7 say
+    that the write stands and a node does not run it.
     """
     session = session_of(context)
     wish = canary_options.Wish(canary, every, sticky, tuple(gate or ()), min_requests, window, pass_after)
     if quick:
-        other = watch or force or min_healthy is not None or wish.given
+        other = watch or force or min_healthy is not None or wish.given or bool(at)
         _quickly(context, services, to, WAIT_S if wait is None else wait, reason, refused=other)
         return
     body: JsonObject = {"services": list[Json](services), "to": to, "reason": reason, "force": force}
     if min_healthy is not None:
         body["policy"] = {"min_healthy_percent": min_healthy}
+    if at:
+        if watch:
+            raise failure(
+                ExitCode.USAGE, "--watch shows what happens now", where="--at", remedy="leave one of them out"
+            )
+        body["at"] = moment.parsed(at, time.time())
     if wish.given:
         body["canary"] = wish.body()
+        if at:
+            _carry_out(session, "/switches", body, wait_s=0, watch=False)
+            return
         _begin_canary(session, body, wait_s=wait)
         return
     _carry_out(session, "/switches", body, wait_s=WAIT_S if wait is None else wait, watch=watch)
@@ -245,7 +258,7 @@ def hold(context: typer.Context, switch: Which, reason: Reason = "") -> None:
 
 
 def abort(context: typer.Context, switch: Which, reason: Reason = "") -> None:
-    """End a canary: all requests back to the old side."""
+    """End a canary: all requests back to the old side. Or take back a switch that was to begin later."""
     _tell(session_of(context), switch, "abort", {"reason": reason} if reason else {})
 
 
@@ -300,6 +313,10 @@ def _finish(session: Session, view: JsonObject, number: int) -> None:
 
 def _tell_end(session: Session, view: JsonObject, number: int) -> None:
     output, code = session.output, switch_view.exit_code_of(view)
+    if view.get("state") == "scheduled":
+        output.message(switch_view.ending(view))
+        output.message(f"to take it back: pointsman switch abort {number}")
+        return
     if code is ExitCode.DONE:
         output.message(switch_view.ending(view))
     else:
@@ -399,7 +416,7 @@ def _quickly(context: typer.Context, services: list[str], to: str, wait_s: int, 
 def _last(client: AdminClient, service: str, *, but_aborted: bool) -> JsonObject:
     found = as_objects(as_object(client.get("/switches", {"service": service, "size": "20"}).body).get("data"))
     for view in found:
-        if not (but_aborted and view.get("state") == "aborted"):
+        if not (but_aborted and view.get("state") in _NOTHING_MOVED):
             return view
     what = f"no switch has moved service '{service}'"
     raise failure(ExitCode.NOT_FOUND, what, where="SERVICE", remedy="see what there is: pointsman switch history")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +93,81 @@ async def test_without_nodes_nothing_can_be_proved(alone: Fleet) -> None:
     assert answer.status == 409
     assert isinstance(answer.body, dict)
     assert [each["code"] for each in answer.body["refusals"]] == ["NO_NODE"]
+
+
+async def test_a_switch_for_later_is_begun_at_its_time_and_not_before(tmp_path: Path) -> None:
+    async with Fleet(tmp_path, nodes=1, workers=1) as fleet:
+        await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
+        await ledger.apply_example(fleet)
+        await all_live(fleet)
+
+        async def view(number: int) -> Any:
+            return (await fleet.admin("GET", f"/switches/{number}")).body
+
+        async def ask(to: str, in_s: float) -> int:
+            body = {"service": "example-service", "to": to, "at": time.time() + in_s, "reason": "tonight"}
+            answer = await fleet.admin("POST", "/switches", body, {"X-Pointsman-Author": "anna"})
+            scheduled: Any = answer.body
+            assert (answer.status, scheduled["state"], scheduled["author"]) == (202, "scheduled", "anna"), scheduled
+            return int(scheduled["switch"])
+
+        async def until(number: int, *states: str) -> Any:
+            async with asyncio.timeout(60):
+                while (found := await view(number))["state"] not in states:
+                    await asyncio.sleep(0.05)
+            return found
+
+        soon, far, never = await ask("green", 2.0), await ask("green", 3_600.0), await ask("green", 7_200.0)
+        asked: Any = (await fleet.admin("GET", f"/switches/{soon}")).body
+        assert (asked["state"], asked["version"], asked["nodes"]) == ("scheduled", None, [])
+        answer = await fleet.admin("POST", f"/switches/{never}/abort", {"reason": "not tonight"})
+        cancelled: Any = answer.body
+        assert (answer.status, cancelled["state"]) == (200, "cancelled")
+        assert cancelled["ended_because"].endswith("not tonight")
+        assert (await fleet.admin("POST", f"/switches/{never}/abort", {})).status == 409
+
+        done = await until(soon, "confirmed", "aborted", "refused", "missed")
+        assert (done["state"], done["author"], done["reason"]) == ("confirmed", "anna", "tonight"), done
+        assert done["created_at"] >= asked["at"]
+        # It is undone like any other, past the ones that have not begun; these survive a kill.
+        fleet.control_plane.kill()
+        await fleet.control_plane.wait()
+        await fleet.control_plane.up()
+        await all_live(fleet)
+        assert (await view(far))["state"] == "scheduled"
+        answer = await fleet.admin("POST", f"/switches/{soon}/undo", None, {"Prefer": "wait=20"})
+        assert answer.status == 200, answer.body
+
+        # At its time it is refused as it would be by hand: it points there already.
+        late = await ask("green", 1.0)
+        first = await fleet.admin(
+            "POST", "/switches", {"service": "example-service", "to": "green"}, {"Prefer": "wait=20"}
+        )
+        assert first.status == 200, first.body
+        refused = await until(late, "confirmed", "refused", "missed")
+        assert (refused["state"], refused["version"]) == ("refused", None)
+        assert "already" in refused["ended_because"]
+
+
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [
+        ("soon", "seconds since 1970"),
+        (True, "seconds since 1970"),
+        ("2026-11-28T22:00:00", "with its zone"),
+        (1, "by the control plane's clock"),
+        (4e12, "at most 366 days"),
+    ],
+)
+async def test_times_that_can_not_be(alone: Fleet, at: object, says: str) -> None:
+    answer = await alone.admin("POST", "/switches", {"service": "shop", "to": "green", "at": at})
+    body: Any = answer.body
+    assert (answer.status, says in body["fields"]["at"]) == (400, True), body
+
+
+async def test_a_switch_for_later_names_what_is_there(alone: Fleet) -> None:
+    at = time.time() + 600
+    answer = await alone.admin("POST", "/switches", {"service": "shop", "to": "nowhere", "at": at})
+    assert answer.status == 404
+    answer = await alone.admin("POST", "/switches", {"service": "shop", "to": "green", "at": at})
+    assert answer.status == 202  # no node is there now; one may be then

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from control_plane.admin import switches
@@ -61,7 +62,7 @@ async def described() -> EntityBody:
     Those need a fleet of real nodes; here they are only told of, never called, so nothing stands behind them.
     """
     table = await _table()
-    switches.mount(table, cast("Switches", None), time.time)
+    switches.mount(table, cast("Switches", SimpleNamespace(schedule=SimpleNamespace())), time.time)
     return document(table, SCHEMAS, version="-")
 
 
