@@ -74,7 +74,7 @@ _ERROR: EntityBody = {
     "description": "What is wrong. Errors about entities have a code, its name, and the fields at fault.",
     "properties": {
         "message": {"type": ["string", "null"]},
-        "code": {"type": "integer"},
+        "code": {"type": ["integer", "string"], "description": "A number as Kong has it; of switches a word."},
         "name": {"type": "string"},
         "fields": {"type": "object"},
         "options": {"type": "object"},

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from control_plane.admin import canaries
+from control_plane.admin import switch_operations as about
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import Answer, Call, Refused, json_answer, not_found
 from control_plane.admin.preferences import wait_seconds
@@ -54,12 +55,13 @@ def mount(table: PathTable, switches: Switches, now: Now) -> None:
     """Adds the paths."""
     handlers = _Handlers(switches, now)
     switches.schedule.begin = handlers.begin_due
-    table.add("/switches", {"GET": handlers.list_page, "POST": handlers.create})
-    table.add("/switches/{switch}", {"GET": handlers.get})
-    table.add("/switches/{switch}/undo", {"POST": handlers.undo})
-    table.add("/switches/{switch}/promote", {"POST": handlers.promote})
-    table.add("/switches/{switch}/hold", {"POST": handlers.hold})
-    table.add("/switches/{switch}/abort", {"POST": handlers.abort})
+    methods = {"GET": handlers.list_page, "POST": handlers.create}
+    table.add("/switches", methods, about={"GET": about.LIST, "POST": about.CREATE})
+    table.add("/switches/{switch}", {"GET": handlers.get}, about={"GET": about.GET})
+    table.add("/switches/{switch}/undo", {"POST": handlers.undo}, about={"POST": about.UNDO})
+    table.add("/switches/{switch}/promote", {"POST": handlers.promote}, about={"POST": about.PROMOTE})
+    table.add("/switches/{switch}/hold", {"POST": handlers.hold}, about={"POST": about.HOLD})
+    table.add("/switches/{switch}/abort", {"POST": handlers.abort}, about={"POST": about.ABORT})
 
 
 @dataclass(frozen=True, slots=True)

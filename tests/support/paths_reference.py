@@ -8,8 +8,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
+from control_plane.admin import switches
 from control_plane.admin.api import AdminApi
 from control_plane.admin.information import Connections, Identity
 from control_plane.admin.openapi import document
@@ -19,6 +23,9 @@ from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.sqlite import open_sqlite
 from tests.unit.control_plane.admin.fake_fleet import FakeFleet
+
+if TYPE_CHECKING:
+    from control_plane.switching.switches import Switches
 
 _HEAD = """# Paths of the Admin API
 
@@ -50,8 +57,13 @@ def operations() -> list[tuple[str, str, Operation]]:
 
 
 async def described() -> EntityBody:
-    """Return the OpenAPI document of an Admin API as it is started."""
-    return document(await _table(), SCHEMAS, version="-")
+    """Return the OpenAPI document of an Admin API as it is started, with the paths of switches.
+
+    Those need a fleet of real nodes; here they are only told of, never called, so nothing stands behind them.
+    """
+    table = await _table()
+    switches.mount(table, cast("Switches", SimpleNamespace(schedule=SimpleNamespace())), time.time)
+    return document(table, SCHEMAS, version="-")
 
 
 def reference(tree: EntityBody) -> str:
