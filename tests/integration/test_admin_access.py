@@ -18,7 +18,8 @@ from tests.support.processes import ControlPlane
 
 async def pointsman(*arguments: str, token: str = "", ca: Path | None = None) -> tuple[int, str, str]:
     """Runs the command line; its exit code, stdout and stderr."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
+    environment = {**kept, "COLUMNS": "1000"}  # tables are not folded, whatever the width of the test's terminal
     environment |= {"POINTSMAN_TOKEN": token} if token else {}
     environment |= {"POINTSMAN_CA": str(ca)} if ca is not None else {}
     process = await asyncio.create_subprocess_exec(

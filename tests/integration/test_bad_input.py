@@ -117,7 +117,7 @@ MISTAKES = [
         "routes:\n  - name: r\n    paths: ['~/x(']\n    service: example-service\n",
         400,
         problem={"entity_type": "route", "entity_name": "r", "field": "paths[0]"},
-        says="missing )",
+        says="missing closing parenthesis",
     ),
     Mistake(
         "unknown field",
@@ -153,7 +153,7 @@ MISTAKES = [
         400,
         content_type=JSON,
         field="paths",
-        says="missing )",
+        says="missing closing parenthesis",
     ),
     Mistake("broken entity", "/services", "{", 400, content_type=JSON, says="Cannot parse JSON body"),
     Mistake("20 MiB of a file", "/config/sync", "#" * (20 << 20), 413, says="declarative_bytes_max"),

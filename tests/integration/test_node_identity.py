@@ -89,7 +89,7 @@ async def test_a_node_joins_renews_is_revoked_and_approved(plane: Plane) -> None
         await second.up()
         await until(says(second, "is used up"), "the used token to be refused")
         assert 'reason="token_used_up"' in await plane.refusals()
-        _, refused, _ = await pointsman("--addr", plane.url, "node", "refused")
+        _, refused, _ = await pointsman("--addr", plane.url, "node", "refused", "-o", "json")
         assert second.node_id in refused
         assert "is used up" in refused
 

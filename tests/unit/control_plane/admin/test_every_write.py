@@ -167,7 +167,8 @@ def filled(template: str) -> str:
     return re.sub(r"\{([^}]*)\}", key, template)
 
 
-_made: list[bytes] = []
+_made: dict[str, bytes] = {}
+"""Content of the store's file and of its keyring, by how their names end."""
 
 
 @pytest.fixture
@@ -189,11 +190,15 @@ async def world(tmp_path: Path) -> AsyncIterator[Client]:
 
 
 def _keep(path: Path) -> None:
-    _made.append(path.read_bytes())
+    _made.update((end, path.with_name(path.name + end).read_bytes()) for end in ("", ".keyring"))
 
 
 def _copy(path: Path) -> None:
-    path.write_bytes(_made[0])
+    for end, content in _made.items():
+        copy = path.with_name(path.name + end)
+        copy.unlink(missing_ok=True)
+        copy.write_bytes(content)
+        copy.chmod(0o600)
 
 
 WRITING = writing()
