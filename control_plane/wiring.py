@@ -122,14 +122,6 @@ class ControlPlane:
         self._stack.push_async_callback(fleet.stop)
         self.fleet_address = SocketAddress(settings.fleet_listen.host, fleet.port)
 
-        ring = Ring(wall=time.time)
-        webhooks = Webhooks(ring, settings.webhooks, kinds=_webhook_kinds(settings), secret=settings.webhook_secret)
-        await webhooks.start()
-        self._stack.push_async_callback(webhooks.stop)
-        sources = Sources(ring, store, fleet.registry, fleet.rollouts)
-        await sources.start()
-        self._stack.push_async_callback(sources.stop)
-
         if isinstance(gate, EnrolledGate):
             enrolment = EnrolmentServer(str(settings.enrolment_address), gate)
             try:
@@ -140,6 +132,13 @@ class ControlPlane:
             self.enrolment_address = SocketAddress(settings.enrolment_address.host, enrolment.port)
 
         canaries = Canaries(store, fleet.rollouts, fleet, sole=not is_postgres(settings.database))
+        ring = Ring(wall=time.time)
+        webhooks = Webhooks(ring, settings.webhooks, kinds=_webhook_kinds(settings), secret=settings.webhook_secret)
+        await webhooks.start()
+        self._stack.push_async_callback(webhooks.stop)
+        sources = Sources(ring, store, fleet.registry, fleet.rollouts, canaries)
+        await sources.start()
+        self._stack.push_async_callback(sources.stop)
         await canaries.start()
         self._stack.push_async_callback(canaries.stop)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.events.ring import Kind, Ring
@@ -16,7 +17,13 @@ from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.rollout import Standing
 from control_plane.fleet.rollouts import Entry, Rollouts
 from control_plane.store.contract import Store, StoreError, Version
+from control_plane.switching import canary_record
 from control_plane.switching.acts import act_of
+from control_plane.switching.canaries import Canaries
+from control_plane.switching.canary import Canary
+from control_plane.switching.canary_record import Asked
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +38,15 @@ ROLLOUTS_MAX = 256
 class Sources:
     """Listens from `start` to `stop`."""
 
-    def __init__(self, ring: Ring, store: Store, nodes: Nodes, rollouts: Rollouts) -> None:
+    def __init__(self, ring: Ring, store: Store, nodes: Nodes, rollouts: Rollouts, canaries: Canaries) -> None:
         self._ring = ring
         self._store = store
         self._nodes = nodes
         self._rollouts = rollouts
+        self._canaries = canaries
         self._told_of_nodes: dict[str, tuple[object, ...]] = {}
         self._told_of_rollouts: dict[int, tuple[str, bool]] = {}
+        self._told_of_canaries: dict[int, tuple[object, ...]] = {}
         self._moved = asyncio.Event()
         self._stops: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -49,6 +58,7 @@ class Sources:
             self._store.subscribe(lambda _version: self._moved.set()),
             self._nodes.listen(self._node),
             self._rollouts.listen(self._rollout),
+            self._canaries.listen(self._canary),
         ]
         self._task = asyncio.create_task(self._follow_versions(head), name="events of versions")
 
@@ -105,9 +115,7 @@ class Sources:
         told = (state.value, _at_rest(entry))
         if self._told_of_rollouts.get(facts.number) == told:
             return
-        self._told_of_rollouts[facts.number] = told
-        if len(self._told_of_rollouts) > ROLLOUTS_MAX:
-            del self._told_of_rollouts[next(iter(self._told_of_rollouts))]
+        _remember(self._told_of_rollouts, facts.number, told)
         act = act_of({"act": facts.act})
         if act is None:
             self._ring.add(Kind.ROLLOUT, {"rollout": facts.number, **_steps(entry)})
@@ -115,6 +123,33 @@ class Sources:
         services: list[JsonValue] = [move.to_json() for move in act.moves]
         switch: EntityBody = {"switch": facts.number, "verb": act.verb.value, "services": services, "to": act.to}
         self._ring.add(Kind.SWITCH, {**switch, "undoes": act.undoes, **_steps(entry)})
+
+    def _canary(self, asked: Asked, canary: Canary) -> None:
+        told = (canary.phase, canary.at, canary.held, canary.breach is not None)
+        if self._told_of_canaries.get(asked.number) == told:
+            return
+        _remember(self._told_of_canaries, asked.number, told)
+        view = canary_record.view_of(asked, canary, undone_by=None)
+        course = view["canary"]
+        assert isinstance(course, dict)
+        breach = course["breach"]
+        names = ("switch", "verb", "services", "to", "undoes", "state", "ended_because", "version", "author", "reason")
+        self._ring.add(
+            Kind.SWITCH,
+            {
+                **{name: view[name] for name in (*names, "took_s")},
+                "step": course["step"],
+                "share_percent": course["share_percent"],
+                "held_by": course["held_by"],
+                "broken_gate": breach["what"] if isinstance(breach, dict) else None,
+            },
+        )
+
+
+def _remember(told: dict[int, T], number: int, what: T) -> None:
+    told[number] = what
+    if len(told) > ROLLOUTS_MAX:
+        del told[next(iter(told))]
 
 
 def _version(version: Version) -> EntityBody:

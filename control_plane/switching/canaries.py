@@ -112,6 +112,7 @@ class Canaries:
         """Begun here and not driven yet."""
         self._tasks: list[asyncio.Task[None]] = []
         self._unlisten: Callable[[], None] | None = None
+        self._listeners: list[Callable[[Asked, Canary], None]] = []
 
     async def start(self) -> None:
         """Takes up what is open in the store, here and whenever nobody else does."""
@@ -129,6 +130,11 @@ class Canaries:
         await asyncio.gather(*self._tasks, *drives, return_exceptions=True)
         self._tasks.clear()
         self._drives.clear()
+
+    def listen(self, listener: Callable[[Asked, Canary], None]) -> Callable[[], None]:
+        """Calls `listener` with each canary driven here whenever it is looked at; returns how to stop that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     # --- what the verbs ask -----------------------------------------------------------------------------------------
 
@@ -259,7 +265,11 @@ class Canaries:
         while True:
             try:
                 found = await self.find(drive.number)
-                if found is None or found[1].phase.final:
+                if found is None:
+                    return
+                for listener in tuple(self._listeners):
+                    listener(*found)
+                if found[1].phase.final:
                     return
                 moved = await self._one_turn(drive, *found)
             except _LostLease:

@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 LEASE_BEATS = 3
 """Beats without any word from the control plane after which the connection counts as dead."""
-FAREWELL_S = 1.0
+FAREWELL_S = 3.0
 """How long a stopping node waits for the control plane to have heard that it leaves."""
 TRACES_MAX = 8
 """Traces that may be under way at once."""

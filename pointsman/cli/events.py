@@ -106,6 +106,10 @@ def _state(data: JsonObject) -> str:
         parts.append(f"({because})")
     if data.get("took_s") is not None:
         parts.append(f"in {seconds(data.get('took_s'))}")
+    if data.get("step") is not None:
+        parts.append(f"step {as_text(data.get('step'))}, {as_text(data.get('share_percent'))} %")
+    if data.get("broken_gate") is not None:
+        parts.append(f"for {as_text(data.get('broken_gate'))}")
     if data.get("safe_to_tear_down") is True:
         parts.append("and the old side is at rest")
     return " ".join(parts)

@@ -45,10 +45,10 @@ class Planes:
         async with self.session.request(method, url, **more) as answer:  # type: ignore[arg-type]  # aiohttp's own
             return answer.status, await answer.json()
 
-    async def write(self, writer: int, writes: int) -> None:
+    async def write(self, writer: int, writes: int, *, prefix: str) -> None:
         plane = self.planes[writer % PLANES]
         for turn in range(writes):
-            body = {"name": f"w{writer}-{turn}", "host": "example.test"}
+            body = {"name": f"{prefix}w{writer}-{turn}", "host": "example.test"}
             status, answer = await self.json("POST", f"{plane.url}/services", json=body)
             assert status == 201, answer
 
@@ -89,14 +89,15 @@ async def check_writers(several: Planes, writes: int) -> int:
     """32 clients write through all control planes; returns the head that every node runs in the end."""
     store = await open_store(several.url, keyring=KEYRING)
     before = await store.head()
-    await asyncio.gather(*(several.write(writer, writes) for writer in range(WRITERS)))
+    prefix = f"after{before}-"  # the planes serve several tests, one after the other
+    await asyncio.gather(*(several.write(writer, writes, prefix=prefix) for writer in range(WRITERS)))
     history = await store.changes_since(before)
     await store.close()
     assert [version.number - before for version in history] == list(range(1, WRITERS * writes + 1))
     names = [str((version.changes[0].after or {})["name"]) for version in history]
     for writer in range(WRITERS):  # each waited for an answer before its next write
-        own = [name for name in names if name.startswith(f"w{writer}-")]
-        assert own == [f"w{writer}-{turn}" for turn in range(writes)]
+        own = [name for name in names if name.startswith(f"{prefix}w{writer}-")]
+        assert own == [f"{prefix}w{writer}-{turn}" for turn in range(writes)]
     await several.until_versions(history[-1].number)
     return len(history)
 
