@@ -27,6 +27,7 @@ from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Origin
 from control_plane.store.sql_store import SqlStore
 from control_plane.store.sqlite import open_sqlite
+from control_plane.switching.canaries import Canaries
 from tests.unit.control_plane.admin.calls import call
 from tests.unit.control_plane.admin.conftest import tree
 from tests.unit.control_plane.admin.test_access import expected
@@ -60,6 +61,7 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         identity=Identity(node_id="-", admin_address=lambda: "127.0.0.1:8001"),
         connections=lambda: Connections(accepted=0, active=0, requests=0, writing=0),
         operators=Operators(store, Rules(required=True, reads_per_s=0, writes_per_s=0)),
+        canaries=Canaries(store, fleet.rollouts, fleet),
     )
     yield Plane(api, store)
     await fleet.stop()

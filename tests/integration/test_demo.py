@@ -28,7 +28,7 @@ def test_the_demo_ends_well_and_prints_its_books() -> None:
         assert line in ended.stdout
     for line in ("lost 0   doubled 0   violations of order 0", "  1 -> green", "  2 -> blue", "by target    blue-1: "):
         assert line in ended.stdout
-    assert ended.stdout.endswith("Nothing lost, nothing doubled, nothing out of order.\n")
+    assert ended.stdout.endswith("Nothing lost by the gateway, nothing doubled, nothing out of order.\n")
     assert max(len(line) for line in ended.stdout.splitlines()) <= 100, "it is read on a terminal"
 
 

@@ -71,11 +71,13 @@ async def test_a_switch_is_followed_step_by_step(tmp_path: Path) -> None:
             await until(lambda: len(receiver.seen) >= 4)
             assert receiver.ids[:4] == [event["id"] for event in switch]
 
-            body = {"services": ["example-service"], "to": "blue", "canary": {"steps": [50, 100]}}
-            answer = await fleet.admin("POST", "/switches", body)
+            canary = {"services": ["example-service"], "to": "blue", "canary": {"steps": [50, 100]}}
+            answer = await fleet.admin("POST", "/switches", canary)
             assert answer.status == 202, answer.body
             number = answer.headers["Location"].rpartition("/")[2]
-            await until(lambda: f"switch  {number} held step 1, 50.0 %: example-service green -> blue" in cli.log_tail())
+            await until(
+                lambda: f"switch  {number} held step 1, 50.0 %: example-service green -> blue" in cli.log_tail()
+            )
             assert (await fleet.admin("POST", f"/switches/{number}/promote", {"all": True})).status in (200, 202)
             await until(lambda: f"switch  {number} confirmed" in cli.log_tail())
 

@@ -28,7 +28,7 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,8 +44,8 @@ ORPHANS_S = 11.0
 FOUND_MAX = 20
 
 _COMMITS = (
-    "SELECT v.number, v.committed_at, c.after FROM version v"
-    " LEFT JOIN change c ON c.version = v.number AND c.collection = 'services' ORDER BY v.number"
+    "SELECT v.number, v.committed_at, c.collection, c.after FROM version v LEFT JOIN change c ON c.version = v.number"
+    " AND c.collection IN ('services', 'upstreams', 'service_settings') ORDER BY v.number, c.position"
 )
 _LINE = re.compile(
     r"^(\S+Z) INFO \S+: this node runs version .*"
@@ -56,11 +56,15 @@ _LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One version: when its writer says that it was made, seconds since 1970, and where the service points then."""
+    """One version: when its writer says that it was made, seconds since 1970, and where the service points then.
+
+    `also` = the upstreams that get some of its requests besides, by a canary or a preview.
+    """
 
     version: int
     at: float
     host: str
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ class History:
                 yield f"node {run.node + 1} ran version {run.version} before it was committed"
 
     def _answers(self) -> Iterable[str]:
-        hosts = [commit.host for commit in self.commits]
+        sides = [(commit.host, *commit.also) for commit in self.commits]
         committed = [commit.at - self.clock_doubt_s for commit in self.commits]
         floors = {node: _floors(self._of(node)) for node in self._node_numbers()}
         self.checked["answers"] = 0
@@ -179,10 +183,11 @@ class History:
             at = bisect_right(times, probe.sent + self.mono_to_wall)
             oldest = versions[at - 1] if at else 1
             newest = bisect_right(committed, probe.answered + self.mono_to_wall)
-            if probe.colour not in hosts[oldest - 1 : newest]:
+            allowed = {side for named in sides[oldest - 1 : newest] for side in named}
+            if probe.colour not in allowed:
                 yield (
                     f"request {probe.id} to node {probe.node + 1} was answered by {probe.colour}; versions {oldest} to"
-                    f" {newest} name {sorted(set(hosts[oldest - 1 : newest]))}"
+                    f" {newest} name {sorted(allowed)}"
                 )
 
     def _ends(self) -> Iterable[str]:
@@ -218,19 +223,25 @@ def runs_of(log: str, node: int) -> list[Run]:
     return found
 
 
-def commits_of(rows: Iterable[tuple[int, float, str | None]], service: str = SERVICE) -> list[Commit]:
+def commits_of(rows: Iterable[tuple[int, float, str | None, str | None]], service: str = SERVICE) -> list[Commit]:
     """The versions of a store, with where `service` points at each."""
     commits: list[Commit] = []
-    host = ""
-    for version, at, after in rows:
+    host, service_id = "", ""
+    also: tuple[str, ...] = ()
+    names: dict[str, str] = {}
+    for version, at, collection, after in rows:
         body: Mapping[str, object] = json.loads(after) if after else {}
-        if body.get("name") == service:
-            host = str(body["host"])
+        if collection == "upstreams" and body:
+            names[str(body["id"])] = str(body["name"])
+        elif collection == "services" and body.get("name") == service:
+            host, service_id = str(body["host"]), str(body["id"])
+        elif collection == "service_settings" and body.get("id") == service_id:
+            sides = (body.get("split"), body.get("preview"))
+            also = tuple(str(side["to"]) for side in sides if isinstance(side, dict))
         if commits and commits[-1].version == version:
-            commits[-1] = Commit(version, at, host)  # several services changed at once
-        else:
-            commits.append(Commit(version, at, host))
-    return commits
+            commits.pop()  # several changes at once
+        commits.append(Commit(version, at, host, also))
+    return [replace(commit, also=tuple(names[each] for each in commit.also)) for commit in commits]
 
 
 def commits_in_sqlite(database: Path) -> list[Commit]:
@@ -240,7 +251,9 @@ def commits_in_sqlite(database: Path) -> list[Commit]:
 
 def commits_in_postgres(server: PostgresServer, database: str) -> list[Commit]:
     text = server.psql(f"SELECT json_agg(x) FROM ({_COMMITS}) x", database)
-    return commits_of((row["number"], row["committed_at"], row["after"]) for row in json.loads(text) or ())
+    return commits_of(
+        (row["number"], row["committed_at"], row["collection"], row["after"]) for row in json.loads(text) or ()
+    )
 
 
 def of_fleet(

@@ -131,10 +131,19 @@ def test_what_is_written_down_is_read() -> None:
         " snapshot_hash=ab12 kept=True restored=False\n2026-01-02T03:04:06.000Z INFO x: something else\n"
     )
     assert runs_of(log, 2) == [Run(2, 1767323045.678, "0f", 9, "ab12", True, False)]
+    settings = '{"id": "s", "split": %s, "preview": null}'
     rows = [
-        (1, 1.0, None),
-        (2, 2.0, '{"name": "example-service", "host": "blue"}'),
-        (2, 2.0, '{"name": "other", "host": "red"}'),
-        (3, 3.0, None),
+        (1, 1.0, "upstreams", '{"id": "g", "name": "green"}'),
+        (2, 2.0, "services", '{"id": "s", "name": "example-service", "host": "blue"}'),
+        (2, 2.0, "services", '{"id": "o", "name": "other", "host": "red"}'),
+        (3, 3.0, None, None),
+        (4, 4.0, "service_settings", settings % '{"to": "g", "share": 500}'),
+        (5, 5.0, "service_settings", settings % "null"),
     ]
-    assert [commit.host for commit in commits_of(rows)] == ["", "blue", "blue"]
+    commits = commits_of(rows)
+    assert [commit.host for commit in commits] == ["", "blue", "blue", "blue", "blue"]
+    assert [commit.also for commit in commits] == [(), (), (), ("green",), ()]
+    may = History(commits, [Run(0, 1.5, "e", 4, "h")], probes=[probe(4.2, "green")])
+    may_not = History(commits, [Run(0, 1.5, "e", 3, "h")], probes=[probe(3.2, "green")])
+    assert [found for found in may.failures() if "request" in found] == []
+    assert [found for found in may_not.failures() if "request" in found] != []
