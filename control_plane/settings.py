@@ -10,20 +10,11 @@ from control_plane.events.ring import Kind
 from control_plane.events.webhooks import checked
 from control_plane.store.opening import refusal
 from pointsman.logs import LogFormat, LogLevel
+from pointsman.rules.cluster_mtls import ClusterMtls
 from pointsman.settings import SettingsError, SocketAddress, setting
 
 _LIMITS = Limits()
 ENROLMENT_PORT = 8006
-
-
-class ClusterMtls(StrEnum):
-    """How nodes prove who they are."""
-
-    AUTO = "auto"
-    ENROLLED = "enrolled"
-    SHARED = "shared"
-    PKI = "pki"
-    OFF = "off"
 
 
 class AdminTokens(StrEnum):

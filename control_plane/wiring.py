@@ -32,7 +32,7 @@ from control_plane.fleet.settings import FleetSettings
 from control_plane.identity import first_token, node_ca
 from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators, Rules
-from control_plane.settings import ClusterMtls, Settings
+from control_plane.settings import Settings
 from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Store, StoreError, StoreUnusable
 from control_plane.store.opening import given_keyring, is_postgres, open_store, shown
@@ -40,6 +40,7 @@ from control_plane.store.resealing import Resealer
 from control_plane.store.retention import Housekeeping, Retention
 from control_plane.switching.canaries import Canaries
 from control_plane.switching.schedule import Schedule
+from pointsman.rules.cluster_mtls import ClusterMtls
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ import re
 import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from data_plane.handover import RouterFlavour
@@ -24,6 +23,7 @@ from data_plane.observe.traffic import SERIES_MAX
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.tls import CIPHER_SUITES, BadTlsSetting, server_context
 from pointsman.logs import LogFormat, LogLevel
+from pointsman.rules.cluster_mtls import ClusterMtls
 from pointsman.rules.pems import load_authorities
 from pointsman.settings import SettingsError, SocketAddress, setting
 
@@ -33,16 +33,6 @@ PORT_MAX = 65535
 JOIN_FILE_BYTES_MAX = 4096
 
 _PORT_MAP = re.compile(r"([0-9]{1,5}):([0-9]{1,5})")
-
-
-class ClusterMtls(StrEnum):
-    """How a node proves who it is."""
-
-    AUTO = "auto"
-    ENROLLED = "enrolled"
-    SHARED = "shared"
-    PKI = "pki"
-    OFF = "off"
 
 
 def software_version() -> str:

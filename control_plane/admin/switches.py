@@ -44,8 +44,12 @@ from control_plane.switching.switches import SERVICES_MAX, PreflightRefused, Swi
 
 SIZE = 20
 SIZE_MAX = 100
-LATER = ("drain", "mirror", "preview")
-"""Fields of what is not built: refused by name, so that nobody believes that they count."""
+_ELSEWHERE = {
+    "drain": "drain_deadline of /fleet/services/{service}/settings",
+    "mirror": "PUT /fleet/services/{service}/mirror",
+    "preview": "PUT /fleet/services/{service}/preview",
+}
+"""What is set apart from a switch: refused with its place, so that nobody believes that it counts here."""
 _FIELDS = ("service", "services", "to", "reason", "policy", "force", "canary", "at")
 
 Now = Callable[[], float]
@@ -322,8 +326,8 @@ def _time(told: JsonValue, now: float) -> float:
 
 def _known(body: EntityBody, fields: tuple[str, ...]) -> None:
     for name in sorted(body):
-        if name in LATER and name not in fields:
-            raise SchemaViolation({name: "not there yet: a switch moves all traffic of its services, now"})
+        if name in _ELSEWHERE and name not in fields:
+            raise SchemaViolation({name: f"no part of a switch; it is set by {_ELSEWHERE[name]}"})
         if name not in fields:
             raise SchemaViolation({name: f"unknown field; there are {', '.join(fields)}"})
 

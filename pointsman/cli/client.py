@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
@@ -16,7 +17,7 @@ from pointsman.cli.errors import CliError, ExitCode, Fault, RefusedRequest, fail
 from pointsman.cli.json_values import Json, JsonObject, as_object, as_objects
 
 if TYPE_CHECKING:
-    from http.client import HTTPConnection
+    from http.client import HTTPConnection, HTTPResponse
 
 TIMEOUT_S = 60.0
 """How long an answer may take, beyond the time that a write is asked to wait for nodes."""
@@ -139,9 +140,7 @@ class AdminClient:
                 where=self.address,
                 remedy="use another context, or leave --read-only out",
             )
-        headers = {"Accept": "application/json, application/yaml", "User-Agent": "pointsman-cli"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        headers = {"Accept": "application/json, application/yaml"}
         if method != "GET" and (author := _author()):
             headers["X-Pointsman-Author"] = _header_text(author)
         if content is not None:
@@ -155,22 +154,14 @@ class AdminClient:
             headers["If-Match"] = f'"version-{expected}"'
         if reason:
             headers["X-Pointsman-Reason"] = _header_text(reason)
-        target = self._base + path + (f"?{urlencode(query)}" if query else "")
-        from http.client import HTTPException
-
         connection = self._connection
         connection.timeout = self._timeout_s + (wait_s or 0)
         if connection.sock is not None:
             connection.sock.settimeout(connection.timeout)
         try:
-            connection.request(method, target, body=content, headers=headers)
-            response = connection.getresponse()
-            raw = response.read()
-        except TimeoutError as error:
-            raise self._no_answer(f"did not answer within {connection.timeout:g} s", ExitCode.TIMED_OUT) from error
-        except (OSError, HTTPException) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
-            raise self._no_answer(f"can't be reached: {why}", ExitCode.ERROR) from error
+            with self._answering():
+                response = self._sent(method, path, query, headers, content)
+                raw = response.read()
         finally:
             if connection.sock is not None and connection.sock.fileno() < 0:
                 connection.close()
@@ -187,34 +178,54 @@ class AdminClient:
         """
         from http.client import HTTPException
 
-        headers = {"Accept": "text/event-stream", "User-Agent": "pointsman-cli"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        target = self._base + path + (f"?{urlencode(query)}" if query else "")
-        connection = self._connection
-        connection.timeout = idle_s
-        try:
-            connection.request("GET", target, headers=headers)
-            response = connection.getresponse()
-            if response.status >= 400:
-                text = response.read().decode("utf-8", "replace")
-                raise refused(response.status, _parsed(text, response.headers.get("Content-Type", "")), text)
-        except TimeoutError as error:
-            raise self._no_answer(f"did not answer within {idle_s:g} s", ExitCode.TIMED_OUT) from error
-        except (OSError, HTTPException) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
-            raise self._no_answer(f"can't be reached: {why}", ExitCode.ERROR) from error
+        self._connection.timeout = idle_s
+        with self._answering():
+            response = self._sent("GET", path, query, {"Accept": "text/event-stream"})
+            raw = response.read() if response.status >= 400 else b""
+        if response.status >= 400:
+            text = raw.decode("utf-8", "replace")
+            raise refused(response.status, _parsed(text, response.headers.get("Content-Type", "")), text)
         try:
             for raw in response:
                 yield raw.decode("utf-8", "replace").rstrip("\r\n")
         except (OSError, HTTPException):
             return
         finally:
-            connection.close()
+            self._connection.close()
 
     def close(self) -> None:
         """Ends the connection."""
         self._connection.close()
+
+    def _sent(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+    ) -> HTTPResponse:
+        """Sends a request as ours, with the token if there is one; its answer, of which the head was read."""
+        ours = {**headers, "User-Agent": "pointsman-cli"}
+        if self._token:
+            ours["Authorization"] = f"Bearer {self._token}"
+        target = self._base + path + (f"?{urlencode(query)}" if query else "")
+        self._connection.request(method, target, body=content, headers=ours)
+        return self._connection.getresponse()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Turns what goes wrong on the way into CliError."""
+        from http.client import HTTPException
+
+        try:
+            yield
+        except TimeoutError as error:
+            why = f"did not answer within {self._connection.timeout:g} s"
+            raise self._no_answer(why, ExitCode.TIMED_OUT) from error
+        except (OSError, HTTPException) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
+            raise self._no_answer(f"can't be reached: {why}", ExitCode.ERROR) from error
 
     def _no_answer(self, why: str, exit_code: ExitCode) -> CliError:
         self._connection.close()

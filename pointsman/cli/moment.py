@@ -8,7 +8,7 @@ from datetime import time as datetime_time
 
 from pointsman.cli.errors import ExitCode, failure
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def parsed(text: str, now: float) -> float:
@@ -17,7 +17,7 @@ def parsed(text: str, now: float) -> float:
     Raises CliError.
     """
     if (ahead := re.fullmatch(r"\+(\d{1,6})([smhd])", text)) is not None:
-        return now + int(ahead.group(1)) * _UNITS_S[ahead.group(2)]
+        return now + int(ahead.group(1)) * UNITS_S[ahead.group(2)]
     here = datetime.fromtimestamp(now).astimezone()
     try:
         if re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?", text):

@@ -11,10 +11,9 @@ import typer
 from pointsman.cli.client import segment
 from pointsman.cli.errors import ExitCode, failure
 from pointsman.cli.json_values import JsonObject, as_number, as_object, as_objects, as_text
+from pointsman.cli.moment import UNITS_S
 from pointsman.cli.output import Table, local_time
 from pointsman.cli.session import session_of
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def create(
@@ -88,4 +87,4 @@ def seconds(text: str) -> int:
     found = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if found is None:
         raise failure(ExitCode.USAGE, f"'{text}' is not a time", where="--ttl", remedy="write it like 90d, 12h or 30m")
-    return int(found.group(1)) * _UNITS_S[found.group(2)]
+    return int(found.group(1)) * UNITS_S[found.group(2)]
