@@ -15,6 +15,7 @@ import array
 import asyncio
 import fcntl
 import logging
+import re
 import termios
 import time
 from typing import TYPE_CHECKING, cast
@@ -75,6 +76,9 @@ _ENCRYPTED = 1 << 17
 # Octets thrown away while a connection ends, so that the client reads the answer rather than a reset. Time ends it
 # sooner for all but the fastest.
 LINGER_BYTES_MAX = 256 << 20
+
+_CR = 13
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -297,9 +301,12 @@ class ClientConnection(asyncio.Protocol):
         """Take one head off the buffer and begin its request; False when it is not complete yet."""
         data = self._buffer
         seen = self._seen
-        if self.requests == 0 and not seen and data.startswith(b"\r\n"):
-            # One empty line before the first request is forgiven (RFC 9112 §2.2).
-            self._buffer = data = data[2:]
+        if data[0] == _CR:
+            # Empty lines before a request are forgiven (RFC 9112 §2.2): some clients send one after a body.
+            empty = _EMPTY_LINES.match(data)
+            if empty is not None:
+                self._buffer = data = data[empty.end() :]
+                self._seen = seen = 0
         end = data.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
         if end < 0:
             self._shared.request_scanner.check_incomplete(data, seen)
