@@ -495,12 +495,18 @@ class ClientConnection(asyncio.Protocol):
         self, status: int, message: str, *, engine: bool, proxied: bool = False, fields: tuple[bytes, ...] = ()
     ) -> None:
         """Answer the request under way by ourselves and be done with it."""
+        self._write_message(status, message, engine=engine, proxied=proxied, fields=fields)
+        self.request_done()
+
+    def _write_message(
+        self, status: int, message: str, *, engine: bool, proxied: bool = False, fields: tuple[bytes, ...] = ()
+    ) -> None:
+        """Write an answer in the form that the request under way asks for."""
         content_type = answers.answer_type(self.head, engine=engine)
         if content_type == answers.GRPC:
             fields = (*fields, *answers.grpc_fields(status, message))
         body = answers.body(content_type, message, self._exchange.request_id.decode())
         self._write_answer(status, content_type.encode(), body, fields, proxied=proxied)
-        self.request_done()
 
     def _write_answer(
         self, status: int, content_type: bytes, body: bytes, fields: tuple[bytes, ...], *, proxied: bool = False
@@ -556,8 +562,7 @@ class ClientConnection(asyncio.Protocol):
         if answering:
             self.cut()
             return
-        text = answers.body(answers.PLAIN, message, exchange.request_id.decode())
-        self._write_answer(status, answers.PLAIN.encode(), text, ())
+        self._write_message(status, message, engine=True)
         self._shared.counters.in_flight -= 1
         exchange.settle()
         self._linger()
