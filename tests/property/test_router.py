@@ -184,7 +184,7 @@ def scan(table: Sequence[RouteConfig], asked: Asked) -> tuple[str, str] | None:
 
 
 def scan_traditional(table: Sequence[RouteConfig], asked: Asked) -> tuple[str, str] | None:
-    """The same for flavour `traditional` (section 13): each path by itself, kinds of conditions weighed, age for ties."""
+    """The same for flavour `traditional` (section 13): each path by itself, kinds weighed, age for ties."""
     entries = []
     for route in table:
         paths: Sequence[str | None] = [
