@@ -145,35 +145,14 @@ async def test_a_rollout_moves_the_nodes_of_all_planes_at_one_instant(several: P
         status, answer = await several.json("PUT", f"{plane.url}/services/rolled", json=body, headers=prefer)
         assert status == 200, answer
         _, listed = await several.json("GET", f"{plane.url}/fleet/rollouts?size=1")
-        (view,) = listed["data"]  # type: ignore[misc]  # JSON
+        newest = listed["data"]
+        assert isinstance(newest, list)
+        view = newest[0]
         assert (view["state"], view["elsewhere"]) == ("confirmed", []), view
         assert [node["standing"] for node in view["nodes"]] == ["activated"] * PLANES
         assert all(node["activated_us_after_instant"] >= -node["clock_error_us"] for node in view["nodes"])
         assert all(late >= 0 for node in view["nodes"] for late in node["late_us"])
         await several.until_versions(view["version"])
-
-
-async def test_a_plane_that_stands_still_holds_up_no_rollout_and_its_nodes_are_named(several: Planes) -> None:
-    await several.until_known(PLANES)
-    first, _, last = several.planes
-    last.kill(signal.SIGSTOP)
-    try:
-        body = {"host": "still.test"}
-        prefer = {"Prefer": "rollout, wait=20"}
-        status, answer = await several.json("PUT", f"{first.url}/services/rolled", json=body, headers=prefer)
-    finally:
-        last.kill(signal.SIGCONT)
-    assert status == 202, answer
-    told = answer["nodes"]
-    assert isinstance(told, dict)
-    assert [node["node_id"] for node in told["lagging"]] == [several.nodes[-1].node_id]
-    _, view = await several.json("GET", f"{first.url}/fleet/rollouts/{answer['rollout']}")
-    assert view["state"] == "confirmed"
-    (named,) = view["elsewhere"]  # type: ignore[misc]  # JSON
-    assert " at " in named
-    version = view["version"]
-    assert isinstance(version, int)
-    await several.until_versions(version)
 
 
 async def test_a_plane_whose_database_is_restored_beneath_it_ends(several: Planes, postgres: PostgresServer) -> None:
