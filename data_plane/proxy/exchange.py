@@ -391,7 +391,7 @@ class Exchange:
         assert upstream is not None
         upstream.detach()
         if self.answering:
-            self.cut("upstream silent inside the answer", status=504)
+            self.cut("nothing more came in time", status=504)
         else:
             self.attempt_failed(504, stale=False)
 
@@ -410,7 +410,9 @@ class Exchange:
 
         `status` is what the failure would have been answered with before that.
         """
-        logger.warning("answer cut: %s (%s)", reason, self.describe())
+        logger.warning(
+            "answer from %s cut: %s (%s)", self._endpoint.key if self._endpoint else "-", reason, self.describe()
+        )
         self.upstream = None
         self._service.figures.broke_off(self.code >> 1)
         self._broke_off(status)

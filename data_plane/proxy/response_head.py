@@ -12,7 +12,7 @@ import re
 from data_plane.proxy.fields import FIELD_OCTETS, NOT_HOP_BY_HOP, TOKEN_OCTET, list_items, without_fields
 from data_plane.proxy.settings import ProxySettings
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
 _NAME = re.compile(TOKEN_OCTET + rb"++")
 _KEPT_ALIVE = re.compile(rb"connection:[ \t]*keep-alive[ \t]*", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]{1,19}")
@@ -293,7 +293,7 @@ class ResponseScanner:
         sent = b"HTTP/1.1" + line[8:]
         if len(line) == 12:
             sent += b" "  # the space is not optional (RFC 9112 §4)
-        judged = (status, sent, found[1] == b"1")
+        judged = (status, sent, found[1] != b"0")
         if len(line) <= STATUS_LINE_REMEMBERED_BYTES_MAX:
             if len(self._status_lines) >= STATUS_LINES_REMEMBERED_MAX:
                 self._status_lines.clear()

@@ -45,6 +45,7 @@ def test_missing_server_and_date_are_told() -> None:
         (b"HTTP/1.1 200", b"HTTP/1.1 200 "),
         (b"HTTP/1.1 299 a: b", b"HTTP/1.1 299 a: b"),
         (b"HTTP/1.1 999 X", b"HTTP/1.1 999 X"),
+        (b"HTTP/1.2 200 OK", b"HTTP/1.1 200 OK"),
     ],
 )
 def test_status_lines_accepted(line: bytes, sent: bytes) -> None:
