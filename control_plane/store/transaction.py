@@ -163,6 +163,11 @@ class Touched:
     before: Stored | None
     after: Stored | None
 
+    @property
+    def characters(self) -> int:
+        """How much text it is."""
+        return sum(len(stored.text) for stored in (self.before, self.after) if stored is not None)
+
 
 class SqlTransaction(Transaction):
     """A unit of work's view of the database."""
