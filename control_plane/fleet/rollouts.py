@@ -408,7 +408,7 @@ class Rollouts:
     async def _begin(self, entry: Entry) -> None:
         """What nodes run is the base: the head, unless that is held because the first node refused it."""
         head = await self._propose(entry)
-        while self._server.trying:  # a plain change is on its first node; what comes of that takes a moment
+        while self._server.unsettled:  # what comes of it takes a moment, and is what this rollout begins at
             self._gate.clear()
             await asyncio.sleep(0.002)
             head = await self._propose(entry)
@@ -554,6 +554,9 @@ class Rollouts:
             self._server.let_go(None)
             self._perform(entry, machine.not_decided(str(error)))
             return
+        except Exception:
+            self._server.let_go(None)
+            raise
         self._gate.set()
         at_plane_ns = written.result
         now_ns = time.monotonic_ns()

@@ -224,6 +224,15 @@ async def test_a_plain_write_between_decision_and_instant_waits_for_the_instant(
     assert min(first_offered(talker, 3) for talker in plane.talkers) >= entry.facts.at_plane_ns
 
 
+async def test_a_rollout_that_waited_begins_at_what_was_decided_also_when_nodes_are_early(plane: RigPlane) -> None:
+    """Their reading of the plane's clock is fast, so all of them run the version before the instant has come."""
+    for talker in plane.talkers:
+        talker.early_s = 10.0
+    first, second = await plane.roll_out(slots("green", 100)), await plane.roll_out(slots("blue", 300))
+    assert (await plane.ended(first), await plane.ended(second)) == ("confirmed", "confirmed"), second.machine.reason
+    assert (second.facts.base_version, second.machine.version, at(plane)) == (2, 3, [3, 3, 3])
+
+
 # --- the store on bad days ------------------------------------------------------------------------------------------
 
 
