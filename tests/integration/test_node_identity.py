@@ -17,9 +17,9 @@ from data_plane.node.membership import FILE, Membership
 from pointsman.rules.node_names import node_id_of
 from tests.integration.test_admin_access import pointsman
 from tests.support.enrolled import ENROLLED, Plane
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 
-PATIENCE_S = 30.0
 QUICK = ("--drain-delay-s=0",)
 
 

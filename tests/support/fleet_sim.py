@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import grpc
@@ -34,6 +35,7 @@ from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.snapshot import NOTHING, Delta, NodeSnapshot, Offer, SnapshotRef, apply_delta, unpack
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.enrolled import Plane
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import ControlPlane
 from tests.support.sim_identities import SimIdentity, join_all, without_certificates
 
@@ -44,8 +46,11 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 1024 * 1024 + 64 * 1024),
 )
-PATIENCE_S = 120.0
 BEATS_REMEMBERED = 32
+CLOCK_SAMPLES = 4
+"""Beats right after the welcome, as a real node's: whoever is asked to prepare knows the control plane's clock."""
+SHOWN_MAX = 5
+"""Nodes that a wait in vain names."""
 
 
 class Contents:
@@ -85,6 +90,7 @@ class SimNode:
     staged: tuple[int, NodeSnapshot] | None = None
     beats: int = 0
     beats_sent_ns: dict[int, int] = field(default_factory=dict)
+    lost: str = ""  # why its last conversation ended
 
     @property
     def node_id(self) -> str:
@@ -94,6 +100,11 @@ class SimNode:
     def ref(self) -> SnapshotRef:
         return self.running.ref if self.running is not None else NOTHING
 
+    def facts(self) -> str:
+        """Where it stands, for whoever waits for it in vain."""
+        connection = "connected" if self.connected else f"not connected since {self.lost or 'the start'}"
+        return f"{self.number} ({connection}, version {self.ref.version}, {self.deltas} deltas, {self.pulls} pulls)"
+
     async def run(self) -> None:
         """Talks until cancelled."""
         pace = Reconnect(ReconnectSettings(), self.rng)
@@ -101,10 +112,13 @@ class SimNode:
             began = time.monotonic()
             channel = self.identity.channel(self.address, _OPTIONS)
             wait_s: float | None = None
+            self.lost = "a goodbye"
             try:
                 wait_s = await self._talk(channel, pace)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
-                pass
+            except grpc.aio.AioRpcError as error:
+                self.lost = f"{error.code().name} {error.details()}"
+            except (asyncio.InvalidStateError, TimeoutError) as error:
+                self.lost = type(error).__name__
             finally:
                 self.connected = False
                 await channel.close(grace=None)
@@ -117,7 +131,7 @@ class SimNode:
             response_deserializer=fleet_pb2.PlaneMessage.FromString,
         )(None)
         who = Introduction(self.node_id, f"sim-{self.number}", "0.1.0", time.time_ns(), {"zone": "sim"}, workers=1)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await call.write(messages.hello(who, running=self.ref, snapshot_bytes_max=1 << 30))
             welcome = await self._next(call)
         if isinstance(welcome, Goodbye):
@@ -126,6 +140,8 @@ class SimNode:
             return None
         self.connected = True
         self.clock.reset()
+        for _ in range(CLOCK_SAMPLES):
+            await self._say_beat(call)
         activations: set[asyncio.Task[None]] = set()
         beats = asyncio.create_task(self._beat(call, welcome.beat_interval_s))
         try:
@@ -165,19 +181,22 @@ class SimNode:
     ) -> None:
         await asyncio.sleep(self.rng.uniform(0, interval_s))
         while True:
-            self.beats += 1
-            if len(self.beats_sent_ns) > BEATS_REMEMBERED:
-                self.beats_sent_ns.clear()
-            error_ns = self.clock.error_ns(time.monotonic_ns())
-            beat = messages.beat(
-                self.beats,
-                running=self.ref,
-                in_flight=0,
-                clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
-            )
-            self.beats_sent_ns[self.beats] = time.monotonic_ns()
-            await call.write(beat)
+            await self._say_beat(call)
             await asyncio.sleep(interval_s)
+
+    async def _say_beat(self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]) -> None:
+        self.beats += 1
+        if len(self.beats_sent_ns) > BEATS_REMEMBERED:
+            self.beats_sent_ns.clear()
+        error_ns = self.clock.error_ns(time.monotonic_ns())
+        beat = messages.beat(
+            self.beats,
+            running=self.ref,
+            in_flight=0,
+            clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
+        )
+        self.beats_sent_ns[self.beats] = time.monotonic_ns()
+        await call.write(beat)
 
     def _take_time(self, ack: BeatAck) -> None:
         received_ns = time.monotonic_ns()
@@ -313,6 +332,13 @@ class Figures:
         }
 
 
+def why(view: dict[str, Any]) -> str:
+    """How a rollout ended, in few words: its reason, and what is to be said of its nodes."""
+    nodes = [f"{node['hostname']} {node['standing']} {node.get('reason', '')}" for node in view.get("nodes", ())]
+    unusual = [node for node in nodes if "activated" not in node][:SHOWN_MAX]
+    return f"{view.get('state')}: {view.get('reason') or view.get('message')}; {'; '.join(unusual)}"
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, 99th percentile and maximum."""
     ordered = sorted(values)
@@ -343,13 +369,13 @@ class Simulation:
         self._rng = random.Random(seed)
         self._contents = Contents()
         self.nodes: list[SimNode] = []
+        self._running: list[asyncio.Task[None]] = []
 
     async def run(self, *, changes: int, rollouts: int = 0) -> Figures:
         """Everything, in order."""
         count = self.figures.nodes
         identities = without_certificates(count) if self._plain else await join_all(self.control_plane.database, count)
         await self.control_plane.up()
-        running: list[asyncio.Task[None]] = []
         try:
             async with aiohttp.ClientSession() as session:
                 await self._fill(session)
@@ -364,21 +390,21 @@ class Simulation:
                     for number, identity in enumerate(identities)
                 ]
                 began = time.monotonic()
-                running = [asyncio.create_task(node.run()) for node in self.nodes]
-                await self._until(lambda: all(node.running is not None for node in self.nodes))
+                self._running = [asyncio.create_task(node.run()) for node in self.nodes]
+                await self._until_each(lambda node: node.running is not None, "has a configuration")
                 self.figures.connected_s = time.monotonic() - began
                 for _ in range(changes):
                     await self._change(session)
                 if rollouts:
-                    await self._until(lambda: all(node.clock.samples for node in self.nodes))
+                    await self._until_each(lambda node: node.clock.samples > 0, "knows the control plane's clock")
                 for number in range(rollouts):
                     await self._roll_out(session, number)
                 await self._storm(session)
                 self._look()
         finally:
-            for task in running:
+            for task in self._running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.gather(*self._running, return_exceptions=True)
             self.control_plane.destroy()
         self.figures.simulator_cpu_s = time.process_time()
         check_histories(self.nodes)
@@ -398,7 +424,7 @@ class Simulation:
         body = {"host": f"green-{time.time_ns()}"}
         version = await self._admin(session, "PATCH", "/services/one", body, prefer="wait=60")
         self.figures.change_wait_s.append(time.monotonic() - began)
-        await self._until(lambda: all(node.ref.version >= version for node in self.nodes))
+        await self._until_each(lambda node: node.ref.version >= version, f"runs version {version}")
         last = max(node.applied_at.get(version, 0.0) for node in self.nodes)
         if last:
             self.figures.change_nodes_s.append(last - began)
@@ -415,11 +441,11 @@ class Simulation:
         }
         body = {"changes": [change], "policy": {"vote_by_s": 30}, "reason": "simulated"}
         url = self.control_plane.url + "/fleet/rollouts"
-        async with session.post(url, json=body, headers={"Prefer": "wait=60"}) as response:
+        async with session.post(url, json=body, headers={"Prefer": PREFER}) as response:
             view = await response.json()
-            assert response.status < 300, view
+            assert response.status < 300, f"rollout {number}: {response.status} {why(view)}"
         self.figures.rollout_confirmed_s.append(time.monotonic() - began)
-        assert view["state"] == "confirmed", view.get("reason")
+        assert view["state"] == "confirmed", f"rollout {number}: {why(view)}"
         self.figures.rollout_skew_ms.append(float(view["skew_us"] or 0) / 1000)
         late = [late for node, count in zip(self.nodes, told, strict=True) for late in node.late_us[count:]]
         assert len(late) == len(self.nodes)
@@ -432,14 +458,14 @@ class Simulation:
         pulls = sum(node.pulls for node in self.nodes)
         self.control_plane.kill()
         await self.control_plane.wait()
-        await self._until(lambda: not any(node.connected for node in self.nodes))
+        await self._until_each(lambda node: not node.connected, "has noticed the kill")
         began = time.monotonic()
         await self.control_plane.up()
         self.figures.control_plane_start_s = time.monotonic() - began
         began = time.monotonic()
         asking = asyncio.create_task(self._keep_asking(session))
         try:
-            await self._until(lambda: all(node.connected for node in self.nodes))
+            await self._until_each(lambda node: node.connected, "is back")
             self.figures.storm_settled_s = time.monotonic() - began
         finally:
             asking.cancel()
@@ -463,10 +489,16 @@ class Simulation:
             assert response.status < 300, f"{method} {path}: {response.status} {text[:500]}"
             return int(response.headers.get("X-Pointsman-Version", "0"))
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                await asyncio.sleep(0.01)
+    async def _until_each(self, condition: Callable[[SimNode], bool], what: str) -> None:
+        """Waits until it is so of every node. A node that has ended by a mistake ends the simulation."""
+        deadline = time.monotonic() + PATIENCE_S
+        while missing := [node for node in self.nodes if not condition(node)]:
+            for task in self._running:
+                if task.done():
+                    task.result()
+            shown = ", ".join(node.facts() for node in missing[:SHOWN_MAX])
+            assert time.monotonic() < deadline, f"{len(missing)} nodes of which not one {what}: {shown}"
+            await asyncio.sleep(0.01)
 
     def _look(self) -> None:
         pid = self.control_plane.pid
