@@ -5,6 +5,8 @@ STAMP := $(VENV)/.ready
 ARGS ?=
 # Most tests wait for something, so two at a time take little more than half of the time, on two cores as well.
 PROCESSES ?= 2
+# Everything here starts many processes: without bytecode on disk each of them compiles the whole program anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test lint type proto bench prove lock clean
 
@@ -26,7 +28,7 @@ demo: setup
 
 ## test    everything but the long proofs; ARGS="-k router" narrows it, PROCESSES=0 runs one test after the other
 test: setup
-	$(PY) -m pytest -m "not prove" -n $(PROCESSES) --dist loadfile $(ARGS)
+	$(PY) -m pytest -m "not prove" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 ## lint    ruff, import contracts, generated code up to date
 lint: setup

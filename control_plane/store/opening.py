@@ -1,14 +1,18 @@
-"""Which store a setting names: a file is SQLite, a URL is PostgreSQL."""
+"""Which store a setting names: a file is SQLite, a URL is PostgreSQL.
+
+What PostgreSQL needs is imported where a URL is named: the driver and SQLAlchemy's asyncio are a good part of the start
+of a control plane over a file, which has no use for them.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from control_plane.store.keyring import Keyring, parse, read_file
-from control_plane.store.postgres import open_postgres
-from control_plane.store.postgres_link import SCHEMES, Link
 from control_plane.store.sql_store import BeforeCommit, SqlStore
 from control_plane.store.sqlite import open_sqlite
+
+SCHEMES = ("postgresql://", "postgres://")
 
 
 def is_postgres(database: str) -> bool:
@@ -18,7 +22,11 @@ def is_postgres(database: str) -> bool:
 
 def shown(database: str) -> str:
     """The database as messages and logs may show it: without a password."""
-    return f"PostgreSQL {Link(database).name}" if is_postgres(database) else database
+    if not is_postgres(database):
+        return database
+    from control_plane.store.postgres_link import Link  # noqa: PLC0415  # see the module's head
+
+    return f"PostgreSQL {Link(database).name}"
 
 
 def refusal(database: str) -> str | None:
@@ -38,6 +46,8 @@ async def open_store(
     Raises StoreUnusable and StoreUnavailable.
     """
     if is_postgres(database):
+        from control_plane.store.postgres import open_postgres  # noqa: PLC0415  # see the module's head
+
         return await open_postgres(database, keyring=keyring, before_commit=before_commit)
     return await open_sqlite(Path(database), keyring=keyring, before_commit=before_commit)
 

@@ -7,8 +7,6 @@ from urllib.parse import urlsplit
 import asyncpg
 from typing_extensions import override
 
-SCHEMES = ("postgresql://", "postgres://")
-
 _FAREWELL_S = 0.2
 IN_USE = 0x706F696E74736D6E  # "pointsmn"
 """The advisory lock that each running control plane shares, and that an upgrade or a restore takes for itself."""

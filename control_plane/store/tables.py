@@ -4,7 +4,8 @@ An entity's body is JSON text in `entity`; what must be found or guarded stands 
 uniqueness and references hold by constraint, whoever writes. Narrow tables are clustered by their primary key on SQLite
 (`sqlite_with_rowid`), which halves the pages that a write touches.
 
-`migrations/` makes these tables; a test holds the two equal.
+An empty database gets these tables as they stand here, one of an earlier program by `migrations/`; tests hold the two
+equal.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
 METADATA = MetaData()
+SCHEMA = "0021_node_standings"
+"""The newest revision of `migrations/`, whose tables these are."""
 
+_BY_CODE_POINT = Text().with_variant(Text(collation="C"), "postgresql")
 _UNSTORABLE = re.compile("[\\\\\x00\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 
 class AnyText(TypeDecorator[str]):
-    """Text with any character in it, ordered by code point (the migrations give the columns that collation).
+    """Text with any character in it, ordered by code point (`as_made` gives the columns that collation).
 
     PostgreSQL refuses NUL and halves of surrogate pairs, which clients may well send. Bodies are ASCII JSON and need
     no care.
@@ -260,3 +264,16 @@ SEAL = Table(
     Column("index_key", Text, nullable=False),
     sqlite_with_rowid=False,
 )
+
+
+def as_made() -> MetaData:
+    """The tables with the collation of their columns, to be made.
+
+    Statements have the tables without it: they would repeat it with every value that they compare.
+    """
+    made = MetaData()
+    for table in METADATA.sorted_tables:
+        for column in table.to_metadata(made).columns:
+            if isinstance(column.type, AnyText):
+                column.type = _BY_CODE_POINT
+    return made

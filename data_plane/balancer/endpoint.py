@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import final
+from typing import Any, final
 
 from typing_extensions import override
 
@@ -55,7 +55,7 @@ class Endpoint:
         self.address: tuple[str, int] = (ip, port)
         self.available = True
         self.in_flight = 0
-        self.idle: deque[object] = deque()
+        self.idle: deque[Any] = deque()  # of a kind that this package does not know
         self.retired = False
 
     @override

@@ -58,26 +58,30 @@ def own_answer(
     return lines
 
 
-def add_unusual_tail(
-    shared: Shared, head: ResponseHead, lines: list[bytes], connection: bytes, *, te_trailers: bool
-) -> None:
-    """Add what an upstream's answer lacks or has too much of: no Date or Server, a Via or Trailer of its own."""
+def add_tail(exchange: Exchange, shared: Shared, head: ResponseHead, lines: list[bytes], connection: bytes) -> None:
+    """Add our lines to an upstream's answer that lacks some or has too much, or where other ones are asked for."""
+    settings = shared.settings
     lines.append(connection)
     if not head.has_date:
         lines.append(shared.date_line())
-    if shared.settings.server and not head.has_server:
+    if settings.server and not head.has_server:
         lines.append(shared.server_line)
-    if shared.settings.via:
+    if settings.via:
         lines.append(b"Via: " + (b"1.1 " if not head.via else head.via + b", 1.1 ") + shared.via_token)
     elif head.via:
         lines.append(b"Via: " + head.via)
-    if head.trailer is not None and te_trailers:
+    if head.trailer is not None and exchange.te_trailers:
         lines.append(b"Trailer: " + head.trailer)
+    if settings.upstream_status:
+        lines.append(b"X-Kong-Upstream-Status: %d" % head.status)
+    add_latencies(shared, lines, exchange.upstream_s, exchange.proxy_s)
+    if settings.request_id_downstream:
+        lines.append(b"X-Kong-Request-Id: " + exchange.request_id)
 
 
 def add_latencies(shared: Shared, lines: list[bytes], upstream_s: float, proxy_s: float) -> None:
     """Add those latencies that the settings ask for."""
     if shared.settings.upstream_latency:
-        lines.append(shared.upstream_latency(int(upstream_s * 1000)))
+        lines.append(b"X-Kong-Upstream-Latency: %d" % int(upstream_s * 1000))
     if shared.settings.proxy_latency:
-        lines.append(shared.proxy_latency(int(proxy_s * 1000)))
+        lines.append(b"X-Kong-Proxy-Latency: %d" % int(proxy_s * 1000))

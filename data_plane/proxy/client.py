@@ -40,7 +40,7 @@ from data_plane.proxy.tls import ServerSide
 
 if TYPE_CHECKING:
     from data_plane.proxy.shared import Shared
-    from data_plane.proxy.tables import Plan, Tables
+    from data_plane.proxy.tables import Plan, PlanKey, Tables
 
 logger = logging.getLogger(__name__)
 
@@ -297,21 +297,21 @@ class ClientConnection(asyncio.Protocol):
         """Take one head off the buffer and begin its request; False when it is not complete yet."""
         data = self._buffer
         seen = self._seen
-        if self.requests == 0 and not seen and data.startswith(b"\r\n"):
+        shared = self._shared
+        if not self.requests and not seen and data.startswith(b"\r\n"):
             # One empty line before the first request is forgiven (RFC 9112 §2.2).
             self._buffer = data = data[2:]
         end = data.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
         if end < 0:
-            self._shared.request_scanner.check_incomplete(data, seen)
+            shared.request_scanner.check_incomplete(data, seen)
             # From here on `active_at` stands still: the limit is for the whole head, not for the pauses in it.
             self._seen = len(data)
             return False
         self._buffer = data[end + 4 :]
         self._seen = 0
-        shared = self._shared
         head = self.head
         exchange = self._exchange
-        exchange.started_at = time.monotonic()
+        exchange.started_at = now = time.monotonic()
         exchange.plan = None
         exchange.code = 0
         exchange.bytes_in = end + 4
@@ -319,16 +319,15 @@ class ClientConnection(asyncio.Protocol):
         shared.request_scanner.scan(data, end, head)
         exchange.request_id = shared.request_id()
         active = shared.active
-        if exchange.started_at >= active.due:
+        if now >= active.due:
             active.turn()
         tables = active.tables
         assert tables is not None  # no listener is open before the first config is active
         exchange.version = tables.version
-        self.requests += 1
+        self.requests = requests = self.requests + 1
         counters = shared.counters
         counters.requests += 1
-        limit = shared.settings.keepalive_requests_max
-        self.keep = head.keep_alive and not (limit and self.requests >= limit) and not self._half_closed
+        self.keep = head.keep_alive and requests < shared.keepalive_requests_max and not self._half_closed
         plan = self._match(tables, head)
         fenced = active.fenced
         if fenced and plan.service is not None and plan.service.config.id in fenced:
@@ -348,6 +347,13 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _match(self, tables: Tables, head: RequestHead) -> Plan:
+        if head.trusted is None and not tables.header_names and not self.sni:
+            key = (head.method, head.path, head.host, self._port_key)
+            return tables.plans.young.get(key) or self._plan_for(tables, head, key, self.scheme)
+        return self._match_by_more(tables, head)
+
+    def _match_by_more(self, tables: Tables, head: RequestHead) -> Plan:
+        """Find the plan of a request of which more may count than method, path, host and port."""
         port = self._port_key
         proto = self.scheme
         if head.trusted is not None and self.peer.trusted:
@@ -361,7 +367,9 @@ class ClientConnection(asyncio.Protocol):
         host = head.host
         if self.sni and tables.router.sni_matters:
             host += b"\0" + self.sni
-        key = (head.method, head.path, host, port)
+        return self._plan_for(tables, head, (head.method, head.path, host, port), proto)
+
+    def _plan_for(self, tables: Tables, head: RequestHead, key: PlanKey, proto: str) -> Plan:
         plan = tables.plans.get(key)
         if plan is None:
             plan = self._make_plan(tables, head, proto)

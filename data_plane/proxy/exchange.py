@@ -23,14 +23,14 @@ from data_plane.observe.access_log import AccessLog, Attempt
 from data_plane.observe.side_counts import QUICK_MS, SideCounts
 from data_plane.observe.traffic import CLIENT_GONE, PROXIED_OK, QUICK_KONG_S, QUICK_REQUEST_S
 from data_plane.proxy import pool
-from data_plane.proxy.answer_head import CLOSE, KEEP_ALIVE, UPGRADE, add_latencies, add_unusual_tail
+from data_plane.proxy.answer_head import CLOSE, KEEP_ALIVE, UPGRADE, add_tail
 from data_plane.proxy.answers import ENGINE_MESSAGES
 from data_plane.proxy.choosing import Choice
 from data_plane.proxy.chunks import LAST_CHUNK, last_chunk
 from data_plane.proxy.forwarding import forwarded_by_trusted
 from data_plane.proxy.logged import record_of
 from data_plane.proxy.settings import STREAM_BYTES
-from data_plane.proxy.shared import LATENCIES_READY
+from data_plane.proxy.shared import LATENCIES_READY, LEAST_LATENCY_S
 from data_plane.proxy.upstream import CLOSED
 from data_plane.proxy.upstream_tls import server_name
 
@@ -63,7 +63,6 @@ class Exchange:
 
     __slots__ = (
         "_attempts",
-        "_attempts_max",
         "_body_flowed",
         "_choice",
         "_client",
@@ -73,7 +72,6 @@ class Exchange:
         "_pending",
         "_pending_bytes",
         "_pieces",
-        "_plan",
         "_sent",
         "_service",
         "_shared",
@@ -107,7 +105,6 @@ class Exchange:
     def __init__(self, client: ClientConnection, shared: Shared) -> None:
         self._client = client
         self._shared = shared
-        self._plan: Plan | None = None
         self._service: ServiceRuntime
         self._endpoint: Endpoint | None = None
         self._choice: Choice | None = None
@@ -118,7 +115,6 @@ class Exchange:
         self._pending_bytes: int = 0
         self._tried: list[Endpoint] = []
         self._attempts: int = 0
-        self._attempts_max: int = 0
         self._sent: bool = False
         self._stale_retry: bool = False
         self._body_flowed: bool = False
@@ -191,7 +187,6 @@ class Exchange:
                 service = other
             else:
                 mirror = sides.mirrored_to()
-        self._plan = plan
         self._service = service
         self.is_head = plan.is_head
         self.http10 = head.http10
@@ -200,34 +195,37 @@ class Exchange:
         self.streaming = streaming
         self.request_sent = not streaming
         self._attempts = 0
-        self._attempts_max = service.attempts_max
         balancer = service.balancer
         self._choice = None if balancer.plain else self._choose(balancer, plan)
         self._body_flowed = False
-        self._unbuffered_body = bool(content) and not plan.buffered
+        self._unbuffered_body = not plan.buffered and bool(content)
         self._stale_retry = False
         if self._tried:
             self._tried = []
-        forwarded = plan.forwarded
-        if head.trusted is not None and client.peer.trusted:
-            forwarded = forwarded_by_trusted(plan, head.trusted)
+        peer = client.peer
+        if head.usual and not peer.asks_requests:
+            forwarded, said = plan.forwarded, peer.common
+        else:
+            forwarded, said = plan.forwarded, peer.lines(head)
+            if head.trusted is not None and peer.trusted:
+                forwarded = forwarded_by_trusted(plan, head.trusted)
+        query = head.query
         pieces = [
-            plan.start + head.query + b" HTTP/1.1",
+            plan.start + query + b" HTTP/1.1" if query else plan.line,
             plan.host_line,
             forwarded,
-            client.peer.lines(head),
+            said,
             *head.segments,
         ]
-        if self._shared.settings.request_id_upstream:
+        if self._shared.request_id_upstream:
             pieces.append(b"X-Kong-Request-Id: " + self.request_id)
         if body_line:
             pieces.append(body_line)
-        pieces.append(b"")
         if streaming and content:
             self._pending.append(content)
             self._pending_bytes = len(content)
             content = b""
-        pieces.append(content)
+        pieces += (b"", content)
         self._pieces = pieces
         if mirror is not None:
             if streaming:
@@ -243,23 +241,23 @@ class Exchange:
     # Attempts
 
     def _attempt(self) -> None:
+        service = self._service
+        balancer = service.balancer
         choice = self._choice
         try:
-            if choice is None:
-                endpoint = self._service.balancer.pick(self._tried)
-            else:
-                endpoint = self._service.balancer.pick(self._tried, choice.key)
+            endpoint = balancer.pick(self._tried) if choice is None else balancer.pick(self._tried, choice.key)
         except NoEndpoint as none:
             self._no_endpoint(none)
             return
-        self._service.balancer.take(endpoint)
+        balancer.take(endpoint)
         self._endpoint = endpoint
         self._attempts += 1
-        self.balanced_at = time.monotonic()
+        self.balanced_at = now = time.monotonic()
         if self._shared.access_log is not None:
-            self.attempts.append(Attempt(endpoint.ip, endpoint.port, self.balanced_at))
+            self.attempts.append(Attempt(endpoint.ip, endpoint.port, now))
         self._sent = False
-        upstream = pool.take_idle(self._shared, endpoint, self._identity(endpoint))
+        identity = None if service.tls is None else self._identity(endpoint)
+        upstream = pool.take_idle(self._shared, endpoint, identity)
         if upstream is not None:
             self._send(upstream)
         else:
@@ -274,7 +272,7 @@ class Exchange:
         tls = self._service.tls
         if tls is None:
             return None
-        plan = self._plan
+        plan = self.plan
         assert plan is not None
         line = plan.host_line or self._service.host_line(endpoint)
         return tls, server_name(line[len(b"Host: ") :])
@@ -295,11 +293,15 @@ class Exchange:
     def _send(self, upstream: UpstreamConnection) -> None:
         self.upstream = upstream
         self._sent = True
-        plan = self._plan
-        assert plan is not None
-        assert self._endpoint is not None
         pieces = self._pieces
-        pieces[_HOST_AT] = plan.host_line or self._service.host_line(self._endpoint)
+        plan = self.plan
+        assert plan is not None
+        if plan.host_line:
+            pieces[_HOST_AT] = plan.host_line
+        else:
+            service = self._service
+            endpoint = upstream.endpoint
+            pieces[_HOST_AT] = service.host_lines.get(endpoint) or service.host_line(endpoint)
         data = b"\r\n".join(pieces)
         if self._pending:
             self._body_flowed = True
@@ -314,7 +316,8 @@ class Exchange:
         client = self._client
         if client.write_paused:
             upstream.transport.pause_reading()
-        client.upstream_flows()
+        if self.streaming:
+            client.upstream_flows()
 
     def _framed(self, pieces: list[bytes]) -> bytes:
         if not self.stream_chunked:
@@ -324,7 +327,7 @@ class Exchange:
     @property
     def asks_once(self) -> bool:
         """Whether the method forbids to send the request again after it may have been read."""
-        return self._plan is not None and not self._plan.replayable
+        return self.plan is not None and not self.plan.replayable
 
     def request_bytes(self) -> int:
         """How many octets the attempt under way wrote, if they can be written again; else 0."""
@@ -341,7 +344,7 @@ class Exchange:
         """
         self.upstream = None
         self._shared.counters.attempts_failed += 1
-        plan = self._plan
+        plan = self.plan
         assert plan is not None
         endpoint = self._endpoint
         assert endpoint is not None
@@ -359,7 +362,7 @@ class Exchange:
         if self._choice is not None:
             self._choice.failed(endpoint, status, self.balanced_at)
         self._release()
-        if repeatable and self._attempts < self._attempts_max:
+        if repeatable and self._attempts < self._service.attempts_max:
             self._shared.counters.retries += 1
             self._tried.append(endpoint)
             self._attempt()
@@ -368,7 +371,6 @@ class Exchange:
 
     def bad_answer(self, reason: str) -> None:
         """The upstream sent something that is no answer: 502 at once, and never again for this request."""
-        plan = self._plan
         logger.warning(
             "bad answer from %s: %s (%s)", self._endpoint.key if self._endpoint else "-", reason, self.describe()
         )
@@ -376,7 +378,6 @@ class Exchange:
         self._shared.counters.attempts_failed += 1
         self._broke_off(502)
         self._release()
-        assert plan is not None
         if self.answering:
             self._service.figures.broke_off(self.code >> 1)
             self._client.cut()
@@ -522,43 +523,39 @@ class Exchange:
 
     # The answer
 
-    def begin_answer(self, head: ResponseHead, framing: bytes) -> list[bytes]:
-        """Return the lines of the answer's head, ours added; `framing` is ours too, if any."""
+    def begin_answer(self, head: ResponseHead, text: bytes) -> list[bytes]:
+        """Return the lines of the answer's head: `text`, which is `head` as it goes on, and ours."""
         shared = self._shared
-        settings = shared.settings
+        client = self._client
+        status = head.status
         self.answering = True
-        lines = head.segments
-        if framing:
-            lines.append(framing)
-        keep = self._client.will_keep(close_delimited=self.http10 and self._close_delimits(head))
-        if head.via is None and head.has_date and head.has_server and head.trailer is None:
-            lines.append(shared.tail_keep if keep else shared.tail_close)
-        else:
-            add_unusual_tail(shared, head, lines, KEEP_ALIVE if keep else CLOSE, te_trailers=self.te_trailers)
-        if self._choice is not None and self._endpoint is not None:
-            self._status = head.status
-            self._choice.answering(self._endpoint, lines)
         balanced_at = self.balanced_at
-        self.code = head.status << 1
+        self.code = status << 1
         self.upstream_s = upstream_s = time.monotonic() - balanced_at
         self.proxy_s = proxy_s = balanced_at - self.started_at
         ms = int(upstream_s * 1000)
-        if ms < QUICK_MS and head.status < 500:
+        if ms < QUICK_MS and status < 500:
             self._service.figures.quick_ms[ms] += 1
         else:
-            self._service.figures.answered(head.status, upstream_s)
-        if shared.usual_latencies:
-            lines.append(shared.upstream_latency_lines[ms] if ms < LATENCIES_READY else shared.upstream_latency(ms))
-            ms = int(proxy_s * 1000)
-            lines.append(shared.proxy_latency_lines[ms] if ms < LATENCIES_READY else shared.proxy_latency(ms))
+            self._service.figures.answered(status, upstream_s)
+        if self.request_sent and not self.http10 and not shared.draining:
+            keep = client.keep
         else:
-            if settings.upstream_status:
-                lines.append(b"X-Kong-Upstream-Status: %d" % head.status)
-            add_latencies(shared, lines, upstream_s, proxy_s)
-        if settings.request_id_downstream:
-            lines.append(b"X-Kong-Request-Id: " + self.request_id)
-        if settings.allow_debug_header:
-            lines += self._client.debug_lines()
+            keep = client.will_keep(close_delimited=self.http10 and self._close_delimits(head))
+        if head.usual and shared.usual and ms < LATENCIES_READY and proxy_s < LEAST_LATENCY_S:
+            lines = [
+                text,
+                shared.tail_keep if keep else shared.tail_close,
+                shared.latency_lines[ms] + self.request_id,
+            ]
+        else:
+            lines = [text]
+            add_tail(self, shared, head, lines, KEEP_ALIVE if keep else CLOSE)
+        if self._choice is not None and self._endpoint is not None:
+            self._status = status
+            self._choice.answering(self._endpoint, lines)
+        if shared.allow_debug_header:
+            lines += client.debug_lines()
         if shared.access_log is not None:
             self.answer_lines = tuple(lines)
         return lines
@@ -586,7 +583,9 @@ class Exchange:
         if self._choice is not None:
             self._choice.answered(endpoint, self._status, self.balanced_at)
         self._service.balancer.release(endpoint)
-        self._forget()
+        self._pieces = _NOTHING
+        if self._pending:
+            self._forget()
         self._client.request_done()
 
     def settle(self) -> None:
@@ -625,7 +624,7 @@ class Exchange:
 
     def begin_tunnel(self, head: ResponseHead) -> None:
         """Both sides have agreed on WebSocket: from here on octets flow both ways unread."""
-        lines = self.begin_answer(head, b"Upgrade: websocket")
+        lines = self.begin_answer(head, head.text + b"\r\nUpgrade: websocket")
         text = b"\r\n".join([*lines, b"", b""])
         self._client.begin_tunnel(text.replace(KEEP_ALIVE, UPGRADE, 1).replace(CLOSE, UPGRADE, 1))
 

@@ -73,6 +73,7 @@ def make_plan(tables: Tables, head: RequestHead, *, scheme: str, proto: bytes, p
     plan.replayable = head.method not in ONCE_ONLY
     plan.buffered = route.request_buffering
     plan.start = head.method + b" " + upstream_path(match, service.base_path)
+    plan.line = plan.start + b" HTTP/1.1"
     if route.preserve_host and head.host:
         plan.host_line = b"Host: " + head.host
     if match.matched_path is not None and match.matched_path != b"/":
@@ -130,11 +131,11 @@ def _answer(route: RouteConfig | None, status: int, message: str) -> Plan:
 class PeerLines:
     """What the address of a peer adds to its requests, made once a connection.
 
-    `common` is ready for the request that has nothing of its own to add: HTTP/1.1, no `Via`, no `X-Forwarded-For`.
-    `address` is the peer's; what a PROXY header said (`speaks_for`) is the client's if settings and trust agree.
+    `common` is ready for requests that are `usual`, unless the peer `asks_requests` who the client is. `address` is the
+    peer's; what a PROXY header said (`speaks_for`) is the client's if settings and trust agree.
     """
 
-    __slots__ = ("_asks_requests", "_settings", "_via", "address", "client", "common", "trusted")
+    __slots__ = ("_settings", "_via", "address", "asks_requests", "client", "common", "trusted")
 
     def __init__(self, address: str, settings: ProxySettings, *, speaks_for: str = "") -> None:
         self.address: bytes = address.encode("latin-1", "replace")
@@ -142,7 +143,7 @@ class PeerLines:
         self._via: bytes = settings.product.encode("latin-1")
         self.trusted: bool = bool(settings.trusted_ips) and _is_trusted(address, settings)
         by_header = settings.real_ip_header == PROXY_PROTOCOL
-        self._asks_requests = self.trusted and not by_header and bool(settings.real_ip_header)
+        self.asks_requests = self.trusted and not by_header and bool(settings.real_ip_header)
         self.client: bytes = speaks_for.encode("latin-1") if by_header and self.trusted and speaks_for else self.address
         self.common: bytes = b"\r\n".join(
             (
@@ -154,16 +155,7 @@ class PeerLines:
         )
 
     def lines(self, head: RequestHead) -> bytes:
-        """Return the lines for this request."""
-        if (
-            head.forwarded_for is None
-            and head.via is None
-            and not head.http10
-            and not head.te_trailers
-            and not head.websocket
-            and not self._asks_requests
-        ):
-            return self.common
+        """Return the lines for this request, for which `common` won't do."""
         client = self.client_address(head)
         via = (b"1.0 " if head.http10 else b"1.1 ") + self._via
         forwarded = head.forwarded_for
@@ -179,7 +171,7 @@ class PeerLines:
 
     def client_address(self, head: RequestHead) -> bytes:
         """Return the client's address: the peer's, or what a trusted peer says it is (spec/proxy.md §2.4)."""
-        if not self._asks_requests:
+        if not self.asks_requests:
             return self.client
         settings = self._settings
         said = b",".join(head.values(settings.real_ip_header.lower().encode("latin-1")))

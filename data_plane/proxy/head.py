@@ -82,8 +82,8 @@ class RequestHead:
 
     `block` is all field lines as they came, `segments` the runs of them that go upstream. `length` is -1 without
     Content-Length. `forwarded_for`, `via` and `trusted` hold what the client sent of the fields that we write
-    ourselves. `by_method` = the fields mean something else with another method. `last_hop` = the request may not be
-    sent on (RFC 9110 §7.6.2).
+    ourselves; `usual` = nothing of that, HTTP/1.1, and no upgrade or `TE: trailers` either. `by_method` = the fields
+    mean something else with another method. `last_hop` = the request may not be sent on (RFC 9110 §7.6.2).
     """
 
     __slots__ = (
@@ -105,6 +105,7 @@ class RequestHead:
         "segments",
         "te_trailers",
         "trusted",
+        "usual",
         "via",
         "websocket",
     )
@@ -125,6 +126,7 @@ class RequestHead:
         self.expect_continue: bool = False
         self.te_trailers: bool = False
         self.websocket: bool = False
+        self.usual: bool = True
         self.by_method: bool = False
         self.last_hop: bool = False
         self.forwarded_for: bytes | None = None
@@ -292,6 +294,14 @@ class RequestScanner:
             head.expect_continue = True
         if connection is not None:
             _obey_connection(connection, upgrade, head)
+        head.usual = (
+            head.forwarded_for is None
+            and head.via is None
+            and head.trusted is None
+            and not head.http10
+            and not head.te_trailers
+            and not head.websocket
+        )
         head.block = block
         head.block_http10 = head.http10
 

@@ -364,7 +364,7 @@ class Copy:
     def upstream_flows(self) -> None:
         """See `upstream_stalled`."""
 
-    def begin_answer(self, head: ResponseHead, framing: bytes) -> list[bytes]:
+    def begin_answer(self, head: ResponseHead, text: bytes) -> list[bytes]:
         """Note the status; there is nobody to write a head to."""
         self._status = head.status
         return []

@@ -29,8 +29,7 @@ def take_idle(shared: Shared, endpoint: Endpoint, identity: Identity | None = No
     """Return an idle connection of that TLS identity (None = in the clear) that is still open, or None."""
     idle = endpoint.idle
     while idle:
-        connection = idle.pop()
-        assert isinstance(connection, UpstreamConnection)
+        connection: UpstreamConnection = idle.pop()
         if connection.identity != identity:
             idle.append(connection)
             return _take_among(shared, endpoint, identity)
@@ -45,8 +44,8 @@ def _take_among(shared: Shared, endpoint: Endpoint, identity: Identity | None) -
 
     They share its places, too: names that clients choose (a preserved Host) must not multiply what is kept.
     """
+    connection: UpstreamConnection
     for connection in reversed(endpoint.idle):
-        assert isinstance(connection, UpstreamConnection)
         if connection.identity == identity and connection.state == IDLE:
             endpoint.idle.remove(connection)
             shared.counters.upstream_connections_reused += 1
@@ -56,20 +55,16 @@ def _take_among(shared: Shared, endpoint: Endpoint, identity: Identity | None) -
 
 def give_back(shared: Shared, connection: UpstreamConnection) -> None:
     """Keep a connection whose answer ended cleanly, within the limits."""
-    settings = shared.settings
     endpoint = connection.endpoint
     idle = endpoint.idle
-    requests_max = settings.upstream_keepalive_requests_max
-    if endpoint.retired or (requests_max and connection.requests >= requests_max):
+    if endpoint.retired or connection.requests >= shared.upstream_requests_max:
         connection.close()
         return
-    if len(idle) >= settings.upstream_keepalive_pool_size:
+    if len(idle) >= shared.upstream_idle_max:
         if not idle:
             connection.close()
             return
-        oldest = idle.popleft()
-        assert isinstance(oldest, UpstreamConnection)
-        oldest.close()
+        idle.popleft().close()
     idle.append(connection)
 
 

@@ -23,6 +23,7 @@ _SERVER = -3
 _DATE = -4
 _SPECIAL = -5
 _KEEP_ALIVE = -6
+_SECRET = -7
 
 _CODES: dict[bytes, int] = {
     b"server": _SERVER,
@@ -39,7 +40,10 @@ _CODES: dict[bytes, int] = {
     b"x-kong-proxy-latency": _DROP,
     b"x-kong-response-latency": _DROP,
 }
-_SECRET = frozenset({b"set-cookie", b"authorization", b"proxy-authenticate", b"www-authenticate"})
+_SECRET_NAMES = frozenset({b"set-cookie", b"authorization", b"proxy-authenticate", b"www-authenticate"})
+
+HEADS_REMEMBERED_MAX = 512
+HEAD_REMEMBERED_BYTES_MAX = 1024
 
 LINES_REMEMBERED_MAX = 2048
 LINE_REMEMBERED_BYTES_MAX = 128
@@ -53,10 +57,11 @@ class BadAnswer(Exception):
 
 
 class ResponseHead:
-    """One answer's head, scanned; belongs to an upstream connection and is filled anew for each answer.
+    """One answer's head, scanned. Answers whose heads are the same octets share it, so it never changes.
 
-    `segments` are the runs of lines that go to the client as they came, the status line first, brought to HTTP/1.1;
-    `Content-Length` is among them. `length` is -1 without it. Framing is told by the caller, who knows the method.
+    `segments` are the lines that go to the client as they came, the status line first, brought to HTTP/1.1;
+    `Content-Length` is among them. `text` is the same in one piece. `length` is -1 without it. Framing is told by the
+    caller, who knows the method. `usual` = nothing is missing that we would add, and there is no `Via` to add to.
     """
 
     __slots__ = (
@@ -67,43 +72,56 @@ class ResponseHead:
         "length",
         "segments",
         "status",
+        "text",
         "trailer",
         "upgrade",
+        "usual",
         "via",
     )
 
-    def __init__(self) -> None:
-        self.status: int = 0
+    def __init__(self, status: int, *, keep_alive: bool) -> None:
+        self.status = status
         self.segments: list[bytes] = []
+        self.text: bytes = b""
         self.chunked: bool = False
         self.length: int = -1
-        self.keep_alive: bool = True
+        self.keep_alive = keep_alive
         self.has_server: bool = False
         self.has_date: bool = False
+        self.usual: bool = False
         self.upgrade: bytes | None = None
         self.via: bytes | None = None
         self.trailer: bytes | None = None
 
 
 class ResponseScanner:
-    """The scan, with its limit and the memories of status lines and field lines already judged. One a worker.
+    """The scan, with its limit and the memories of heads, status lines and field lines already judged. One a worker.
 
-    Answers repeat most of their field lines octet for octet (`Server`, `Content-Type`, `Connection`, within a second
-    even `Date`), so each line is looked up whole, and only a line not seen before is judged by the grammar. The memory
-    is bounded by two generations, as the plan cache is; long lines and cookies are never kept.
+    A busy upstream repeats whole heads, octet for octet, within a second even `Date`; and of those that differ most
+    field lines are the same (`Server`, `Content-Type`, `Connection`). So a head is looked up whole, then each line of
+    it, and only a line not seen before is judged by the grammar. Both memories are bounded by two generations, as the
+    plan cache is; long heads and lines and all with cookies are never kept.
     """
 
-    __slots__ = ("_head_max", "_lines", "_lines_before", "_status_lines")
+    __slots__ = ("_head_max", "_heads", "_heads_before", "_lines", "_lines_before", "_status_lines")
 
     def __init__(self, settings: ProxySettings) -> None:
         self._head_max = settings.response_head_bytes_max
+        self._heads: dict[bytes, ResponseHead] = {}
+        self._heads_before: dict[bytes, ResponseHead] = {}
         self._status_lines: dict[bytes, tuple[int, bytes, bool]] = {}
         self._lines: dict[bytes, int] = {}
         self._lines_before: dict[bytes, int] = {}
 
-    def __len__(self) -> int:
-        """Return how many field lines are remembered."""
+    @property
+    def lines_remembered(self) -> int:
+        """How many field lines are remembered."""
         return len(self._lines) + len(self._lines_before)
+
+    @property
+    def heads_remembered(self) -> int:
+        """How many heads are."""
+        return len(self._heads) + len(self._heads_before)
 
     def check_incomplete(self, data: bytes) -> None:
         """Refuse an incomplete head that is too large, or that can't become an answer."""
@@ -114,26 +132,37 @@ class ResponseScanner:
         if data.count(b"\n") != data.count(b"\r\n"):
             raise BadAnswer("lone LF in the head")
 
-    def scan(self, data: bytes, end: int, head: ResponseHead) -> None:
-        """Scan a complete head, whose empty line begins at `end`, into `head`; raises `BadAnswer`."""
-        if end > self._head_max:
-            raise BadAnswer("head too large")
-        lines = data[:end].split(b"\r\n")
+    def scan(self, block: bytes) -> ResponseHead:
+        """Return what a complete head says, which comes without the empty line at its end; raises `BadAnswer`."""
+        head = self._heads.get(block)
+        return self._scan(block) if head is None else head
+
+    def _scan(self, block: bytes) -> ResponseHead:
+        head = self._heads_before.get(block)
+        if head is None:
+            if len(block) > self._head_max:
+                raise BadAnswer("head too large")
+            head, secret = self._scan_lines(block.split(b"\r\n"))
+            if secret or len(block) > HEAD_REMEMBERED_BYTES_MAX:
+                return head
+        if len(self._heads) >= HEADS_REMEMBERED_MAX:
+            self._heads_before = self._heads
+            self._heads = {}
+        self._heads[block] = head
+        return head
+
+    def _scan_lines(self, lines: list[bytes]) -> tuple[ResponseHead, bool]:
+        """Return the head and whether something in it is not to be remembered."""
         status_line = lines[0]
         first = self._status_lines.get(status_line)
         if first is None:
             first = self._status_line(status_line)
-        head.status, status_line, head.keep_alive = first
+        status, status_line, http11 = first
+        head = ResponseHead(status, keep_alive=http11)
         del lines[0]
-        head.chunked = False
-        head.length = -1
-        head.has_server = False
-        head.has_date = False
-        head.upgrade = None
-        head.via = None
-        head.trailer = None
         recall = self._lines.get
         special: list[bytes] | None = None
+        secret = False
         segments = [status_line]
         append = segments.append
         for line in lines:
@@ -160,9 +189,15 @@ class ResponseScanner:
                 if special is None:
                     special = []
                 special.append(line)
+            elif code == _SECRET:
+                secret = True
+                append(line)
         head.segments = segments
         if special is not None:
-            _special(special, head, http10=not first[2])
+            _special(special, head, http10=not http11)
+        head.text = b"\r\n".join(head.segments)
+        head.usual = head.has_date and head.has_server and head.via is None and head.trailer is None
+        return head, secret
 
     def _judge(self, line: bytes) -> int:
         """Return what the line is (see the codes), by memory or by the grammar, and remember it."""
@@ -180,7 +215,9 @@ class ResponseScanner:
                 code = int(digits)
             elif code == _SPECIAL and name == b"connection" and found[2].strip(b" \t") == b"keep-alive":
                 code = _KEEP_ALIVE
-            if len(line) > LINE_REMEMBERED_BYTES_MAX or name in _SECRET:
+            if name in _SECRET_NAMES:
+                return _SECRET
+            if len(line) > LINE_REMEMBERED_BYTES_MAX:
                 return code
         if len(self._lines) >= LINES_REMEMBERED_MAX:
             self._lines_before = self._lines

@@ -7,8 +7,10 @@ Made once by `serving.py` and handed to every connection. The connections regist
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from data_plane.proxy.client import ClientConnection
     from data_plane.proxy.upstream import UpstreamConnection
 
-# Latency lines up to this many milliseconds are ready made.
 LATENCIES_READY = 512
+"""Lines of latencies below so many milliseconds are ready made."""
+LEAST_LATENCY_S = 0.001
+"""A shorter time is sent as 0 milliseconds."""
 
 READ_BYTES_MAX = 65536
 """What one read of an upstream brings at most."""
@@ -40,10 +44,9 @@ class Shared:
     __slots__ = (
         "_date_line",
         "_date_s",
-        "_ids",
-        "_ids_at",
         "access_log",
         "active",
+        "allow_debug_header",
         "clients",
         "connecting",
         "counters",
@@ -51,12 +54,15 @@ class Shared:
         "gathered_bytes",
         "greetings",
         "idle_ends",
+        "keepalive_requests_max",
+        "latency_lines",
         "loop",
         "mirroring",
         "now",
         "ports",
-        "proxy_latency_lines",
         "read_buffer",
+        "request_id",
+        "request_id_upstream",
         "request_scanner",
         "response_scanner",
         "scheme",
@@ -64,9 +70,10 @@ class Shared:
         "settings",
         "tail_close",
         "tail_keep",
-        "upstream_latency_lines",
+        "upstream_idle_max",
+        "upstream_requests_max",
         "upstreams",
-        "usual_latencies",
+        "usual",
         "via_token",
     )
 
@@ -108,41 +115,26 @@ class Shared:
         via = b"\r\nVia: 1.1 " + product if settings.via else b""
         self.tail_keep: bytes = b"Connection: keep-alive" + via
         self.tail_close: bytes = b"Connection: close" + via
-        # Both latencies and no status, as most want it: one look instead of three.
-        self.usual_latencies: bool = (
-            settings.upstream_latency and settings.proxy_latency and not settings.upstream_status
+        # What most answers get where nobody changed what is sent: by the upstream's milliseconds, ours being none, and
+        # ready for the id to be put at the end.
+        self.usual: bool = (
+            settings.upstream_latency
+            and settings.proxy_latency
+            and not settings.upstream_status
+            and settings.request_id_downstream
         )
-        self.upstream_latency_lines: tuple[bytes, ...] = tuple(
-            b"X-Kong-Upstream-Latency: %d" % ms for ms in range(LATENCIES_READY)
+        self.latency_lines: tuple[bytes, ...] = tuple(
+            b"X-Kong-Upstream-Latency: %d\r\nX-Kong-Proxy-Latency: 0\r\nX-Kong-Request-Id: " % ms
+            for ms in range(LATENCIES_READY)
         )
-        self.proxy_latency_lines: tuple[bytes, ...] = tuple(
-            b"X-Kong-Proxy-Latency: %d" % ms for ms in range(LATENCIES_READY)
-        )
-        self._ids = b""
-        self._ids_at = 0
+        self.keepalive_requests_max: float = settings.keepalive_requests_max or math.inf
+        self.upstream_idle_max: int = settings.upstream_keepalive_pool_size
+        self.upstream_requests_max: float = settings.upstream_keepalive_requests_max or math.inf
+        self.allow_debug_header: bool = settings.allow_debug_header
+        self.request_id_upstream: bool = settings.request_id_upstream
+        self.request_id: Callable[[], bytes] = _request_ids().__next__
         self._date_s = 0
         self._date_line = b""
-
-    def request_id(self) -> bytes:
-        """Return 32 lower-case hex digits that nobody can guess, from a pool of random bytes refilled now and then."""
-        at = self._ids_at
-        if at >= len(self._ids):
-            self._ids = os.urandom(_IDS_PER_REFILL * _ID_DIGITS // 2).hex().encode()
-            at = 0
-        self._ids_at = at + _ID_DIGITS
-        return self._ids[at : at + _ID_DIGITS]
-
-    def upstream_latency(self, ms: int) -> bytes:
-        """Return `X-Kong-Upstream-Latency` for a time."""
-        if ms < LATENCIES_READY:
-            return self.upstream_latency_lines[ms]
-        return b"X-Kong-Upstream-Latency: %d" % ms
-
-    def proxy_latency(self, ms: int) -> bytes:
-        """Return `X-Kong-Proxy-Latency` for a time."""
-        if ms < LATENCIES_READY:
-            return self.proxy_latency_lines[ms]
-        return b"X-Kong-Proxy-Latency: %d" % ms
 
     def date_line(self) -> bytes:
         """Return the `Date` field of now, made once a second."""
@@ -151,3 +143,11 @@ class Shared:
             self._date_s = second
             self._date_line = b"Date: " + formatdate(second, usegmt=True).encode()
         return self._date_line
+
+
+def _request_ids() -> Iterator[bytes]:
+    """Yield 32 lower-case hex digits that nobody can guess, from a pool of random bytes refilled now and then."""
+    while True:
+        pool = os.urandom(_IDS_PER_REFILL * _ID_DIGITS // 2).hex().encode()
+        for at in range(0, len(pool), _ID_DIGITS):
+            yield pool[at : at + _ID_DIGITS]

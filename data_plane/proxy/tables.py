@@ -71,7 +71,6 @@ class ServiceRuntime:
     """
 
     __slots__ = (
-        "_host_lines",
         "attempts_max",
         "balancer",
         "base_path",
@@ -80,6 +79,7 @@ class ServiceRuntime:
         "counted_in",
         "figures",
         "host_header",
+        "host_lines",
         "read_timeout_s",
         "side",
         "side_name",
@@ -113,7 +113,7 @@ class ServiceRuntime:
         self.connect_timeout_s: float = config.connect_timeout_s
         self.write_timeout_s: float = config.write_timeout_s
         self.read_timeout_s: float = config.read_timeout_s
-        self._host_lines: dict[Endpoint, bytes] = {}
+        self.host_lines: dict[Endpoint, bytes] = {}
 
     def count_in(self, book: SideBook) -> None:
         """Find the figures of this side and the others, before the first request."""
@@ -127,25 +127,29 @@ class ServiceRuntime:
             self.sides.count_in(book)
 
     def host_line(self, endpoint: Endpoint) -> bytes:
-        """Return the `Host` line that goes to the endpoint when the route does not preserve the client's."""
-        line = self._host_lines.get(endpoint)
+        """Return the `Host` line that goes to the endpoint when the route does not preserve the client's.
+
+        It is remembered in `host_lines`, where whoever is in a hurry looks first.
+        """
+        line = self.host_lines.get(endpoint)
         if line is None:
             name = host_with_port(self.host_header or endpoint.host, endpoint.port, self.config.protocol)
             line = b"Host: " + name.encode("latin-1", "replace")
-            if len(self._host_lines) >= HOST_LINES_MAX:
-                self._host_lines.clear()
-            self._host_lines[endpoint] = line
+            if len(self.host_lines) >= HOST_LINES_MAX:
+                self.host_lines.clear()
+            self.host_lines[endpoint] = line
         return line
 
 
 class Plan:
     """What to do with one method, host and path under one set of tables: the router's answer, made ready to send.
 
-    With `status` 0 the request is proxied, and its head is `start`, the query, ` HTTP/1.1`, the Host line (`host_line`,
-    or the service's for the chosen endpoint when that is empty), `forwarded`, then what belongs to the connection and
-    the request. Otherwise the gateway answers by itself, with `status`, `message` and the additional `fields`. No piece
-    has a line end at its end. A plan that depends on more than its key is not `remembered`. `traffic` is where its
-    requests are counted; None without a route. `debug` are the lines for a client that asks which route it got.
+    With `status` 0 the request is proxied, and its head is `start`, the query, ` HTTP/1.1` (`line` is all that for a
+    request without a query), the Host line (`host_line`, or the service's for the chosen endpoint when that is empty),
+    `forwarded`, then what belongs to the connection and the request. Otherwise the gateway answers by itself, with
+    `status`, `message` and the additional `fields`. No piece has a line end at its end. A plan that depends on more
+    than its key is not `remembered`. `traffic` is where its requests are counted; None without a route. `debug` are the
+    lines for a client that asks which route it got.
     """
 
     __slots__ = (
@@ -156,6 +160,7 @@ class Plan:
         "forwarded",
         "host_line",
         "is_head",
+        "line",
         "message",
         "prefix",
         "remembered",
@@ -176,6 +181,7 @@ class Plan:
         self.message: str = ""
         self.fields: tuple[bytes, ...] = ()
         self.start: bytes = b""
+        self.line: bytes = b""
         self.host_line: bytes = b""
         self.forwarded: bytes = b""
         self.prefix: bytes = b""
@@ -186,39 +192,43 @@ class Plan:
         self.remembered: bool = True
 
 
+PlanKey = tuple[bytes, bytes, bytes, int]
+"""Method, path, host (with the name asked for in TLS where that matters) and port."""
+
+
 class PlanCache:
-    """Plans by (method, path, host, port), bounded by two generations.
+    """Plans by key, bounded by two generations.
 
     A full young generation becomes the old one and the old one is forgotten; a plan asked for again in the old one
     moves to the young. That keeps what is in use at the price of two look-ups and needs no order of use, and a client
-    that walks through a million paths only costs itself.
+    that walks through a million paths only costs itself. Whoever is in a hurry looks in `young` first.
     """
 
-    __slots__ = ("_max", "_old", "_young")
+    __slots__ = ("_max", "_old", "young")
 
     def __init__(self, generation_max: int = PLANS_PER_GENERATION_MAX) -> None:
-        self._young: dict[tuple[bytes, bytes, bytes, int], Plan] = {}
-        self._old: dict[tuple[bytes, bytes, bytes, int], Plan] = {}
+        self.young: dict[PlanKey, Plan] = {}
+        self._old: dict[PlanKey, Plan] = {}
         self._max = generation_max
 
-    def get(self, key: tuple[bytes, bytes, bytes, int]) -> Plan | None:
-        plan = self._young.get(key)
+    def get(self, key: PlanKey) -> Plan | None:
+        plan = self.young.get(key)
         if plan is None:
             plan = self._old.get(key)
             if plan is not None:
                 self.put(key, plan)
         return plan
 
-    def put(self, key: tuple[bytes, bytes, bytes, int], plan: Plan) -> None:
+    def put(self, key: PlanKey, plan: Plan) -> None:
         if len(key[1]) > PLANNED_PATH_BYTES_MAX or len(key[2]) > PLANNED_PATH_BYTES_MAX:
             return
-        if len(self._young) >= self._max:
-            self._old = self._young
-            self._young = {}
-        self._young[key] = plan
+        if len(self.young) >= self._max:
+            self._old = self.young
+            self.young = {}
+        self.young[key] = plan
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self._old)
 
 
 class Tables:

@@ -42,6 +42,8 @@ CLOSED = 6
 # Interim answers one request may bring; more is an upstream gone wild.
 INTERIM_ANSWERS_MAX = 32
 
+_CHUNKED_LINE = b"\r\nTransfer-Encoding: chunked"
+
 
 class Asker(Protocol):
     """Whom a connection works for: a client's `Exchange`, or a copy of its request (`mirroring.py`).
@@ -75,7 +77,7 @@ class Asker(Protocol):
     def cut(self, reason: str, *, status: int = 502) -> None: ...
     def upstream_stalled(self) -> None: ...
     def upstream_flows(self) -> None: ...
-    def begin_answer(self, head: ResponseHead, framing: bytes) -> list[bytes]: ...
+    def begin_answer(self, head: ResponseHead, text: bytes) -> list[bytes]: ...
     def write(self, data: bytes) -> None: ...
     def finished(self, reusable: UpstreamConnection | None) -> None: ...
     def begin_tunnel(self, head: ResponseHead) -> None: ...
@@ -90,13 +92,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_buffer",
         "_decoder",
         "_interim",
+        "_keep",
         "_left",
         "_shared",
         "_unread",
         "active_at",
         "endpoint",
         "exchange",
-        "head",
         "identity",
         "requests",
         "stalled_bytes",
@@ -109,7 +111,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.endpoint = endpoint
         self.identity = identity
         self.exchange: Asker | None = None
-        self.head = ResponseHead()
         self.state: int = IDLE
         self.requests: int = 0
         self.active_at: float = 0.0
@@ -117,6 +118,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._buffer: bytes = b""
         self._left: int = 0
         self._interim: int = 0
+        self._keep: bool = False
         self._decoder: ChunkDecoder | None = None
         self._unread: bool = False
         self.transport: asyncio.Transport
@@ -276,7 +278,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        head = self.head
         while True:
             end = data.find(b"\r\n\r\n")
             if end < 0:
@@ -284,7 +285,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                     self._shared.response_scanner.check_incomplete(data)
                     self._buffer = data
                 return
-            self._shared.response_scanner.scan(data, end, head)
+            head = self._shared.response_scanner.scan(data[:end])
             if head.status >= 200:
                 break
             data = data[end + 4 :]
@@ -296,33 +297,32 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         size = len(data) - start
         length = head.length
         status = head.status
+        self._keep = head.keep_alive
         if exchange.is_head or status in (204, 304):
+            text = head.text
             if status == 204 and length >= 0:
                 # A 204 has no length (RFC 9110 §8.6), and some clients wait for the octets it names.
-                head.segments = without_fields(head.segments, {b"content-length"})
-            lines = exchange.begin_answer(head, b"")
-            lines.append(b"")
-            lines.append(b"")
+                text = b"\r\n".join(without_fields(head.segments, {b"content-length"}))
+            lines = exchange.begin_answer(head, text)
+            lines += (b"", b"")
             exchange.write(b"\r\n".join(lines))
             self._end(exchange, size == 0 and (status != 204 or (not head.chunked and length <= 0)))
         elif head.chunked:
             self._begin_chunked(exchange, head, data, start)
         elif length >= 0:
-            lines = exchange.begin_answer(head, b"")
-            lines.append(b"")
+            lines = exchange.begin_answer(head, head.text)
             if size >= length:
-                lines.append(data[start : start + length])
+                lines += (b"", data[start : start + length])
                 exchange.write(b"\r\n".join(lines))
                 self._end(exchange, size == length)
             else:
-                lines.append(data[start:])
+                lines += (b"", data[start:])
                 self._left = length - size
                 self.state = FIXED
                 exchange.write(b"\r\n".join(lines))
         else:
             self.state = UNTIL_CLOSE
-            head.keep_alive = False
-            lines = exchange.begin_answer(head, b"" if exchange.http10 else b"Transfer-Encoding: chunked")
+            lines = exchange.begin_answer(head, head.text if exchange.http10 else head.text + _CHUNKED_LINE)
             lines.append(b"")
             rest = data[start:]
             lines.append(b"%x\r\n%b\r\n" % (size, rest) if rest and not exchange.http10 else rest)
@@ -364,9 +364,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             extension_bytes_max=settings.chunk_extension_bytes_max, trailer_bytes_max=settings.trailer_bytes_max
         )
         self.state = CHUNKED
-        lines = exchange.begin_answer(head, b"" if exchange.http10 else b"Transfer-Encoding: chunked")
-        lines.append(b"")
-        lines.append(b"")
+        lines = exchange.begin_answer(head, head.text if exchange.http10 else head.text + _CHUNKED_LINE)
+        lines += (b"", b"")
         pieces = [b"\r\n".join(lines)]
         if start < len(data):
             try:
@@ -404,7 +403,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def _end(self, exchange: Asker, clean: bool) -> None:
         """The answer is complete; `clean` when nothing came after it."""
         self.exchange = None
-        if clean and self.head.keep_alive and exchange.request_sent:
+        if clean and self._keep and exchange.request_sent:
             self.state = IDLE
             exchange.finished(self)
         else:

@@ -140,7 +140,7 @@ async def test_a_large_version_is_dropped_in_portions_between_which_writes_go_th
     await store.write(many, ORIGIN)
     for number in range(ALWAYS_KEPT):
         await patch(store, "services", "a", retries=number)
-    dropping = asyncio.create_task(drop_old_versions(store, Retention(versions=1), now=0, portion=20))
+    dropping = asyncio.create_task(drop_old_versions(store, Retention(versions=1), now=0, portion=4))
     seen: list[int] = []
     while not dropping.done():
         await patch(store, "services", "a", retries=len(seen))
@@ -149,7 +149,7 @@ async def test_a_large_version_is_dropped_in_portions_between_which_writes_go_th
         seen.append(kept[0].number)
     dropped = await dropping
     assert dropped >= 2
-    assert len(seen) >= 10, "ten portions at least, and a write between any two of them"
+    assert len(seen) >= 5, "of fifty portions, in whose gaps a slow machine too gets some writes in"
     assert [version.number for version in await store.changes_since(0)] == list(
         range(dropped + 1, await store.head() + 1)
     )

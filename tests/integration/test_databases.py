@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from control_plane import databases
 from control_plane.store.contract import StoreUnusable
@@ -22,6 +23,7 @@ from control_plane.store.sqlite import sqlite_offline
 from tests.contract.writing import create, everything, patch
 from tests.support.postgres import KEYRING, KEYRING_LINE, PostgresServer
 
+T = TypeVar("T")
 NewDatabase = Callable[[str], str]
 
 
@@ -42,6 +44,12 @@ async def pointsman(*arguments: str) -> tuple[int, str]:
     return code, said.getvalue()
 
 
+async def offline(database: str, work: Callable[[Connection], T]) -> T:
+    if "://" in database:
+        return await postgres_offline(database, work, writes=True)
+    return await asyncio.to_thread(sqlite_offline, Path(database), work, writes=True)
+
+
 async def at_schema(database: str, revision: str) -> None:
     """Makes an empty database as an earlier program left it."""
 
@@ -56,10 +64,7 @@ async def at_schema(database: str, revision: str) -> None:
                 )
             )
 
-    if "://" in database:
-        await postgres_offline(database, make, writes=True)
-    else:
-        await asyncio.to_thread(sqlite_offline, Path(database), make, writes=True)
+    await offline(database, make)
 
 
 async def test_an_older_schema_is_shown_and_upgraded(new_database: NewDatabase) -> None:
@@ -82,6 +87,39 @@ async def test_an_older_schema_is_shown_and_upgraded(new_database: NewDatabase) 
     await store.close()
 
 
+def anatomy(connection: Connection) -> dict[str, object]:
+    """All that the database itself says of its tables, and the rows that they begin with."""
+    inspector = inspect(connection)
+    return {
+        table: (
+            [{**column, "type": repr(column["type"])} for column in inspector.get_columns(table)],
+            inspector.get_pk_constraint(table),
+            sorted(inspector.get_foreign_keys(table), key=str),
+            sorted(inspector.get_unique_constraints(table), key=str),
+            sorted(inspector.get_indexes(table), key=str),
+            [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}"))],
+        )
+        for table in inspector.get_table_names()
+    }
+
+
+async def test_an_empty_database_gets_what_the_migrations_make(new_database: NewDatabase) -> None:
+    """It gets the tables at once, not by the migrations that a database of an earlier program goes through."""
+
+    def made_over(*steps: str) -> Callable[[Connection], dict[str, object]]:
+        def make(connection: Connection) -> dict[str, object]:
+            for step in steps:
+                migrate(connection, to=step)
+            connection.execute(text("UPDATE head SET epoch = :epoch"), {"epoch": b"e" * 16})
+            return anatomy(connection)
+
+        return make
+
+    migrated = await offline(new_database("migrated"), made_over("0001", "head"))
+    assert await offline(new_database("made"), made_over("head")) == migrated
+    assert {"entity", "head", "alembic_version"} <= set(migrated)
+
+
 async def test_a_newer_schema_is_refused(new_database: NewDatabase) -> None:
     database = new_database("newer")
     await (await open_store(database, keyring=KEYRING)).close()
@@ -89,10 +127,7 @@ async def test_a_newer_schema_is_refused(new_database: NewDatabase) -> None:
     def age(connection: Connection) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
-    if "://" in database:
-        await postgres_offline(database, age, writes=True)
-    else:
-        await asyncio.to_thread(sqlite_offline, Path(database), age, writes=True)
+    await offline(database, age)
     for command in (("db", "status"), ("db", "upgrade")):
         code, said = await pointsman(*command, "--database", database)
         assert (code, "9999" in said, "newer" in said) == (1, True, True), said

@@ -21,6 +21,7 @@ from typing_extensions import override
 from control_plane.admin.api import AdminApi
 from control_plane.admin.information import Connections, Identity
 from control_plane.entities.types import EntityBody
+from tests.support.examples import examples
 from tests.support.fresh_store import fresh_sqlite
 from tests.support.tls import self_signed_authority
 from tests.unit.control_plane.admin.calls import call
@@ -272,5 +273,5 @@ class AdminMachine(RuleBasedStateMachine):
 
 TestAnyHistory = AdminMachine.TestCase
 TestAnyHistory.settings = settings(
-    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(10), stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

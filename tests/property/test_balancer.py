@@ -16,6 +16,7 @@ from data_plane.balancer.latency import UNASKED_AVERAGES, UNASKED_S, Latency
 from data_plane.balancer.least_connections import LeastConnections
 from data_plane.balancer.ring import ConsistentHashing
 from data_plane.balancer.round_robin import RoundRobin
+from tests.support.examples import examples
 
 weights = st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=8)
 
@@ -73,7 +74,7 @@ def test_those_left_keep_their_proportions_while_others_are_down(of: list[int], 
     assert counts == {endpoint: endpoint.weight // divisor for endpoint in all_of}
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     takes_s=st.lists(st.floats(min_value=0.001, max_value=0.4), min_size=2, max_size=4),
     first_s=st.floats(min_value=0.01, max_value=2.0),
@@ -199,7 +200,7 @@ def test_removing_one_moves_its_keys_and_none_between_survivors(of: list[int], d
         assert (before[key] != after[key]) == (before[key] == gone.key)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(of=ring_weights, order=st.randoms(use_true_random=False), history=st.lists(ring_weights, max_size=3))
 def test_all_workers_map_keys_alike_whatever_they_went_through(
     of: list[int], order: random.Random, history: list[list[int]]

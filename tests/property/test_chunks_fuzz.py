@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from data_plane.proxy.chunks import BadChunk, ChunkDecoder
 from tests.property.chunk_model import ModelRefuses, read_chunked
+from tests.support.examples import examples
 
-EXAMPLES = 400
+EXAMPLES = examples(100)
 
 FRAGMENTS = st.one_of(
     st.sampled_from(

@@ -17,6 +17,7 @@ from control_plane.snapshot.builder import Snapshot, SnapshotBuilder
 from data_plane.node import messages as node_messages
 from data_plane.node.snapshot import NodeSnapshot, RepairHeader, apply_delta, apply_repair
 from pointsman.wire.v1 import fleet_pb2
+from tests.support.examples import examples
 from tests.support.fleet import EPOCH, target
 
 VERSIONS_MAX = 5
@@ -99,7 +100,7 @@ class Deltas(RuleBasedStateMachine):
                 assert dict(node.entities) == dict(self.head.entities())
 
 
-Deltas.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+Deltas.TestCase.settings = settings(max_examples=examples(25), stateful_step_count=25, deadline=None)
 TestDeltas = Deltas.TestCase
 
 

@@ -22,6 +22,7 @@ from control_plane.entities.types import EntityBody
 from control_plane.snapshot.consistency import check_changes
 from control_plane.store import audit, past
 from control_plane.store.contract import Origin, Store, Transaction, Written
+from tests.support.examples import examples
 from tests.support.fresh_store import fresh_sqlite
 from tests.support.tls import self_signed_authority
 
@@ -156,7 +157,7 @@ def over_a_store(test: Callable[[Store], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(configurations(), min_size=1, max_size=3))
 def test_files_and_history_lose_nothing(files: list[EntityBody]) -> None:
     async def test(store: Store) -> None:
@@ -184,7 +185,7 @@ def test_files_and_history_lose_nothing(files: list[EntityBody]) -> None:
     over_a_store(test)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(5), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(configurations())
 def test_a_dump_moves_to_another_store_whole(file: EntityBody) -> None:
     async def test(store: Store) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.fleet.health import PATIENCE_BEATS, AddressReport, AddressState, HealthBook, Key, TargetReport
+from tests.support.examples import examples
 
 NODE = "n"
 
@@ -75,7 +76,7 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS, max_size=60), st.integers(0, 4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_the_tables_end_equal(events: list[tuple[str, object]], parts: int) -> None:
     node = ModelNode(HealthBook())
     for event, value in events:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from data_plane.proxy.head import BadRequest, RequestHead, RequestScanner, check_target
 from data_plane.proxy.settings import ProxySettings
 from tests.conformance.strict_http import NotStrictError, read_request
+from tests.support.examples import examples
 
-EXAMPLES = 500
+EXAMPLES = examples(125)
 
 METHODS = st.sampled_from(
     [b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"M-SEARCH", b"TRACE", b"CONNECT", b"get", b"G@T", b""]

@@ -21,6 +21,7 @@ from control_plane.snapshot.builder import SnapshotBuilder
 from control_plane.snapshot.consistency import check_changes
 from control_plane.store import editor
 from control_plane.store.contract import Operation, Origin, Store, Transaction, Version
+from tests.support.examples import examples
 from tests.support.fresh_store import fresh_sqlite
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -159,7 +160,7 @@ async def live(units: Sequence[Sequence[Write]], path: Path) -> None:
     assert {key for key, _ in loaded.entities()} == model.keys() - hidden
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(writes(), min_size=1, max_size=4), max_size=12))
 def test_store_versions_and_snapshots_tell_one_story(units: list[list[Write]]) -> None:
     with TemporaryDirectory() as folder:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from data_plane.proxy.head import BadRequest, RequestHead, RequestScanner
 from data_plane.proxy.settings import ProxySettings
 from pointsman.rules.addresses import BadAddress, parse_host_port
+from tests.support.examples import examples
 
-EXAMPLES = 800
+EXAMPLES = examples(200)
 
 FRAGMENTS = st.sampled_from(
     [

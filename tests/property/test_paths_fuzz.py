@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointsman.rules.paths import encode_for_upstream, is_normalised, normalise
+from tests.support.examples import examples
 
-EXAMPLES = 1000
+EXAMPLES = examples(200)
 
 FRAGMENTS = st.one_of(
     st.sampled_from(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from data_plane.proxy.proxy_header import HEADER_BYTES_MAX, BadProxyHeader, ProxyHeader, ProxyHeaderReader
 from tests.property.test_chunks_fuzz import CUTS, pieces_of
+from tests.support.examples import examples
 
-EXAMPLES = 300
+EXAMPLES = examples(100)
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 PORTS = st.integers(0, 65535)

@@ -31,6 +31,7 @@ from control_plane.fleet.rollout import (
     Voted,
 )
 from control_plane.fleet.session import Fault
+from tests.support.examples import examples
 
 NODES = {name: f"host-{name}" for name in "abcd"}
 names = st.sampled_from(sorted(NODES))
@@ -185,4 +186,4 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestAnyHistory.settings = settings(max_examples=examples(30), stateful_step_count=30, deadline=None)

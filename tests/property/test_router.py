@@ -20,6 +20,7 @@ from data_plane.model import HeaderCondition, RouteConfig
 from data_plane.router import Router
 from data_plane.router.candidate import SPLIT_NAMESPACE
 from tests.conformance.router import build
+from tests.support.examples import examples
 
 HOSTS = ("a.com", "b.a.com", "*.a.com", "*.com", "a.*", "b.*", "a.com:80", "*.a.com:8080", "b.*:80", "*")
 PATHS = (
@@ -99,7 +100,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(100), deadline=None)
 @given(table=tables, other=tables, asked=st.lists(requests, min_size=1, max_size=12))
 def test_the_router_equals_a_linear_scan(
     table: list[RouteConfig], other: list[RouteConfig], asked: list[Asked]
@@ -115,7 +116,7 @@ def test_the_router_equals_a_linear_scan(
         assert answer(between, request) == scan(other + table[::2], request)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20), deadline=None)
 @given(
     names=st.lists(st.sampled_from("abcdefgh"), min_size=30, max_size=150),
     asked=st.text(alphabet="abcdefgh/", max_size=6).map(lambda text: f"/{text}"),

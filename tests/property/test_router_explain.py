@@ -14,6 +14,7 @@ from data_plane.router.candidate import Facts
 from data_plane.router.explain import Explanation, explain
 from tests.conformance.router import build
 from tests.property.test_router import Asked, requests, tables
+from tests.support.examples import examples
 
 
 def facts_of(router: Router, asked: Asked) -> Facts:
@@ -40,7 +41,7 @@ def explained(router: Router, facts: Facts) -> Explanation:
             return explanation
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(50), deadline=None)
 @given(table=tables, asked=requests)
 def test_what_is_told_is_what_is_done(table: list[RouteConfig], asked: Asked) -> None:
     for flavour in (TRADITIONAL_COMPATIBLE, TRADITIONAL):
@@ -59,7 +60,7 @@ def test_what_is_told_is_what_is_done(table: list[RouteConfig], asked: Asked) ->
             assert bool(near.outranked) == (not near.failures and match is not None)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(25), deadline=None)
 @given(table=tables, asked=requests)
 def test_the_nearest_come_first(table: list[RouteConfig], asked: Asked) -> None:
     router = build(table, TRADITIONAL_COMPATIBLE)

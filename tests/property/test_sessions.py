@@ -20,6 +20,7 @@ from control_plane.fleet.session import Stage as PlaneStage
 from data_plane.node import session as node
 from data_plane.node.outcomes import Fault, Refused, Stage
 from data_plane.node.snapshot import Delta, Offer, SnapshotRef
+from tests.support.examples import examples
 
 
 def epoch(number: int) -> bytes:
@@ -279,5 +280,5 @@ class Conversation(RuleBasedStateMachine):
                 raise AssertionError(f"never at rest: {self.plane.phase}")
 
 
-Conversation.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+Conversation.TestCase.settings = settings(max_examples=examples(100), stateful_step_count=60, deadline=None)
 TestConversation = Conversation.TestCase

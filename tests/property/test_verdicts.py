@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from data_plane.health import Event, State
 from data_plane.health.state import EndpointHealth
 from pointsman.wire.v1 import config_pb2
+from tests.support.examples import examples
 from tests.unit.data_plane.node import test_health as node
 
 KEYS = ("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
@@ -71,7 +72,7 @@ class Model:
         return ill
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(50), deadline=None)
 @given(history=steps)
 def test_workers_late_workers_and_the_report_agree_with_the_model(history: list[tuple[str, object]]) -> None:
     rig, model = node.Rig(), Model()

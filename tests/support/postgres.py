@@ -60,7 +60,7 @@ class PostgresServer:
             self._user = "postgres" if "postgres" in names else "nobody"
             shutil.chown(self.folder, self._user)
         self._data = self.folder / "data"
-        self._server: subprocess.Popen[bytes] | None = None
+        self._made = {"postgres"}
         self._run("initdb", "-D", str(self._data), "-U", "pointsman", "-A", "trust", "--no-sync", "--locale=C.UTF-8")
         self.start()
 
@@ -108,8 +108,9 @@ class PostgresServer:
 
     def create(self, name: str) -> str:
         """A new database unless it is there; returns its URL."""
-        if not self.psql(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
+        if name not in self._made:
             self.psql(f'CREATE DATABASE "{name}"')
+            self._made.add(name)
         return self.url(name)
 
     def url(self, name: str) -> str:

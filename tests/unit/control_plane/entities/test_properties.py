@@ -11,6 +11,7 @@ from control_plane.entities.errors import EntityError
 from control_plane.entities.fields import Array, Boolean, Field, Foreign, Integer, Map, Number, Record, String
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.types import EntityBody, JsonValue
+from tests.support.examples import examples
 from tests.unit.control_plane.entities.schemas import NOW, SERVICE_ID, resolve
 
 ANYTHING: st.SearchStrategy[JsonValue] = st.recursive(
@@ -63,7 +64,7 @@ BODIES = st.sampled_from(list(SCHEMAS)).flatmap(lambda collection: st.tuples(st.
 
 
 @given(BODIES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 def test_an_entity_sent_back_is_the_same_entity(case: tuple[str, EntityBody]) -> None:
     collection, body = case
     schema = SCHEMAS[collection]
@@ -83,7 +84,7 @@ def test_an_entity_sent_back_is_the_same_entity(case: tuple[str, EntityBody]) ->
 
 
 @given(BODIES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_body_is_not_changed(case: tuple[str, EntityBody]) -> None:
     collection, body = case
     before = json.dumps(body)
@@ -96,7 +97,7 @@ def test_a_body_is_not_changed(case: tuple[str, EntityBody]) -> None:
 
 
 @given(st.sampled_from(list(SCHEMAS)), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 def test_junk_is_answered_with_an_error_or_an_entity(collection: str, data: st.DataObject) -> None:
     schema = SCHEMAS[collection]
     names = st.sampled_from([*schema.fields, "url", "unknown"])

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from control_plane.store.migrating import migrate
-from control_plane.store.tables import METADATA
+from control_plane.store.tables import METADATA, SCHEMA
 
 
 @contextlib.contextmanager
@@ -21,9 +21,23 @@ def empty_database() -> Iterator[Connection]:
     engine.dispose()
 
 
+def go_all_the_way(connection: Connection) -> None:
+    """By every migration, as a database of the first program does; an empty one would get the tables at once."""
+    migrate(connection, to="0001")
+    migrate(connection)
+
+
+def test_the_newest_revision_is_named() -> None:
+    with empty_database() as connection:
+        go_all_the_way(connection)
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == SCHEMA, (
+            "control_plane/store/tables.py must name the newest revision"
+        )
+
+
 def test_the_migrations_make_the_tables() -> None:
     with empty_database() as connection:
-        migrate(connection)
+        go_all_the_way(connection)
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
 
@@ -31,7 +45,7 @@ def test_the_migrations_make_the_tables() -> None:
 def test_the_tables_are_clustered_as_they_say() -> None:
     """Autogenerate does not look at this."""
     with empty_database() as connection:
-        migrate(connection)
+        go_all_the_way(connection)
         for table in METADATA.sorted_tables:
             made = connection.scalar(text("SELECT sql FROM sqlite_master WHERE name = :name"), {"name": table.name})
             wanted = table.dialect_options["sqlite"]["with_rowid"] is False

@@ -28,6 +28,7 @@ from control_plane.switching.canary import (
 from control_plane.switching.canary_record import Asked, from_record, record_of
 from control_plane.switching.gates import Figure, Gate, Limits, Outcome, Verdict
 from control_plane.switching.preflight import Move
+from tests.support.examples import examples
 
 SHARES = (500, 2500, 5000, 10_000)
 GOOD, FEW, DOUBT = Verdict(Outcome.GOOD), Verdict(Outcome.TOO_FEW), Verdict(Outcome.DOUBT)
@@ -283,4 +284,4 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestAnyHistory.settings = settings(max_examples=examples(30), stateful_step_count=30, deadline=None)

@@ -22,7 +22,7 @@ def head(*fields: bytes) -> RequestHead:
 
 def test_the_common_case_is_ready_made() -> None:
     peer = PeerLines("192.0.2.1", ProxySettings())
-    assert peer.lines(head()) is peer.common
+    assert peer.lines(head()) == peer.common
     assert peer.common.split(b"\r\n") == [
         b"Connection: keep-alive",
         b"X-Forwarded-For: 192.0.2.1",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from data_plane.proxy.head import BadRequest, RequestHead, RequestScanner, check_target
 from data_plane.proxy.settings import ProxySettings
+from tests.support.examples import examples
 
 # Where we accept and llhttp refuses: methods it doesn't know, versions 1.2 to 1.9, and CONNECT-like targets it has its
 # own states for. Everything else we accept, it must accept.
@@ -87,19 +88,19 @@ def compare(block: bytes) -> None:
         assert reading.url == head.path + head.query
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(FRAGMENTS, max_size=12))
 def test_fragments_in_any_order(fragments: list[bytes]) -> None:
     compare(b"".join(fragments))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(FRAGMENTS, max_size=8), st.sampled_from([b"HTTP/1.1", b"HTTP/1.0"]))
 def test_fragments_as_lines_after_a_good_request_line(fragments: list[bytes], version: bytes) -> None:
     compare(b"\r\n".join([b"GET /x " + version, b"Host: h", *fragments]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.binary(max_size=12), st.binary(max_size=12))
 def test_any_octets_in_a_field(name: bytes, value: bytes) -> None:
     compare(b"GET /x HTTP/1.1\r\nHost: h\r\n" + name + b":" + value)

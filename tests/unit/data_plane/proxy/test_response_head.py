@@ -9,11 +9,17 @@ from data_plane.proxy.settings import ProxySettings
 
 
 def scan(text: bytes) -> ResponseHead:
-    head = ResponseHead()
     scanner = ResponseScanner(ProxySettings())
-    for _ in range(2):  # the second time from memory
-        scanner.scan(text + b"\r\n\r\nrest", len(text), head)
+    head = scanner.scan(text)
+    again = ResponseScanner(ProxySettings())
+    again.scan(b"\r\n".join([b"HTTP/1.1 200 OK", *text.split(b"\r\n")[1:], b"X-Other: 1"]))
+    assert told(again.scan(text)) == told(head), "each line from memory"
+    assert told(scanner.scan(text)) == told(head), "the whole from memory"
     return head
+
+
+def told(head: ResponseHead) -> list[object]:
+    return [getattr(head, name) for name in head.__slots__]
 
 
 def test_a_plain_answer() -> None:
@@ -113,17 +119,33 @@ def test_heads_are_bounded() -> None:
     with pytest.raises(BadAnswer):
         scanner.check_incomplete(b"HTTP/1.1 200 OK\r\nA: " + b"a" * 100)
     with pytest.raises(BadAnswer):
-        scanner.scan(b"HTTP/1.1 200 OK\r\nA: " + b"a" * 100 + b"\r\n\r\n", 120, ResponseHead())
+        scanner.scan(b"HTTP/1.1 200 OK\r\nA: " + b"a" * 100)
 
 
-def test_the_memory_of_lines_is_bounded_and_forgets_no_rule() -> None:
+def test_the_memories_are_bounded_and_forget_no_rule() -> None:
     scanner = ResponseScanner(ProxySettings())
-    head = ResponseHead()
     for number in range(10_000):
-        block = b"HTTP/1.1 200 OK\r\nX-Number: %d\r\nServer: x\r\nContent-Length: %d" % (number, number)
-        scanner.scan(block + b"\r\n\r\n", len(block), head)
+        head = scanner.scan(b"HTTP/1.1 200 OK\r\nX-Number: %d\r\nServer: x\r\nContent-Length: %d" % (number, number))
         assert head.length == number
         assert head.has_server
-    assert len(scanner) <= 2 * 2048
+    assert scanner.lines_remembered <= 2 * 2048
+    assert scanner.heads_remembered <= 2 * 512
     with pytest.raises(BadAnswer):
-        scanner.scan(b"HTTP/1.1 200 OK\r\nX Number: 1\r\n\r\n", 28, head)
+        scanner.scan(b"HTTP/1.1 200 OK\r\nX Number: 1")
+
+
+def test_a_head_asked_for_again_is_found_in_the_older_generation() -> None:
+    scanner = ResponseScanner(ProxySettings())
+    kept = scanner.scan(b"HTTP/1.1 200 OK\r\nX-Kept: 1")
+    for number in range(512):
+        scanner.scan(b"HTTP/1.1 200 OK\r\nX-Number: %d" % number)
+    assert scanner.scan(b"HTTP/1.1 200 OK\r\nX-Kept: 1") is kept
+
+
+@pytest.mark.parametrize("line", [b"Set-Cookie: a=1", b"Authorization: x", b"X-Long: " + b"a" * 1024])
+def test_heads_with_secrets_and_long_ones_are_not_remembered(line: bytes) -> None:
+    scanner = ResponseScanner(ProxySettings())
+    head = scanner.scan(b"HTTP/1.1 200 OK\r\n" + line)
+    assert head.segments[1] == line
+    assert scanner.heads_remembered == 0
+    assert scanner.lines_remembered == 0
