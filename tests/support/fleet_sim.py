@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import resource
@@ -49,6 +50,7 @@ _OPTIONS = (
 BEATS_REMEMBERED = 32
 CLOCK_SAMPLES = 4
 """Beats right after the welcome, as a real node's: whoever is asked to prepare knows the control plane's clock."""
+POLICY = {"vote_by_s": 30, "confirm_by_s": 30}
 SHOWN_MAX = 5
 """Nodes that a wait in vain names."""
 
@@ -91,6 +93,8 @@ class SimNode:
     beats: int = 0
     beats_sent_ns: dict[int, int] = field(default_factory=dict)
     lost: str = ""  # why its last conversation ended
+    saying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    armed: asyncio.Task[None] | None = None  # outlives the conversation in which it began
 
     @property
     def node_id(self) -> str:
@@ -132,7 +136,7 @@ class SimNode:
         )(None)
         who = Introduction(self.node_id, f"sim-{self.number}", "0.1.0", time.time_ns(), {"zone": "sim"}, workers=1)
         async with asyncio.timeout(PATIENCE_S):
-            await call.write(messages.hello(who, running=self.ref, snapshot_bytes_max=1 << 30))
+            await self._say(call, messages.hello(who, running=self.ref, snapshot_bytes_max=1 << 30))
             welcome = await self._next(call)
         if isinstance(welcome, Goodbye):
             return pace.after_goodbye(min_s=welcome.reconnect_min_s, max_s=welcome.reconnect_max_s)
@@ -142,7 +146,6 @@ class SimNode:
         self.clock.reset()
         for _ in range(CLOCK_SAMPLES):
             await self._say_beat(call)
-        activations: set[asyncio.Task[None]] = set()
         beats = asyncio.create_task(self._beat(call, welcome.beat_interval_s))
         try:
             while True:
@@ -159,7 +162,7 @@ class SimNode:
                     case fleet_pb2.RolloutPrepare():
                         await self._prepare(call, message)
                     case fleet_pb2.RolloutActivate():
-                        activations.add(asyncio.create_task(self._activate_at(call, message)))
+                        self.armed = asyncio.create_task(self._activate_at(call, message))
                     case fleet_pb2.RolloutAbort():
                         self.staged = None
                     case None:
@@ -167,9 +170,8 @@ class SimNode:
                     case _:
                         pass
         finally:
-            for task in (beats, *activations):
-                task.cancel()
-            await asyncio.gather(beats, *activations, return_exceptions=True)
+            beats.cancel()
+            await asyncio.gather(beats, return_exceptions=True)
             call.cancel()
 
     async def _next(self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]) -> object:
@@ -184,6 +186,15 @@ class SimNode:
             await self._say_beat(call)
             await asyncio.sleep(interval_s)
 
+    async def _say(
+        self,
+        call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage],
+        message: fleet_pb2.NodeMessage,
+    ) -> None:
+        """One after the other: gRPC refuses a message while it is not done with the one before."""
+        async with self.saying:
+            await call.write(message)
+
     async def _say_beat(self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]) -> None:
         self.beats += 1
         if len(self.beats_sent_ns) > BEATS_REMEMBERED:
@@ -196,7 +207,7 @@ class SimNode:
             clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
         )
         self.beats_sent_ns[self.beats] = time.monotonic_ns()
-        await call.write(beat)
+        await self._say(call, beat)
 
     def _take_time(self, ack: BeatAck) -> None:
         received_ns = time.monotonic_ns()
@@ -224,7 +235,7 @@ class SimNode:
             vote.kind, vote.workers = fleet_pb2.VOTE_KIND_READY, 1
             vote.clock_error_us = max(1, error_ns // 1000)
         self.votes += 1
-        await call.write(fleet_pb2.NodeMessage(vote=vote))
+        await self._say(call, fleet_pb2.NodeMessage(vote=vote))
 
     async def _activate_at(
         self,
@@ -250,7 +261,8 @@ class SimNode:
             at_plane_ns=self.clock.to_plane(now_ns, now_ns) or 0,
             late_us=[late_us],
         )
-        await call.write(fleet_pb2.NodeMessage(rollout_activated=told))
+        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            await self._say(call, fleet_pb2.NodeMessage(rollout_activated=told))  # else the next hello says what runs
 
     async def _take_delta(
         self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage], delta: Delta
@@ -260,8 +272,8 @@ class SimNode:
         if made is None:
             base = self.running if self.ref == delta.base else self.contents.get(delta.base)
             if base is None:
-                await call.write(
-                    messages.delta_unusable(delta.ref, running=self.ref, code="UNKNOWN_BASE", message="not here")
+                await self._say(
+                    call, messages.delta_unusable(delta.ref, running=self.ref, code="UNKNOWN_BASE", message="not here")
                 )
                 return
             made = self.contents.put(apply_delta(delta, base))
@@ -289,7 +301,7 @@ class SimNode:
         self.running = snapshot
         self.history.append(snapshot.ref)
         self.applied_at[snapshot.version] = time.monotonic()
-        await call.write(messages.applied(snapshot.ref, took_s=0.0))
+        await self._say(call, messages.applied(snapshot.ref, took_s=0.0))
 
 
 @dataclass(slots=True)
@@ -370,6 +382,7 @@ class Simulation:
         self._contents = Contents()
         self.nodes: list[SimNode] = []
         self._running: list[asyncio.Task[None]] = []
+        self._killed = False
 
     async def run(self, *, changes: int, rollouts: int = 0) -> Figures:
         """Everything, in order."""
@@ -439,7 +452,7 @@ class Simulation:
             "key": "one",
             "body": {"host": f"side-{number}-{time.time_ns()}"},
         }
-        body = {"changes": [change], "policy": {"vote_by_s": 30}, "reason": "simulated"}
+        body = {"changes": [change], "policy": POLICY, "reason": "simulated"}
         url = self.control_plane.url + "/fleet/rollouts"
         async with session.post(url, json=body, headers={"Prefer": PREFER}) as response:
             view = await response.json()
@@ -456,11 +469,13 @@ class Simulation:
     async def _storm(self, session: aiohttp.ClientSession) -> None:
         """The control plane is killed and comes back at once: every node notices and returns."""
         pulls = sum(node.pulls for node in self.nodes)
+        self._killed = True
         self.control_plane.kill()
         await self.control_plane.wait()
         await self._until_each(lambda node: not node.connected, "has noticed the kill")
         began = time.monotonic()
         await self.control_plane.up()
+        self._killed = False
         self.figures.control_plane_start_s = time.monotonic() - began
         began = time.monotonic()
         asking = asyncio.create_task(self._keep_asking(session))
@@ -496,8 +511,11 @@ class Simulation:
             for task in self._running:
                 if task.done():
                     task.result()
-            shown = ", ".join(node.facts() for node in missing[:SHOWN_MAX])
-            assert time.monotonic() < deadline, f"{len(missing)} nodes of which not one {what}: {shown}"
+            plane = self.control_plane
+            assert plane.running or self._killed, f"the control plane has ended:\n{plane.log_tail()}"
+            if time.monotonic() > deadline:
+                shown = ", ".join(node.facts() for node in missing[:SHOWN_MAX])
+                raise AssertionError(f"{len(missing)} nodes of which not one {what}: {shown}\n{plane.log_tail()}")
             await asyncio.sleep(0.01)
 
     def _look(self) -> None:
