@@ -30,10 +30,10 @@ import grpc
 import grpc.aio
 
 from data_plane.node import messages
-from data_plane.node.clock import PlaneClock
 from data_plane.node.messages import BeatAck, Goodbye, Introduction, Welcome
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.snapshot import NOTHING, Delta, NodeSnapshot, Offer, SnapshotRef, apply_delta, unpack
+from pointsman.rules.plane_clock import PlaneClock
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.enrolled import Plane
 from tests.support.patience import PATIENCE_S, PREFER
@@ -174,6 +174,15 @@ class SimNode:
             await asyncio.gather(beats, return_exceptions=True)
             call.cancel()
 
+    async def _say(
+        self,
+        call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage],
+        message: fleet_pb2.NodeMessage,
+    ) -> None:
+        """A stream takes one write at a time, and there are beats beside whatever else is said."""
+        async with self.saying:
+            await call.write(message)
+
     async def _next(self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]) -> object:
         message = await call.read()
         return messages.decode(message) if isinstance(message, fleet_pb2.PlaneMessage) else None
@@ -185,15 +194,6 @@ class SimNode:
         while True:
             await self._say_beat(call)
             await asyncio.sleep(interval_s)
-
-    async def _say(
-        self,
-        call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage],
-        message: fleet_pb2.NodeMessage,
-    ) -> None:
-        """One after the other: gRPC refuses a message while it is not done with the one before."""
-        async with self.saying:
-            await call.write(message)
 
     async def _say_beat(self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]) -> None:
         self.beats += 1
