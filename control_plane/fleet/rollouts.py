@@ -420,7 +420,8 @@ class Rollouts:
         """What nodes run is the base: the head, unless that is held because the first node refused it."""
         remote = entry.remote = await self._others.take(entry.facts.number, entry.facts.fence)
         head = await self._propose(entry)
-        while self._server.unsettled:  # what comes of it takes a moment, and is what this rollout begins at
+        # What comes of it takes a moment, and is what this rollout begins at.
+        while self._server.unsettled and not entry.machine.state.final:
             self._gate.clear()
             await asyncio.sleep(0.002)
             head = await self._propose(entry)

@@ -370,10 +370,15 @@ class LinkServer:
         return self._plane_id
 
     @property
+    def trying(self) -> bool:
+        """Whether a plain change is on its first node now."""
+        return self._canary.due is not None
+
+    @property
     def unsettled(self) -> bool:
         """Whether `released` is about to change: a plain change is on its first node, or a decision waits for its
         instant. Nodes that read our clock a little fast run what was decided before that."""
-        return self._canary.due is not None or self._withheld is not None
+        return self.trying or self._withheld is not None
 
     @property
     def released(self) -> Published | None:
