@@ -22,11 +22,12 @@ from typing import Protocol, TypeVar
 
 from data_plane.node.diff import Diff, stage_messages
 from data_plane.node.names import NameIndex, Names
-from data_plane.node.outcomes import FAULTS_MAX, Applied, ApplyOutcome, Fault, Refused, Stage
+from data_plane.node.outcomes import FAULTS_MAX, Applied, ApplyOutcome, Refused
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.supervisor import KeepsDying, Slot, Supervisor
 from data_plane.node.workers import Activation, WarmedEndpoint, WorkerDied, WorkerProcess, WorkerRefused
 from data_plane.resolve.answers import Answer
+from pointsman.snapshots import Fault, Stage
 
 T = TypeVar("T")
 

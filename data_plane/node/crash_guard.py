@@ -16,7 +16,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
+from pointsman.snapshots import Fault, Stage
 
 log = logging.getLogger(__name__)
 

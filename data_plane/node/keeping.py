@@ -17,7 +17,8 @@ import logging
 from dataclasses import dataclass
 
 from data_plane.node.last_good import LastGood
-from data_plane.node.snapshot import Delta, NodeSnapshot, Offer, SnapshotRef, make_delta
+from data_plane.node.snapshot import Delta, NodeSnapshot, Offer, make_delta
+from pointsman.snapshots import SnapshotRef
 
 log = logging.getLogger(__name__)
 

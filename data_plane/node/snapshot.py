@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import zstandard
 from google.protobuf.message import DecodeError
-from typing_extensions import override
 
 from data_plane.kinds import key_of
 from data_plane.node.entity_map import EntityMap
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
+from pointsman.snapshots import Fault, SnapshotRef, Stage
 from pointsman.wire.v1 import config_pb2, fleet_pb2
 
 RAW_BYTES_MAX = 256 * 1024 * 1024
@@ -32,23 +32,6 @@ EPOCH_BYTES = 16
 HASH_BYTES = 32
 _PACK_LEVEL = 3
 _STEP_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotRef:
-    """Names one snapshot. Equal hashes mean equal content; versions order within one epoch only."""
-
-    epoch: bytes
-    version: int
-    snapshot_hash: bytes
-
-    @override
-    def __str__(self) -> str:
-        return f"version {self.version} ({self.snapshot_hash.hex()[:12] or 'no content'})"
-
-
-NOTHING = SnapshotRef(b"", 0, b"")
-"""What a node runs that has no configuration yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from google.protobuf.message import DecodeError
 from data_plane.channel import Channel
 from data_plane.handover import Pair
 from data_plane.node.metrics_sum import WorkerSums
-from data_plane.node.outcomes import Fault
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.resolve.answers import Answer
+from pointsman.snapshots import Fault
 from pointsman.wire.v1 import fleet_pb2 as fleet
 from pointsman.wire.v1 import worker_pb2 as wire
 

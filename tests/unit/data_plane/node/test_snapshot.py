@@ -11,9 +11,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.node.outcomes import Stage
-from data_plane.node.snapshot import Offer, SnapshotRef, SnapshotRefused, check_sizes, pack, unpack
+from data_plane.node.snapshot import Offer, SnapshotRefused, check_sizes, pack, unpack
 from pointsman.rules.snapshot_hash import snapshot_hash
+from pointsman.snapshots import SnapshotRef, Stage
 from pointsman.wire.v1 import config_pb2, fleet_pb2
 from tests.support.fleet import EPOCH, Snap, entities
 
