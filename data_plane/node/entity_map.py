@@ -79,8 +79,11 @@ class EntityMap(Mapping[Key, bytes]):
         for before, after, was, now in zip(base.buckets, self.buckets, base._hashes, self._hashes, strict=True):
             if before is after or was == now:
                 continue
-            upserts.update((key, body) for key, body in after.items() if before.get(key) != body)
-            deletes += (key for key in before if key not in after)
+            if before:
+                upserts.update((key, body) for key, body in after.items() if before.get(key) != body)
+                deletes += (key for key in before if key not in after)
+            else:
+                upserts.update(after)
         return upserts, tuple(deletes)
 
     def shares_with(self, other: EntityMap) -> bool:
