@@ -70,6 +70,11 @@ class Publisher:
         self._gather.hurry(self._clock())
         self._wake.set()
 
+    async def reach(self, version: int) -> None:
+        """Publishes what there is unless `version` is published already. Raises StoreError."""
+        if self._published < version:
+            await self._catch_up()
+
     async def run(self) -> None:
         """Publishes what is due, for ever."""
         retry_s = RETRY_S
@@ -132,7 +137,9 @@ class Publisher:
         if builder is None:
             await self._reload()
             return
-        versions = await self._store.changes_since(self._published)
+        versions = self._store.at_hand(self._published)
+        if versions is None:
+            versions = await self._store.changes_since(self._published)
         if not versions:
             return
         snapshot = await asyncio.to_thread(_advance, builder, versions)
