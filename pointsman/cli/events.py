@@ -104,6 +104,8 @@ def _state(data: JsonObject) -> str:
     parts = [as_text(data.get("state"))]
     if because := as_text(data.get("ended_because")):
         parts.append(f"({because})")
+    if data.get("begins_at") is not None:
+        parts.append(f"for {local_time(data.get('begins_at'))}")
     if data.get("took_s") is not None:
         parts.append(f"in {seconds(data.get('took_s'))}")
     if data.get("step") is not None:
