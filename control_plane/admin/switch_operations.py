@@ -116,6 +116,14 @@ _NODE: EntityBody = {
         "healthy": _WHOLE,
         "targets": _WHOLE,
         "connections": _WHOLE,
+        "first_new_us_after_instant": {
+            "type": ["integer", "null"],
+            "description": "When the first answer of the new side began; null = none yet, or the node has not said.",
+        },
+        "last_old_us_after_instant": {
+            "type": ["integer", "null"],
+            "description": "When the last answer of the old side began; negative = before the instant.",
+        },
         "late_us": {"type": ["integer", "null"], "description": "The latest worker, against the instant."},
         "open_on_old_side": {"type": ["integer", "null"], "description": "Requests; null = not counted yet."},
         "reason": _TEXT,

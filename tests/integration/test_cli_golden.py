@@ -381,6 +381,8 @@ def proof(number: int, standing: str = "activated", **facts: Json) -> JsonObject
         "targets": 2,
         "connections": 16,
         "activated_us_after_instant": 210 if done else None,
+        "first_new_us_after_instant": 1_300 if done else None,
+        "last_old_us_after_instant": -400 if done else None,
         "late_us": 180 if done else None,
         "clock_error_us": 90,
         "open_on_old_side": 0 if done else None,
