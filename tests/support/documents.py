@@ -19,7 +19,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
+"""For all commands of a document: some show what takes seconds, and a machine may be busy."""
+OUT_OF_TIME = 124
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT = re.compile(r"\b(?:80|90)\d\d\b")
 STATUS_DEFAULT = "8007"
@@ -156,6 +158,8 @@ def _execute(script: str, folder: Path, environment: dict[str, str]) -> Output:
         )  # fmt: skip
         try:
             code = child.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            code = OUT_OF_TIME
         finally:
             with suppress(ProcessLookupError):  # nothing was left in the background
                 os.killpg(child.pid, signal.SIGKILL)
@@ -170,7 +174,8 @@ def _compare(blocks: Sequence[Block], output: Output) -> list[str]:
     if output.code != 0:
         block = blocks[max(len(printed) - 1, 0)]
         said = f"{(printed or [''])[-1][-1500:]}{output.stderr[-3000:]}"
-        return [f"the commands from line {block.line} ended with {output.code}:\n{said}"]
+        how = f"were not done after {PATIENCE_S:g} s" if output.code == OUT_OF_TIME else f"ended with {output.code}"
+        return [f"the commands from line {block.line} {how}:\n{said}"]
     problems = []
     for block, said in zip(blocks, printed, strict=True):
         lines = {line.strip() for line in said.splitlines()}
