@@ -35,8 +35,9 @@ FAULTS_SHARED_MAX = 3
 """Faults of a refusal that other control planes get to know."""
 TOLD_S = 10.0
 """What a control plane passed on of a node's is newer than a record that says less, for so long."""
-COME_BACK_S = 10.0
-"""How long after a start of ours nodes that were connected before it are waited for."""
+COME_BACK_S = 20.0
+"""How long after a start of ours nodes that were connected before it are waited for: the longest time between two dials
+of a node is 15 s."""
 REFRESH_S = 3600.0
 """A connected node's row is renewed at least this often, so that a crash of ours can't make it look long gone."""
 
