@@ -436,6 +436,8 @@ def _side_row(sums: fleet_pb2.SideSums, since: int) -> SideRow:
         if sums.HasField("mirror")
         else None,
         sums.closed_late,
+        sums.first_answer_ns,
+        sums.last_answer_ns,
     )
 
 

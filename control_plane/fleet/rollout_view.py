@@ -217,6 +217,8 @@ def _member(member: Member, facts: Facts) -> EntityBody:
             "upstreams": upstreams,
         },
         "activated_us_after_instant": after_us,
+        "first_new_us_after_instant": member.first_new_us,
+        "last_old_us_after_instant": member.last_old_us,
         "late_us": list(activation.late_us) if activation is not None else None,
         "armed_us_before_instant": activation.ahead_us if activation is not None else None,
         "clock_error_us": activation.clock_error_us

@@ -24,6 +24,7 @@ transaction of the decision, so that one that was thought dead can't decide any 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict, deque
@@ -31,6 +32,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar
 
 from control_plane.entities.errors import EntityError
+from control_plane.entities.service_settings import COLLECTION as SERVICE_SETTINGS
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import relay_words
 from control_plane.fleet import rollout_messages as words
@@ -48,6 +50,7 @@ from control_plane.fleet.rollout import (
     Activate,
     Decide,
     Finish,
+    Member,
     Policy,
     Prepare,
     Release,
@@ -78,6 +81,7 @@ LEASE_ASK_S = 0.05
 RECOVER_EVERY_S = 0.5
 RECOVER_SOLE_S = 5.0
 """How often rollouts that nobody coordinates are looked for; a sole control plane leaves none but by a broken store."""
+RETURNING_EVERY_S = 0.02
 RESUMED_S = 60.0
 """For nodes to come back after a restart of ours: they wait longer from one attempt to the next."""
 WAITING_MAX = 32
@@ -87,10 +91,14 @@ RECENT_MAX = 64
 ARMINGS_MAX = 20
 """Rollouts by which the lead of the next one is judged."""
 GATE_S_MAX = 2.0
+REHEARSAL_S = 0.3
+"""What a plain write may be late on the nodes for a rehearsal."""
 COMMIT_S = 0.004
 """What writing a decision takes, about. When it took longer the instant is set anew before anyone hears of it."""
 SAVES_QUICK = 5
 """Tries to save the end of a rollout before those who wait for it are told all the same."""
+ANSWERS_OLD_S = 1.5
+"""Nodes say about once a second who answered last."""
 
 _OPEN = (State.QUEUED, State.PREPARING, State.DECIDING, State.DECIDED)
 
@@ -221,7 +229,7 @@ class Rollouts:
         """Begins to listen, and takes over what an earlier process left open."""
         self._epoch = await self._store.epoch()
         self._server.on_rollout = self._heard
-        self._stop_listening.append(self._nodes.listen(self._node_changed))
+        self._stop_listening += [self._nodes.listen(self._node_changed), self._store.subscribe(self._written)]
         self._own(self._recover(), "rollouts left open")
         if not self._sole:
             self._stop_listening.append(self._store.hear_planes(self._heard_plane))
@@ -293,8 +301,8 @@ class Rollouts:
             raise Unchanged(planned.result, planned.head)
         machine = Rollout(policy, {}, rehearsal=rehearsal)
         entry = await self._register(planned, origin, machine, act, owner=owner, claim=claim)
-        if not rehearsal:
-            self._end_rehearsals(f"gave way to rollout {entry.facts.number}")
+        for other in self._rehearsals() if not rehearsal else ():
+            self._end_rehearsal(other, f"gave way to rollout {entry.facts.number}")
         self._own(self._coordinate(entry), f"rollout {entry.facts.number}")
         return entry
 
@@ -343,12 +351,21 @@ class Rollouts:
 
     # --- one rollout ------------------------------------------------------------------------------------------------
 
-    def _end_rehearsals(self, reason: str) -> None:
+    def _written(self, version: int) -> None:
+        """Nodes of a rehearsal are offered nothing else: a plain write must not wait for a slow one's vote."""
+        for entry in self._rehearsals():
+            rest_s = max(0.0, entry.began + REHEARSAL_S - _now())
+            reason = f"gave way to version {version}, written meanwhile"
+            asyncio.get_running_loop().call_later(rest_s, self._end_rehearsal, entry, reason)
+
+    def _rehearsals(self) -> list[Entry]:
+        return [entry for entry in self._open.values() if entry.machine.rehearsal]
+
+    def _end_rehearsal(self, entry: Entry, reason: str) -> None:
         """Nobody waits for votes that nothing will come of."""
-        for entry in list(self._open.values()):
-            if entry.machine.rehearsal and entry.machine.state in (State.QUEUED, State.PREPARING):
-                self._perform(entry, entry.machine.abort(reason, ""))
-                entry.wake.set()
+        if entry.machine.state in (State.QUEUED, State.PREPARING):
+            self._perform(entry, entry.machine.abort(reason, ""))
+            entry.wake.set()
 
     async def _register(
         self,
@@ -418,6 +435,7 @@ class Rollouts:
 
     async def _begin(self, entry: Entry) -> None:
         """What nodes run is the base: the head, unless that is held because the first node refused it."""
+        await self._until_back(entry)
         remote = entry.remote = await self._others.take(entry.facts.number, entry.facts.fence)
         head = await self._propose(entry)
         # What comes of it takes a moment, and is what this rollout begins at.
@@ -450,6 +468,14 @@ class Rollouts:
             self._perform(entry, entry.machine.abort(f"{NO_NODE}, but to others: {where}", ""))
             return
         self._perform(entry, entry.machine.begin([*at_base, *remote.nodes], _now()))
+
+    async def _until_back(self, entry: Entry) -> None:
+        """A control plane that has just started knows no node yet; they serve, and are on their way back."""
+        while self._nodes.returning() and not entry.machine.state.final:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETURNING_EVERY_S):
+                    await entry.wake.wait()
+            entry.wake.clear()
 
     async def _propose(self, entry: Entry) -> Snapshot:
         while True:
@@ -781,9 +807,27 @@ class Rollouts:
     async def _drain(self, entry: Entry) -> None:
         lagging = [m.hostname for m in entry.machine.members.values() if m.standing is Standing.LAGGING]
         since = max(entry.activated_s, entry.began)
-        await self._draining.watch(entry.facts.drained, since=since, lagging=lagging)
+        await self._draining.watch(
+            entry.facts.drained, since=since, lagging=lagging, meanwhile=lambda: self._note_answers(entry)
+        )
         self._tell(entry)
+        await asyncio.sleep(ANSWERS_OLD_S)  # the nodes' last word on who answered comes after that on what is open
+        self._note_answers(entry)
         await self._save(entry)
+
+    def _note_answers(self, entry: Entry) -> None:
+        """What each node of ours has said of its first answer by the new side, and its last one by the old."""
+        facts, at_ns = entry.facts, entry.facts.at_plane_ns
+        if at_ns is None or facts.resumed:
+            return  # it was by another process' clock
+        services = {change.id for change in facts.changes if change.collection in ("services", SERVICE_SETTINGS)}
+        for member in entry.machine.members.values():
+            first_ns = self._server.sides.first_ns(member.id, services, facts.gain)
+            last_ns = self._server.sides.last_ns(member.id, services, facts.lose)
+            if member.first_new_us is None and first_ns and first_ns >= at_ns - 1000 * _doubt_us(member):
+                member.first_new_us = (first_ns - at_ns) // 1000
+            if last_ns:
+                member.last_old_us = (last_ns - at_ns) // 1000
 
     # --- after a restart --------------------------------------------------------------------------------------------
 
@@ -889,6 +933,11 @@ class Rollouts:
             log.error("%s ended by a mistake of ours", task.get_name(), exc_info=error)
             if self._current is not None:
                 self._fail(self._current, "an unexpected error in the control plane; see its log")
+
+
+def _doubt_us(member: Member) -> int:
+    """How far a node's word on a time may be off."""
+    return member.activation.clock_error_us if member.activation is not None else 0
 
 
 def _ref(snapshot: Snapshot) -> SnapshotRef:

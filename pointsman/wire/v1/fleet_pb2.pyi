@@ -713,7 +713,7 @@ class SideReport(_message.Message):
     def __init__(self, since: _Optional[int] = ..., full: _Optional[bool] = ..., sides: _Optional[_Iterable[_Union[SideSums, _Mapping]]] = ..., omitted: _Optional[int] = ...) -> None: ...
 
 class SideSums(_message.Message):
-    __slots__ = ("service", "upstream", "requests", "errors_5xx", "connect_errors", "latency", "open", "mirror", "closed_late", "watched", "service_name", "upstream_name")
+    __slots__ = ("service", "upstream", "requests", "errors_5xx", "connect_errors", "latency", "open", "mirror", "closed_late", "watched", "service_name", "upstream_name", "first_answer_ns", "last_answer_ns")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -726,6 +726,8 @@ class SideSums(_message.Message):
     WATCHED_FIELD_NUMBER: _ClassVar[int]
     SERVICE_NAME_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_NAME_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ANSWER_NS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ANSWER_NS_FIELD_NUMBER: _ClassVar[int]
     service: str
     upstream: str
     requests: int
@@ -738,7 +740,9 @@ class SideSums(_message.Message):
     watched: bool
     service_name: str
     upstream_name: str
-    def __init__(self, service: _Optional[str] = ..., upstream: _Optional[str] = ..., requests: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., connect_errors: _Optional[int] = ..., latency: _Optional[_Iterable[int]] = ..., open: _Optional[int] = ..., mirror: _Optional[_Union[MirrorSums, _Mapping]] = ..., closed_late: _Optional[int] = ..., watched: _Optional[bool] = ..., service_name: _Optional[str] = ..., upstream_name: _Optional[str] = ...) -> None: ...
+    first_answer_ns: int
+    last_answer_ns: int
+    def __init__(self, service: _Optional[str] = ..., upstream: _Optional[str] = ..., requests: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., connect_errors: _Optional[int] = ..., latency: _Optional[_Iterable[int]] = ..., open: _Optional[int] = ..., mirror: _Optional[_Union[MirrorSums, _Mapping]] = ..., closed_late: _Optional[int] = ..., watched: _Optional[bool] = ..., service_name: _Optional[str] = ..., upstream_name: _Optional[str] = ..., first_answer_ns: _Optional[int] = ..., last_answer_ns: _Optional[int] = ...) -> None: ...
 
 class MirrorSums(_message.Message):
     __slots__ = ("sent", "errors_5xx", "failed", "skipped")
