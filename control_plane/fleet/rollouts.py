@@ -59,7 +59,7 @@ from control_plane.fleet.rollout import (
     lead_s,
 )
 from control_plane.fleet.rollout_plan import Overtaken, Owner, Plan, plan, replay
-from control_plane.fleet.rollout_view import Drained, Facts, from_record, to_json
+from control_plane.fleet.rollout_view import Drained, Facts, from_record, newest_decided, to_json
 from control_plane.fleet.server import LinkServer
 from control_plane.fleet.session import SnapshotRef
 from control_plane.fleet.timing import Times
@@ -220,6 +220,7 @@ class Rollouts:
     async def start(self) -> None:
         """Begins to listen, and takes over what an earlier process left open."""
         self._epoch = await self._store.epoch()
+        self._server.min_ready_version = await self._store.read(newest_decided)
         self._server.on_rollout = self._heard
         self._stop_listening.append(self._nodes.listen(self._node_changed))
         self._own(self._recover(), "rollouts left open")
@@ -625,6 +626,7 @@ class Rollouts:
         if aheads_us:
             self._armings_s.append(arming_s(entry.lead_s, aheads_us))
         if machine.state is not State.ABORTED:
+            self._server.min_ready_version = max(self._server.min_ready_version, machine.version or 0)
             facts.drained = [Drained(upstream) for upstream in facts.lose]
         level = logging.INFO if machine.state is State.CONFIRMED or machine.rehearsal else logging.WARNING
         log.log(

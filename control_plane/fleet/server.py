@@ -240,6 +240,8 @@ class LinkServer:
         self._traces = Traces()
         self.on_rollout: Callable[[str, RolloutWord], None] = _nobody
         """Who hears what nodes say about rollouts: node id and word."""
+        self.min_ready_version = 0
+        """The version of the newest rollout that was decided: a node that comes back with less is not ready yet."""
         self._pinned: dict[str, tuple[int, Published | None]] = {}
         self._withheld: list[Published] | None = None
         self._connections: dict[str, Connection] = {}
@@ -577,6 +579,7 @@ class LinkServer:
             head=self._shelf.head_ref,
             protocol=PROTOCOL,
             schema_level=SCHEMA_LEVEL,
+            min_ready_version=self.min_ready_version,
         )
 
     def _accept(self, hello: Hello, ip: str, caller: Caller) -> Connection:
