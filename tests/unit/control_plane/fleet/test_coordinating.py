@@ -16,6 +16,7 @@ import pytest
 
 from control_plane.entities.errors import HeldByRollout
 from control_plane.fleet import rollouts as coordinating
+from control_plane.fleet import tenure
 from control_plane.fleet.rollout import Policy, Standing, State
 from control_plane.fleet.rollouts import Elsewhere
 from control_plane.snapshot.consistency import before_commit
@@ -266,8 +267,8 @@ async def test_a_decision_whose_answer_was_lost_is_found_to_have_fallen(plane: R
 @pytest.fixture
 async def planes(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[RigPlane, RigPlane]]:
     """Two, with a node each, whose leases are short."""
-    monkeypatch.setattr(coordinating, "LEASE_S", 0.2)
-    monkeypatch.setattr(coordinating, "RECOVER_EVERY_S", 0.02)
+    monkeypatch.setattr(tenure, "LEASE_S", 0.2)
+    monkeypatch.setattr(tenure, "RECOVER_EVERY_S", 0.02)
     first, second = RigPlane(store, name="first", sole=False), RigPlane(store, name="second", sole=False)
     await first.write(lambda tx: (create("blue")(tx), create("green")(tx)))
     async with started(first), started(second):
@@ -336,7 +337,7 @@ async def test_a_decision_after_the_lease_was_over_meets_the_fence(
     first.talkers[0].votes = False
     entry = await first.roll_out(slots("green", 100), Policy(vote_by_s=60))
     await until(lambda: bool(first.talkers[0].prepared))
-    await second.store.write(lambda tx: tx.drop_lease(coordinating.LEASE, "first"), Origin())
+    await second.store.write(lambda tx: tx.drop_lease(tenure.LEASE, "first"), Origin())
     first.talkers[0].vote()
     assert await first.ended(entry) == "aborted"
     assert entry.machine.reason in (

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.fleet import others, relay
-from control_plane.fleet import rollouts as coordinating
+from control_plane.fleet import others, relay, tenure
 from control_plane.fleet.relay_words import End, Prepare, Take, packed, parse, to_text, unpacked
 from control_plane.fleet.rollout import Policy, Standing, State
 from control_plane.snapshot.consistency import before_commit
@@ -38,7 +37,7 @@ def wire() -> Wire:
 @pytest.fixture
 async def planes(store: Store, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[RigPlane, RigPlane]]:
     """With version 1 in the store, two nodes each that run it, and the first knows of the second's."""
-    monkeypatch.setattr(coordinating, "RECOVER_EVERY_S", 0.02)
+    monkeypatch.setattr(tenure, "RECOVER_EVERY_S", 0.02)
     monkeypatch.setattr(relay, "WATCH_EVERY_S", 0.02)
     first = RigPlane(store, name="first", sole=False, wire=wire)
     second = RigPlane(store, name="second", sole=False, wire=wire)
