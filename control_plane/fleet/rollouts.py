@@ -138,6 +138,7 @@ class Rollouts:
             sole=sole,
             wall=wall,
             ours=lambda: self._open.keys() | self._ending,
+            busy=lambda: bool(self._open),
             lost=self._lost,
             resume=self._resume,
         )

@@ -41,7 +41,8 @@ class Fenced(Exception):
 
 
 class Tenure:
-    """The lease of one process. `ours` are the numbers of the rollouts that it has open or is about to end."""
+    """The lease of one process. `ours` are the numbers of the rollouts that it has open or is about to end, `busy`
+    tells whether any is open: who renewed the lease when the last one has ended would take it anew, for nothing."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Tenure:
         sole: bool,
         wall: Callable[[], float],
         ours: Callable[[], Collection[int]],
+        busy: Callable[[], bool],
         lost: Callable[[Lease | None, str], None],
         resume: Callable[[Entry], None],
     ) -> None:
@@ -59,6 +61,7 @@ class Tenure:
         self._sole = sole
         self._wall = wall
         self._ours = ours
+        self._busy = busy
         self._lost = lost
         self._resume = resume
         self._until = 0.0  # monotonic: the lease is ours at least until then
@@ -96,7 +99,7 @@ class Tenure:
 
         while True:
             await asyncio.sleep(LEASE_S / 4)
-            if not self._ours():
+            if not self._busy():
                 continue
             began = time.monotonic()
             try:
@@ -143,7 +146,7 @@ class Tenure:
                 else:
                     took.append(Entry(facts, machine, None))
                 tx.save_rollout(RolloutRecord(facts.number, machine.state.value, to_json(facts, machine)))
-            if not self._sole and not self._ours() and not took:
+            if not self._sole and not self._busy() and not took:
                 tx.drop_lease(LEASE, self.holder)
 
         began = time.monotonic()
