@@ -43,6 +43,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         sys.stderr.write(f"pointsman control-plane: {error}\n")
         return EXIT_USAGE
     logs.set_up(level=settings.log_level, form=settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         return uvloop.run(_run(settings))
     except StartError as error:
@@ -51,6 +52,11 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     except Exception:
         _log.exception("the control plane failed")
         return EXIT_FAILED
+
+
+SWITCH_INTERVAL_S = 0.0002
+"""How long one thread may keep the interpreter from another. The store's writer gives it up with every statement, and
+by Python's own 5 ms has to wait as long to get it back from a busy loop; so has the loop while a file is planned."""
 
 
 async def _run(settings: Settings) -> int:

@@ -31,7 +31,7 @@ from control_plane.admin.messages import (
 )
 from control_plane.admin.operations import about_collection, about_entity, about_parent
 from control_plane.admin.paging import decode_id, encode_offset, page, page_of_texts, page_size, tag_filter
-from control_plane.admin.preconditions import etag_of
+from control_plane.admin.preconditions import etag_of_text
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.credentials import BELOW_CONSUMER
@@ -370,7 +370,9 @@ def found(shown: Addressed | None) -> Answer:
     """200 with the entity and its tag. Raises Refused (404) for None."""
     if shown is None:
         raise not_found()
-    return json_answer(200, shown.body, {"ETag": etag_of(shown.body)})
+    answer = json_answer(200, shown.body)
+    answer.headers["ETag"] = etag_of_text(answer.body)
+    return answer
 
 
 def as_shown(schema: Schema, entity: EntityBody, *, now: float) -> EntityBody | None:

@@ -29,7 +29,12 @@ _TAGS = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
 
 def etag_of(body: JsonValue) -> str:
     """The strong entity tag of what is shown."""
-    return f'"{hashlib.sha256(encode_json(body).encode()).hexdigest()[:32]}"'
+    return etag_of_text(encode_json(body).encode())
+
+
+def etag_of_text(text: bytes) -> str:
+    """The same of what is shown as JSON text."""
+    return f'"{hashlib.sha256(text).hexdigest()[:32]}"'
 
 
 def is_guarded(headers: Headers) -> bool:

@@ -28,7 +28,7 @@ from typing import Protocol, TypeVar, cast
 from urllib.parse import unquote
 
 from control_plane.admin.messages import Answer, Call, Current, Instead, Refused, Step, json_answer
-from control_plane.admin.preconditions import check, etag_of, is_guarded
+from control_plane.admin.preconditions import check, etag_of_text, is_guarded
 from control_plane.admin.preferences import wait_seconds, wants_rollout
 from control_plane.admin.repeats import fingerprint, keep, kept_answer, request_key
 from control_plane.declarative.changes import Summary, entity_change
@@ -188,7 +188,7 @@ class Writes:
         done = written.result
         answer = Answer(done.status) if done.body is None else json_answer(done.status, done.body)
         if tagged and done.body is not None:
-            answer.headers["ETag"] = etag_of(done.body)
+            answer.headers["ETag"] = etag_of_text(answer.body)
         if done.repeated:
             answer.headers["Idempotency-Replayed"] = "true"
         version = written.version if done.version is None else done.version

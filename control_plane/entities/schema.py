@@ -57,12 +57,12 @@ class Schema:
 
     `prepare` changes a client's body before anything else (shorthands, normalising); it may raise a SchemaViolation,
     which is then the only thing reported. `settle` completes the filled entity where a default depends on other fields
-    and raises when the entity's sub-type cannot be told. `vary` gives the fields that the sub-type has in place of the
-    general ones: the `config` of a plugin by its name. `foreign_keys` maps a
-    collection to the unique fields by which it may be referred to. `transient` fields are checked and then dropped:
-    others keep what they say. `transform` computes fields of an entity that has been found right; it is told which
-    fields the client gave. `nulls_count` are unique keys in which null is a value like others. `shorthands` are
-    fields that a body may have and an entity has not, with what stands for them in OpenAPI.
+    and raises when the entity's sub-type cannot be told; it puts values in the place of others and alters none. `vary`
+    gives the fields that the sub-type has in place of the general ones: the `config` of a plugin by its name.
+    `foreign_keys` maps a collection to the unique fields by which it may be referred to. `transient` fields are checked
+    and then dropped: others keep what they say. `transform` computes fields of an entity that has been found right; it
+    is told which fields the client gave. `nulls_count` are unique keys in which null is a value like others.
+    `shorthands` are fields that a body may have and an entity has not, with what stands for them in OpenAPI.
     """
 
     def __init__(
@@ -127,6 +127,10 @@ class Schema:
         self._transform = transform
         self.recognised_by = recognised_by
         """The field by which a file's nameless entity is the same as one of the store; empty = by its id only."""
+        self._sound = frozenset(
+            name for name, definition in fields.items() if definition.problem(definition.missing()) is None
+        )
+        """Fields whose defaults are known to be right."""
         self.secrets: Mapping[str, str] = {
             name: definition.private_to
             for name, definition in fields.items()
@@ -150,10 +154,13 @@ class Schema:
         prepared = dict(body) if self._prepare is None else self._prepare(dict(body))
         given = frozenset(prepared)
         fields = self._fields_of(prepared)
-        filled: EntityBody = {
-            name: definition.filled(prepared[name]) if name in prepared else definition.missing()
-            for name, definition in fields.items()
-        }
+        filled: EntityBody = {}
+        defaults: EntityBody = {}
+        for name, definition in fields.items():
+            if name in prepared:
+                filled[name] = definition.filled(prepared[name])
+            else:
+                filled[name] = defaults[name] = definition.missing()
         filled.update((name, value) for name, value in prepared.items() if name not in self.fields)
         if filled.get("id") is None:
             filled["id"] = entity_id or str(uuid.uuid4())
@@ -168,7 +175,7 @@ class Schema:
         if self._settle is not None:
             self._settle(filled, given)
         ends = {name: filled.pop(name) for name in self.lifetimes if name in as_stored}
-        self._refuse_problems(filled, Problems(), fields)
+        self._refuse_problems(filled, Problems(), fields, known=defaults if self._vary is None else None)
         if entity_id is not None:
             filled["id"] = entity_id
         return self._as_kept({**filled, **ends}, given - set(as_stored), now=now)
@@ -324,9 +331,14 @@ class Schema:
     def _fields_of(self, entity: EntityBody) -> Mapping[str, Field]:
         return self.fields if self._vary is None else {**self.fields, **self._vary(entity)}
 
-    def _refuse_problems(self, entity: EntityBody, problems: Problems, fields: Mapping[str, Field]) -> None:
+    def _refuse_problems(
+        self, entity: EntityBody, problems: Problems, fields: Mapping[str, Field], *, known: EntityBody | None = None
+    ) -> None:
+        """Raises what is wrong. `known` are the defaults that stand in the entity: most of it, and right every time."""
         for name, value in entity.items():
             definition = fields.get(name)
+            if known and name in known and known[name] is value and name in self._sound:
+                continue
             problem = "unknown field" if definition is None else definition.problem(value)
             if problem is not None:
                 problems.fields[name] = problem

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from control_plane.entities.types import EntityBody, JsonValue
@@ -28,7 +28,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 VERSIONS_MAX = 100
-"""Versions told one by one of a burst; of more than that, the newest."""
+"""Versions told one by one of a burst that must be read from the database; of more than that, the newest."""
 RETRY_S = 1.0
 FAULTS_MAX = 5
 ROLLOUTS_MAX = 256
@@ -78,18 +78,26 @@ class Sources:
             await self._moved.wait()
             self._moved.clear()
             try:
-                newest = await self._store.versions(size=VERSIONS_MAX)
+                newest = await self._newest(told)
             except StoreError as error:
                 log.warning("events of new versions are late, the store can't be read: %s", error)
                 await asyncio.sleep(RETRY_S)
                 self._moved.set()
                 continue
-            if newest and newest[-1].number > told + 1 and len(newest) == VERSIONS_MAX:
-                self._ring.add(Kind.GAP, {"missed": newest[-1].number - told - 1})
-            for version in reversed(newest):
+            if newest and newest[0].number > told + 1 and len(newest) == VERSIONS_MAX:
+                self._ring.add(Kind.GAP, {"missed": newest[0].number - told - 1})
+            for version in newest:
                 if version.number > told:
                     self._ring.add(Kind.VERSION, _version(version))
                     told = version.number
+
+    async def _newest(self, told: int) -> Sequence[Version]:
+        """The versions above `told`, ascending; of many that have to be read, the newest."""
+        at_hand = self._store.at_hand(told)
+        if at_hand is not None:
+            return at_hand
+        missing = await self._store.head() - told
+        return (await self._store.versions(size=max(1, min(missing, VERSIONS_MAX))))[::-1]
 
     def _node(self, node: Node) -> None:
         rejection = node.rejection

@@ -137,7 +137,9 @@ class Publisher:
         if builder is None:
             await self._reload()
             return
-        versions = await self._store.changes_since(self._published)
+        versions = self._store.at_hand(self._published)
+        if versions is None:
+            versions = await self._store.changes_since(self._published)
         if not versions:
             return
         snapshot = await asyncio.to_thread(_advance, builder, versions)

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from control_plane.entities.registry import STORED
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.contract import AuditEntry, AuditRecord, Change, Origin
+from control_plane.store.statements import Prepared
 from control_plane.store.tables import AUDIT, AUDIT_HEAD
 
 CHANGES_LISTED_MAX = 20
@@ -28,14 +29,14 @@ BEGINNING = "0" * 64
 """The hash before the first record."""
 
 _HEAD = select(AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash).where(AUDIT_HEAD.c.one == 1)
-_TAKE = (
+_TAKE = Prepared(
     update(AUDIT_HEAD)
     .where(AUDIT_HEAD.c.one == 1)
     .values(number=AUDIT_HEAD.c.number + bindparam("count"))
     .returning(AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash)
 )
-_CLOSE = update(AUDIT_HEAD).where(AUDIT_HEAD.c.one == 1).values(hash=bindparam("newest"))
-_ADD = insert(AUDIT)
+_CLOSE = Prepared(update(AUDIT_HEAD).where(AUDIT_HEAD.c.one == 1).values(hash=bindparam("newest")))
+_ADD = Prepared(insert(AUDIT))
 
 
 def of_write(origin: Origin, at: float, version: int, changes: Sequence[Change]) -> AuditEntry:
@@ -49,7 +50,7 @@ def append(connection: Connection, entries: Sequence[AuditEntry]) -> None:
     """Add records at the end, in order. The head's row is locked until the commit, so no two chains begin here."""
     if not entries:
         return
-    last, previous = connection.execute(_TAKE, {"count": len(entries)}).one()
+    ((last, previous),) = _TAKE.rows(connection, {"count": len(entries)})
     rows = []
     for number, entry in enumerate(entries, last - len(entries) + 1):
         origin = entry.origin
@@ -69,8 +70,8 @@ def append(connection: Connection, entries: Sequence[AuditEntry]) -> None:
         )
         previous = hash_of(record)
         rows.append({name: getattr(record, name) for name in AUDIT.c.keys()} | {"hash": previous})  # noqa: SIM118
-    connection.execute(_ADD, rows)
-    connection.execute(_CLOSE, {"newest": previous})
+    _ADD.change_each(connection, rows)
+    _CLOSE.change(connection, {"newest": previous})
 
 
 def hash_of(record: AuditRecord) -> str:

@@ -431,6 +431,12 @@ class Store(Protocol):
     async def changes_since(self, version: int) -> Sequence[Version]:
         """All versions above `version` in commit order, with their changes."""
 
+    def at_hand(self, version: int) -> Sequence[Version] | None:
+        """What `changes_since` would return, without a look at the database; None = it takes one.
+
+        The bodies in it are the ones that were written, so nobody may alter them.
+        """
+
     async def save_nodes(self, records: Sequence[NodeRecord]) -> None:
         """Keeps these nodes' records; of two of one id the one seen last. No version: they are no configuration."""
 

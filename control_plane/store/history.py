@@ -12,17 +12,18 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select,
 from control_plane.store import answers, audit
 from control_plane.store.contract import Change, Dropped, Operation, Origin, Version
 from control_plane.store.sealing import Codec
+from control_plane.store.statements import Prepared
 from control_plane.store.tables import CHANGE, HEAD, VERSION
 from control_plane.store.transaction import PORTION, Touched
 
-_NEXT = (
+_NEXT = Prepared(
     update(HEAD).where(HEAD.c.one == 1).values(version=HEAD.c.version + bindparam("count")).returning(HEAD.c.version)
 )
-_HEAD = select(HEAD.c.version).where(HEAD.c.one == 1)
+_HEAD = Prepared(select(HEAD.c.version).where(HEAD.c.one == 1))
 _LOCK_HEAD = select(HEAD.c.epoch, HEAD.c.version).where(HEAD.c.one == 1).with_for_update()
 _UNIT = select(VERSION.c.unit).where(VERSION.c.number == bindparam("of"))
-_ADD_VERSION = insert(VERSION)
-_ADD_CHANGE = insert(CHANGE)
+_ADD_VERSION = Prepared(insert(VERSION))
+_ADD_CHANGE = Prepared(insert(CHANGE))
 _PARTIAL = -1  # the number of changes of a version that is being forgotten
 _WHOLE = VERSION.c.change_count != _PARTIAL
 _BEHIND_ALL = 2**31 - 1  # changes of one version have positions below it
@@ -32,7 +33,7 @@ _EPOCH = select(HEAD.c.epoch).where(HEAD.c.one == 1)
 
 def head(connection: Connection) -> int:
     """Return the newest version."""
-    version: int = connection.scalars(_HEAD).one()
+    version: int = _HEAD.scalar(connection, {})
     return version
 
 
@@ -77,9 +78,9 @@ def take_versions(connection: Connection, batch: Sequence[Pending], *, unit: str
     Must be the last thing a transaction does: the update locks the head row until the commit, so that no other writer
     can take a later version and commit before.
     """
-    first: int = connection.scalars(_NEXT, {"count": len(batch)}).one() - len(batch) + 1
-    connection.execute(
-        _ADD_VERSION,
+    first: int = _NEXT.scalar(connection, {"count": len(batch)}) - len(batch) + 1
+    _ADD_VERSION.change_each(
+        connection,
         [
             {
                 "number": number,
@@ -108,7 +109,7 @@ def take_versions(connection: Connection, batch: Sequence[Pending], *, unit: str
         for position, (change, touched) in enumerate(pending.changes)
     )
     while portion := list(itertools.islice(rows, PORTION)):  # no statement may take long, however much was changed
-        connection.execute(_ADD_CHANGE, portion)
+        _ADD_CHANGE.change_each(connection, portion)
     for number, pending in enumerate(batch, first):
         if pending.origin.request_key:
             answers.set_version(connection, pending.origin.request_key, number)

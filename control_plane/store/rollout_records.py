@@ -13,12 +13,15 @@ from sqlalchemy import Connection, Executable, bindparam, delete, func, insert, 
 from sqlalchemy.dialects import postgresql
 
 from control_plane.store.contract import Lease, RolloutRecord
+from control_plane.store.statements import Prepared
 from control_plane.store.tables import LEASE, ROLLOUT, ROLLOUT_HOLD
 
 _NEWEST = select(func.max(ROLLOUT.c.number))
-_ANY_HELD = select(ROLLOUT_HOLD.c.rollout).limit(1)
-_HELD = select(ROLLOUT_HOLD.c.rollout).where(
-    ROLLOUT_HOLD.c.collection == bindparam("of"), ROLLOUT_HOLD.c.id == bindparam("with_id")
+_ANY_HELD = Prepared(select(ROLLOUT_HOLD.c.rollout).limit(1))
+_HELD = Prepared(
+    select(ROLLOUT_HOLD.c.rollout).where(
+        ROLLOUT_HOLD.c.collection == bindparam("of"), ROLLOUT_HOLD.c.id == bindparam("with_id")
+    )
 )
 _TIME: dict[str, Executable] = {
     "postgresql": select(func.extract("epoch", func.clock_timestamp())),
@@ -75,11 +78,11 @@ def release(connection: Connection, number: int) -> None:
 
 def holders(connection: Connection, keys: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], int]:
     """Return which rollout holds which of these entities. Costs one statement while no rollout is open."""
-    if connection.scalar(_ANY_HELD) is None:
+    if _ANY_HELD.scalar(connection, {}) is None:
         return {}
     found = {}
     for key in keys:
-        number = connection.scalar(_HELD, {"of": key[0], "with_id": key[1]})
+        number = _HELD.scalar(connection, {"of": key[0], "with_id": key[1]})
         if number is not None:
             found[key] = int(number)
     return found

@@ -6,6 +6,7 @@ A dialect says how a batch of jobs is committed and how a read gets its view; th
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from control_plane.store.contract import (
     Written,
 )
 from control_plane.store.history import Pending
+from control_plane.store.recent import Recent
 from control_plane.store.records import CATCH_UP
 from control_plane.store.sealing import Codec
 from control_plane.store.transaction import SqlTransaction
@@ -73,6 +75,7 @@ class SqlStore(Store):
         self._before_commit = before_commit
         self._clock = clock
         self._epoch, self._head, self.codec = opened.epoch, opened.head, opened.codec
+        self._recent = Recent()
         self._listeners: list[Listener] = []
         self._reads = 0
         self._reads_max = reads_max
@@ -118,6 +121,10 @@ class SqlStore(Store):
     @override
     async def changes_since(self, version: int) -> Sequence[Version]:
         return await self._read(lambda connection: history.versions_with_changes(connection, self.codec, above=version))
+
+    @override
+    def at_hand(self, version: int) -> Sequence[Version] | None:
+        return self._recent.above(version, head=self._head)
 
     @override
     async def save_nodes(self, records: Sequence[NodeRecord]) -> None:
@@ -208,6 +215,15 @@ class SqlStore(Store):
             self._before_commit(tx, [change for change, _ in changes])
         return Pending(origin, self._clock(), changes)
 
+    def wrote(self, number: int, pending: Pending) -> None:
+        """Keeps at hand what this process committed, before anybody is told of it. Runs on the loop."""
+        origin = dataclasses.replace(pending.origin, action="", request_key="")  # of the audit trail, not the history
+        changes = tuple(change for change, _ in pending.changes)
+        self._recent.add(
+            Version(number, pending.committed_at, origin, len(changes), changes),
+            sum(touched.characters for _, touched in pending.changes),
+        )
+
     def committed(self, version: int) -> None:
         """Tells of all versions up to this one that were not told of yet. Runs on the loop.
 
@@ -237,6 +253,7 @@ class _Unit(Awaited[Written[T]]):
         self._work = work
         self._origin = origin
         self._done: Callable[[int], Written[T]] | None = None
+        self._pending: Pending | None = None
 
     @override
     def run(self, connection: Connection) -> Pending | None:
@@ -246,6 +263,7 @@ class _Unit(Awaited[Written[T]]):
             pending = self._store.settle(tx, self._origin)
         finally:
             self.wrote = tx.wrote
+        self._pending = pending
         changes = () if pending is None else tuple(change for change, _ in pending.changes)
         self._done = lambda version: Written(result, version, changes)
         return pending
@@ -257,7 +275,8 @@ class _Unit(Awaited[Written[T]]):
 
     @override
     def announce(self, outcome: Written[T]) -> None:
-        if outcome.changes:
+        if self._pending is not None:
+            self._store.wrote(outcome.version, self._pending)
             self._store.committed(outcome.version)
         failpoints.reached(failpoints.TOLD)
 

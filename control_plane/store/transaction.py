@@ -38,14 +38,17 @@ from control_plane.store.contract import (
 )
 from control_plane.store.identities import SqlIdentities
 from control_plane.store.sealing import SECRETS, Codec
+from control_plane.store.statements import Prepared
 from control_plane.store.tables import ENTITY, ENTITY_TAG, HEAD, REFERENCE, UNIQUE_KEY, AnyText
 
 PORTION = 1_000
 """Rows read at a time where a whole collection is asked for."""
 
-_HEAD = select(HEAD.c.version).where(HEAD.c.one == 1)
-_GET = select(ENTITY.c.body).where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id == bindparam("with_id"))
-_FIND = (
+_HEAD = Prepared(select(HEAD.c.version).where(HEAD.c.one == 1))
+_GET = Prepared(
+    select(ENTITY.c.body).where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id == bindparam("with_id"))
+)
+_FIND = Prepared(
     select(ENTITY.c.body)
     .join(UNIQUE_KEY, (UNIQUE_KEY.c.collection == ENTITY.c.collection) & (UNIQUE_KEY.c.id == ENTITY.c.id))
     .where(
@@ -54,58 +57,66 @@ _FIND = (
         UNIQUE_KEY.c.value == bindparam("wanted"),
     )
 )
-_PAGE = (
+_PAGE = Prepared(
     select(ENTITY.c.id, ENTITY.c.body)
     .where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id > bindparam("behind"))
     .order_by(ENTITY.c.id)
     .limit(bindparam("size"))
 )
-_CHILDREN = (
+_CHILDREN = Prepared(
     select(REFERENCE.c.collection, REFERENCE.c.id, REFERENCE.c.field)
     .where(REFERENCE.c.parent_collection == bindparam("of"), REFERENCE.c.parent_id == bindparam("with_id"))
     .order_by(REFERENCE.c.collection, REFERENCE.c.id)
 )
-_UPDATE = (
+_UPDATE = Prepared(
     update(ENTITY)
     .where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id == bindparam("with_id"))
     .values(body=bindparam("new_body"))
 )
-_DELETE = delete(ENTITY).where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id == bindparam("with_id"))
-_DELETE_KEY = delete(UNIQUE_KEY).where(
-    UNIQUE_KEY.c.collection == bindparam("of"),
-    UNIQUE_KEY.c.key == bindparam("by"),
-    UNIQUE_KEY.c.value == bindparam("held"),
+_DELETE = Prepared(delete(ENTITY).where(ENTITY.c.collection == bindparam("of"), ENTITY.c.id == bindparam("with_id")))
+_DELETE_KEY = Prepared(
+    delete(UNIQUE_KEY).where(
+        UNIQUE_KEY.c.collection == bindparam("of"),
+        UNIQUE_KEY.c.key == bindparam("by"),
+        UNIQUE_KEY.c.value == bindparam("held"),
+    )
 )
-_DELETE_REFERENCE = delete(REFERENCE).where(
-    REFERENCE.c.collection == bindparam("of"),
-    REFERENCE.c.id == bindparam("with_id"),
-    REFERENCE.c.field == bindparam("by"),
+_DELETE_REFERENCE = Prepared(
+    delete(REFERENCE).where(
+        REFERENCE.c.collection == bindparam("of"),
+        REFERENCE.c.id == bindparam("with_id"),
+        REFERENCE.c.field == bindparam("by"),
+    )
 )
-_DELETE_TAG = delete(ENTITY_TAG).where(
-    ENTITY_TAG.c.id == bindparam("with_id"),
-    ENTITY_TAG.c.tag == bindparam("held"),
-    ENTITY_TAG.c.collection == bindparam("of"),
+_DELETE_TAG = Prepared(
+    delete(ENTITY_TAG).where(
+        ENTITY_TAG.c.id == bindparam("with_id"),
+        ENTITY_TAG.c.tag == bindparam("held"),
+        ENTITY_TAG.c.collection == bindparam("of"),
+    )
 )
 # Core has no portable form of ON CONFLICT; SQLite's compiler understands PostgreSQL's, as long as it has no target.
-_ADD_ENTITY = postgresql.insert(ENTITY).on_conflict_do_nothing()
-_ADD_KEY = postgresql.insert(UNIQUE_KEY).on_conflict_do_nothing()
-_ADD_TAG = postgresql.insert(ENTITY_TAG).on_conflict_do_nothing()
-_ADD_ENTITIES = _ADD_ENTITY.returning(ENTITY.c.id)
-_ADD_KEYS = _ADD_KEY.returning(UNIQUE_KEY.c.id, UNIQUE_KEY.c.key)
-_ADD_REFERENCES = insert(REFERENCE)
+_ADD_ENTITY = Prepared(postgresql.insert(ENTITY).on_conflict_do_nothing())
+_ADD_KEY = Prepared(postgresql.insert(UNIQUE_KEY).on_conflict_do_nothing())
+_ADD_TAG = Prepared(postgresql.insert(ENTITY_TAG).on_conflict_do_nothing())
+_ADD_ENTITIES = postgresql.insert(ENTITY).on_conflict_do_nothing().returning(ENTITY.c.id)
+_ADD_KEYS = postgresql.insert(UNIQUE_KEY).on_conflict_do_nothing().returning(UNIQUE_KEY.c.id, UNIQUE_KEY.c.key)
+_ADD_REFERENCES = Prepared(insert(REFERENCE))
 _WHICH = select(ENTITY.c.id).where(
     ENTITY.c.collection == bindparam("of"), ENTITY.c.id.in_(bindparam("ids", expanding=True))
 )
 # The parent's row is the source of the values: no parent, no row.
-_ADD_REFERENCE = REFERENCE.insert().from_select(
-    ["collection", "id", "field", "parent_collection", "parent_id"],
-    select(
-        bindparam("of", type_=AnyText),
-        bindparam("with_id", type_=AnyText),
-        bindparam("by", type_=AnyText),
-        ENTITY.c.collection,
-        ENTITY.c.id,
-    ).where(ENTITY.c.collection == bindparam("parent"), ENTITY.c.id == bindparam("parent_id")),
+_ADD_REFERENCE = Prepared(
+    REFERENCE.insert().from_select(
+        ["collection", "id", "field", "parent_collection", "parent_id"],
+        select(
+            bindparam("of", type_=AnyText),
+            bindparam("with_id", type_=AnyText),
+            bindparam("by", type_=AnyText),
+            ENTITY.c.collection,
+            ENTITY.c.id,
+        ).where(ENTITY.c.collection == bindparam("parent"), ENTITY.c.id == bindparam("parent_id")),
+    )
 )
 
 
@@ -151,6 +162,11 @@ class Touched:
 
     before: Stored | None
     after: Stored | None
+
+    @property
+    def characters(self) -> int:
+        """How much text it is."""
+        return sum(len(stored.text) for stored in (self.before, self.after) if stored is not None)
 
 
 class SqlTransaction(Transaction):
@@ -262,12 +278,12 @@ class SqlTransaction(Transaction):
 
     @override
     def head(self) -> int:
-        version: int = self._connection.scalars(_HEAD).one()
+        version: int = _HEAD.scalar(self._connection, {})
         return version
 
     @override
     def get(self, collection: str, entity_id: str) -> EntityBody | None:
-        text = self._connection.scalar(_GET, {"of": collection, "with_id": entity_id})
+        text = _GET.scalar(self._connection, {"of": collection, "with_id": entity_id})
         return None if text is None else self._codec.decode(collection, text)
 
     @override
@@ -275,7 +291,7 @@ class SqlTransaction(Transaction):
         for parts in STORED[collection].unique_keys:
             if values.keys() == set(parts):
                 wanted = self._codec.key_value(collection, parts, [values[part] for part in parts])
-                text = self._connection.scalar(_FIND, {"of": collection, "by": ",".join(parts), "wanted": wanted})
+                text = _FIND.scalar(self._connection, {"of": collection, "by": ",".join(parts), "wanted": wanted})
                 return None if text is None else self._codec.decode(collection, text)
         raise ValueError(f"{sorted(values)} is no unique key of {collection}")
 
@@ -303,10 +319,10 @@ class SqlTransaction(Transaction):
         parent: tuple[str, str] | None = None,
     ) -> Sequence[tuple[str, str]]:
         if tags is None and parent is None:
-            rows = self._connection.execute(_PAGE, {"of": collection, "behind": after, "size": size})
-        else:
-            rows = self._connection.execute(_filtered(collection, after, tags, parent).limit(size))
-        return [(entity_id, text) for entity_id, text in rows]
+            found = _PAGE.rows(self._connection, {"of": collection, "behind": after, "size": size})
+            return [(entity_id, text) for entity_id, text in found]
+        rows = self._connection.execute(_filtered(collection, after, tags, parent).limit(size))
+        return [(row.id, row.body) for row in rows]
 
     @override
     def each(self, collection: str) -> Iterator[EntityBody]:
@@ -336,7 +352,7 @@ class SqlTransaction(Transaction):
         entity_id = str(body["id"])
         text = self._encoded(collection, body)
         row = {"collection": collection, "id": entity_id, "body": text}
-        if self._connection.execute(_ADD_ENTITY, row).rowcount != 1:
+        if _ADD_ENTITY.change(self._connection, row) != 1:
             raise PrimaryKeyViolation(entity_id)
         self.wrote = True
         self._put_aside(collection, entity_id, body, _NO_SIDE, _Side.of(STORED[collection], body, self._codec))
@@ -370,7 +386,7 @@ class SqlTransaction(Transaction):
             for tag in side.tags
         ]
         if tags:
-            self._connection.execute(_ADD_TAG, tags)
+            _ADD_TAG.change_each(self._connection, tags)
         for entity_id, body in portion.items():
             self._remember(collection, entity_id, None, Stored(body, texts[entity_id]))
 
@@ -408,7 +424,7 @@ class SqlTransaction(Transaction):
                 if row["parent_collection"] == parent and row["parent_id"] not in found:
                     raise ForeignKeyViolation(row["field"], parent, {"id": row["parent_id"]})
         if rows:
-            self._connection.execute(_ADD_REFERENCES, rows)
+            _ADD_REFERENCES.change_each(self._connection, rows)
 
     @override
     def replace(self, collection: str, body: EntityBody) -> None:
@@ -417,7 +433,7 @@ class SqlTransaction(Transaction):
         assert before is not None, f"{collection} {entity_id} is replaced but does not exist"
         text = self._encoded(collection, body)
         self.wrote = True
-        self._connection.execute(_UPDATE, {"of": collection, "with_id": entity_id, "new_body": text})
+        _UPDATE.change(self._connection, {"of": collection, "with_id": entity_id, "new_body": text})
         schema = STORED[collection]
         self._put_aside(
             collection, entity_id, body, _Side.of(schema, before.body, self._codec), _Side.of(schema, body, self._codec)
@@ -429,47 +445,47 @@ class SqlTransaction(Transaction):
         before = self._stored(collection, entity_id)
         if before is None:
             return False
-        children = self._connection.execute(_CHILDREN, {"of": collection, "with_id": entity_id}).all()
-        for child in children:
-            if STORED[child.collection].foreign_fields[child.field].on_delete is OnDelete.RESTRICT:
-                raise ReferencedByOthers(collection, child.collection)
+        children = _CHILDREN.rows(self._connection, {"of": collection, "with_id": entity_id})
+        for below, _, field in children:
+            if STORED[below].foreign_fields[field].on_delete is OnDelete.RESTRICT:
+                raise ReferencedByOthers(collection, below)
         self.wrote = True
-        for child in children:
-            self.delete(child.collection, child.id)
+        for below, child_id, _ in children:
+            self.delete(below, child_id)
         self._put_aside(
             collection, entity_id, before.body, _Side.of(STORED[collection], before.body, self._codec), _NO_SIDE
         )
-        self._connection.execute(_DELETE, {"of": collection, "with_id": entity_id})
+        _DELETE.change(self._connection, {"of": collection, "with_id": entity_id})
         self._remember(collection, entity_id, before, None)
         return True
 
     def _stored(self, collection: str, entity_id: str) -> Stored | None:
-        text = self._connection.scalar(_GET, {"of": collection, "with_id": entity_id})
+        text = _GET.scalar(self._connection, {"of": collection, "with_id": entity_id})
         return None if text is None else Stored(self._codec.decode(collection, text), text)
 
     def _put_aside(self, collection: str, entity_id: str, body: EntityBody, old: _Side, new: _Side) -> None:
         """Brings the narrow rows from `old` to `new`, touching only those that differ."""
-        execute = self._connection.execute
+        connection = self._connection
         for parts, value in old.keys.items():
             if new.keys.get(parts) != value:
-                execute(_DELETE_KEY, {"of": collection, "by": ",".join(parts), "held": value})
+                _DELETE_KEY.change(connection, {"of": collection, "by": ",".join(parts), "held": value})
         for parts, value in new.keys.items():
             if old.keys.get(parts) != value:
                 row = {"collection": collection, "key": ",".join(parts), "value": value, "id": entity_id}
-                if execute(_ADD_KEY, row).rowcount != 1:
+                if _ADD_KEY.change(connection, row) != 1:
                     raise _taken(collection, body, parts)
         for field, held in old.references.items():
             if new.references.get(field) != held:
-                execute(_DELETE_REFERENCE, {"of": collection, "with_id": entity_id, "by": field})
+                _DELETE_REFERENCE.change(connection, {"of": collection, "with_id": entity_id, "by": field})
         for field, parent in new.references.items():
             if old.references.get(field) != parent:
                 row = {"of": collection, "with_id": entity_id, "by": field, "parent": parent[0], "parent_id": parent[1]}
-                if execute(_ADD_REFERENCE, row).rowcount != 1:
+                if _ADD_REFERENCE.change(connection, row) != 1:
                     raise ForeignKeyViolation(field, parent[0], {"id": parent[1]})
         for tag in old.tags - new.tags:
-            execute(_DELETE_TAG, {"of": collection, "with_id": entity_id, "held": tag})
+            _DELETE_TAG.change(connection, {"of": collection, "with_id": entity_id, "held": tag})
         for tag in new.tags - old.tags:
-            execute(_ADD_TAG, {"id": entity_id, "tag": tag, "collection": collection})
+            _ADD_TAG.change(connection, {"id": entity_id, "tag": tag, "collection": collection})
 
     def _remember(self, collection: str, entity_id: str, before: Stored | None, after: Stored | None) -> None:
         touched = self._touched.setdefault((collection, entity_id), Touched(before, None))

@@ -53,6 +53,28 @@ async def test_versions_are_listed_newest_first_without_changes(store: Store) ->
     assert all(version.changes == () and version.change_count == 1 for version in page)
 
 
+async def test_what_was_just_committed_is_at_hand(store: Store, open_store: Opener, tmp_path: Path) -> None:
+    """Method: the same changes, secrets and deletes among them, once from memory and once from the database."""
+    assert list(store.at_hand(0) or ()) == []
+    consumer = await create(store, "consumers", username="\u00e9\u0000\ud800"[:2])
+    await create(store, "keyauth_credentials", consumer=consumer, key="planted")
+    await create(store, "services", name="s", host="blue", tags=["b", "a"])
+    await patch(store, "services", "s", host="green", retries=None)
+    await delete(store, "services", "s")
+    at_hand = store.at_hand(0)
+    assert at_hand is not None
+    assert list(at_hand) == list(await store.changes_since(0))
+    assert [version.number for version in store.at_hand(3) or ()] == [4, 5]
+    await store.close()
+    reopened = await open_store(tmp_path, None)
+    assert reopened.at_hand(4) is None
+    assert list(reopened.at_hand(5) or ()) == []
+    await create(reopened, "services", name="t", host="blue")
+    assert [version.number for version in reopened.at_hand(5) or ()] == [6]
+    assert reopened.at_hand(4) is None
+    await reopened.close()
+
+
 async def test_a_unit_of_many_changes_is_one_version(store: Store) -> None:
     def work(tx: Transaction) -> None:
         upstream = editor.create(tx, "upstreams", {"name": "u"}, now=NOW)

@@ -11,7 +11,7 @@ ORIGIN = Origin(author="anna", source="test", address="127.0.0.1:1", reason="bec
 
 
 async def create(store: Store, collection: str, /, **fields: object) -> EntityBody:
-    """Creates an entity in a version of its own; `upstream=` and `service=` take the parent's body."""
+    """Creates an entity in a version of its own; `upstream=`, `service=` and `consumer=` take the parent's body."""
     body = body_of(fields)
     return (await store.write(lambda tx: editor.create(tx, collection, body, now=NOW), ORIGIN)).result
 
@@ -39,7 +39,7 @@ async def everything(store: Store) -> dict[tuple[str, str], EntityBody]:
 def body_of(fields: dict[str, object]) -> EntityBody:
     body: EntityBody = {}
     for name, value in fields.items():
-        if name in {"service", "upstream"} and isinstance(value, dict):
+        if name in {"service", "upstream", "consumer"} and isinstance(value, dict):
             body[name] = {"id": value["id"]}
         else:
             body[name] = value  # type: ignore[assignment]  # tests write JSON values only

@@ -143,6 +143,9 @@ class Flaky:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
+    def at_hand(self, _version: int) -> Sequence[Version] | None:
+        return None
+
     async def changes_since(self, version: int) -> Sequence[Version]:
         if self.left:
             self.left -= 1
