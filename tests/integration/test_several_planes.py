@@ -18,6 +18,7 @@ from tests.support.processes import START_TIMEOUT_S, ControlPlane, Node, Process
 
 PLANES = 3
 WRITERS = 32
+ATTEMPTS_MAX = 5
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -137,21 +138,27 @@ async def test_a_wait_on_one_plane_counts_the_nodes_of_all(several: Planes) -> N
 
 
 async def test_a_rollout_moves_the_nodes_of_all_planes_at_one_instant(several: Planes) -> None:
-    """Whichever it is given to; each node votes through its own plane and swaps by its own plane's clock."""
+    """Whichever it is given to; each node votes through its own plane and swaps by its own plane's clock.
+
+    A plane or node that had no processor time for too long takes no part, as it should, and is given another turn.
+    """
     await several.until_known(PLANES)
     for turn, plane in enumerate(several.planes):
-        body = {"host": f"turn-{turn}.test"}
-        prefer = {"Prefer": "rollout, wait=20"}
-        status, answer = await several.json("PUT", f"{plane.url}/services/rolled", json=body, headers=prefer)
+        for attempt in range(ATTEMPTS_MAX):
+            body = {"host": f"turn-{turn}-{attempt}.test"}
+            prefer = {"Prefer": "rollout, wait=20"}
+            status, answer = await several.json("PUT", f"{plane.url}/services/rolled", json=body, headers=prefer)
+            _, listed = await several.json("GET", f"{plane.url}/fleet/rollouts?size=1")
+            newest = listed["data"]
+            assert isinstance(newest, list)
+            view = newest[0]
+            assert all(late >= 0 for node in view["nodes"] for late in node["late_us"] or ())
+            standings = [node["standing"] for node in view["nodes"]]
+            if status == 200 and standings == ["activated"] * PLANES:
+                break
         assert status == 200, answer
-        _, listed = await several.json("GET", f"{plane.url}/fleet/rollouts?size=1")
-        newest = listed["data"]
-        assert isinstance(newest, list)
-        view = newest[0]
-        assert (view["state"], view["elsewhere"]) == ("confirmed", []), view
-        assert [node["standing"] for node in view["nodes"]] == ["activated"] * PLANES
+        assert (view["state"], view["elsewhere"], standings) == ("confirmed", [], ["activated"] * PLANES), view
         assert all(node["activated_us_after_instant"] >= -node["clock_error_us"] for node in view["nodes"])
-        assert all(late >= 0 for node in view["nodes"] for late in node["late_us"])
         await several.until_versions(view["version"])
 
 

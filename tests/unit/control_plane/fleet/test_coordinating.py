@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from control_plane.entities.errors import HeldByRollout
+from control_plane.fleet import others, tenure
 from control_plane.fleet import rollouts as coordinating
-from control_plane.fleet import tenure
 from control_plane.fleet.rollout import Policy, Standing, State
 from control_plane.fleet.rollouts import Elsewhere
 from control_plane.snapshot.consistency import before_commit
@@ -362,8 +362,11 @@ async def test_a_node_that_is_lost_here_and_follows_elsewhere_has_followed(plane
     assert entry.machine.members[lost.id].standing is Standing.FOLLOWED
 
 
-async def test_nodes_at_another_control_plane_are_named_and_without_own_ones_nothing_is_begun(store: Store) -> None:
+async def test_nodes_at_another_control_plane_are_named_and_without_own_ones_nothing_is_begun(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who has no node must not decide for the fleet; who has some says which others take the change as it comes."""
+    monkeypatch.setattr(others, "TAKE_S", 0.01)
     plane = RigPlane(store, name="here", sole=False)
     await plane.write(lambda tx: (create("blue")(tx), create("green")(tx)))
     async with started(plane):

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from control_plane.fleet.gate import EnrolledGate
+from control_plane.fleet.gate import EnrolledGate, ServerPair
 from control_plane.identity import node_ca
 from control_plane.identity.node_certificates import (
     ENROLMENTS_BURST,
@@ -175,3 +175,16 @@ async def test_enrolments_are_limited_by_address(nodes: NodeCertificates) -> Non
 async def test_control_planes_over_one_store_share_the_authority(store: Store, clock: Clock) -> None:
     first, second = await made(store, clock), await made(store, clock)
     assert first.trusted == second.trusted
+
+
+async def test_a_listener_is_given_a_certificate_only_when_it_is_another_one(store: Store, clock: Clock) -> None:
+    """gRPC does not survive being given the same one before each of many handshakes at once."""
+    nodes = await made(store, clock)
+    pair = ServerPair(lambda: nodes.server_pair(()), lambda: nodes.authorities, wall=clock)
+    link, enrolment = pair.fetcher(), pair.fetcher()
+    assert [link(), link(), enrolment()] == [None, None, None], "they begin with it"
+    clock.now += node_ca.SERVER_LIFE_S * 0.7
+    assert link() is not None
+    assert link() is None
+    assert enrolment() is not None, "each is told by itself"
+    assert enrolment() is None
