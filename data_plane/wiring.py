@@ -15,7 +15,6 @@ from typing import Any
 
 from data_plane.handover import Handover
 from data_plane.node.applying import Applier, ApplyLimits
-from data_plane.node.clock import PlaneClock
 from data_plane.node.fence import Contact, FenceKeeper
 from data_plane.node.fleet_access import BadFiles, FilesAccess, FleetAccess, PlainAccess
 from data_plane.node.following import Followers
@@ -41,6 +40,7 @@ from data_plane.resolve.system import Nameserver, ResolvConf, parse_hosts, parse
 from data_plane.settings import NodeSettings, software_version
 from pointsman import heap
 from pointsman.rules.cluster_mtls import ClusterMtls
+from pointsman.rules.plane_clock import PlaneClock
 from pointsman.settings import SettingsError, SocketAddress
 
 RESOLV_CONF = Path("/etc/resolv.conf")

@@ -20,18 +20,18 @@ from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
 from control_plane.entities.errors import SchemaViolation
 from control_plane.entities.target import TARGET
-from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.entities.types import EntityBody
 from control_plane.entities.upstream_settings import (
     COLLECTION,
+    NAMING_TARGETS,
     UPSTREAM_SETTINGS,
     former_weight,
     with_former_weight,
+    with_target_ids,
     without_words,
 )
 from control_plane.store import editor
 from control_plane.store.contract import Transaction
-
-_NAMING_TARGETS = ("manual_health", "former_weights")
 
 
 def mount(table: PathTable, writes: Writes) -> None:
@@ -156,7 +156,7 @@ def _body_schema() -> EntityBody:
     schema = UPSTREAM_SETTINGS.patch_schema()
     properties = schema["properties"]
     assert isinstance(properties, dict)
-    for field in _NAMING_TARGETS:
+    for field in NAMING_TARGETS:
         rows = UPSTREAM_SETTINGS.fields[field].json_schema()
         items = rows["items"]
         assert isinstance(items, dict)
@@ -221,20 +221,11 @@ def _defaults(upstream_id: str) -> EntityBody:
 def _by_id(tx: Transaction, upstream_id: str, body: EntityBody) -> EntityBody:
     """The body with targets by id. Raises SchemaViolation for one that is no target of this upstream."""
     parent = editor.Parent("upstream", "upstreams", upstream_id)
-    named = dict(body)
-    for field in _NAMING_TARGETS:
-        rows = body.get(field)
-        if not isinstance(rows, list):
-            continue
-        found: list[JsonValue] = []
-        for row in rows:
-            key = row.get("target") if isinstance(row, dict) else None
-            if not isinstance(row, dict) or not isinstance(key, str):
-                found.append(row)  # for the schema to refuse
-                continue
-            target = editor.lookup(tx, "targets", key, parent=parent)
-            if target is None:
-                raise SchemaViolation({field: f"'{key}' is no target of this upstream"})
-            found.append({**row, "target": target["id"]})
-        named[field] = found
-    return named
+
+    def find(field: str, key: str) -> str:
+        target = editor.lookup(tx, "targets", key, parent=parent)
+        if target is None:
+            raise SchemaViolation({field: f"'{key}' is no target of this upstream"})
+        return str(target["id"])
+
+    return with_target_ids(body, find)

@@ -28,10 +28,10 @@ from control_plane.entities.registry import OWN_SETTINGS
 from control_plane.entities.schema import Schema
 from control_plane.entities.service_settings import SIDES, with_upstream_ids
 from control_plane.entities.types import EntityBody, JsonValue
+from control_plane.entities.upstream_settings import NAMING_TARGETS, with_target_ids
 from control_plane.store.contract import Operation, Transaction
 
 SECTION = "_pointsman"
-_NAMING_TARGETS = ("manual_health", "former_weights")
 
 
 def owner_of(schema: Schema) -> tuple[str, str]:
@@ -207,27 +207,15 @@ def _by_id(plan: SettingsPlan, settings: FileSettings, upstream_id: str, planned
         found = planned.entity("upstreams", name)
         return None if found is None else str(found["id"])
 
-    body = dict(settings.body)
-    if settings.kind == "service":
-        body = with_upstream_ids(body, upstream)
-    for name in _NAMING_TARGETS:
-        rows = body.get(name)
-        if not isinstance(rows, list):
-            continue
-        found: list[JsonValue] = []
-        for row in rows:
-            key = row.get("target") if isinstance(row, dict) else None
-            if not isinstance(row, dict) or not isinstance(key, str):
-                found.append(row)  # for the schema to refuse
-                continue
-            target_id = planned.target(upstream_id, key)
-            if target_id is None:
-                message = f"'{key}' is no target of upstream '{settings.owner}'"
-                plan.problems.append(settings.problem(message, "correct the target", field_name=name))
-            else:
-                found.append({**row, "target": target_id})
-        body[name] = found
-    return body
+    def target(field: str, key: str) -> str | None:
+        found = planned.target(upstream_id, key)
+        if found is None:
+            message = f"'{key}' is no target of upstream '{settings.owner}'"
+            plan.problems.append(settings.problem(message, "correct the target", field_name=field))
+        return found
+
+    body = with_upstream_ids(settings.body, upstream) if settings.kind == "service" else settings.body
+    return with_target_ids(body, target)
 
 
 def _change(
@@ -274,7 +262,7 @@ def dump_section(
                 value = settings.get(name, definition.missing())
                 if name in ("id", kind, "created_at", "updated_at") or value == definition.missing():
                     continue
-                if name in _NAMING_TARGETS and isinstance(value, list):
+                if name in NAMING_TARGETS and isinstance(value, list):
                     value = _by_address(value, targets)
                     if not value:
                         continue

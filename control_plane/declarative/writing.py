@@ -6,13 +6,13 @@ The caller runs `sync` and `apply` as one unit of work of the store, so a file i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import assert_never
 
 from control_plane.declarative.changes import EntityChange, Summary
 from control_plane.declarative.document import Document, effective_tags
 from control_plane.declarative.plan import Mode, Plan, make_plan
 from control_plane.declarative.problems import FileRefused, Problem
 from control_plane.entities.errors import EntityError
+from control_plane.store import editor
 from control_plane.store.contract import Operation, Transaction
 
 
@@ -55,7 +55,7 @@ def _carry_out(tx: Transaction, document: Document, *, mode: Mode, select_tags: 
                 raise _refused(plan, _culprit(run, error), error) from error
             continue
         try:
-            _write(tx, run[0])
+            editor.carry_out(tx, run[0])
         except EntityError as error:
             raise _refused(plan, run[0], error) from error
     return Summary(changes=plan.changes, unchanged=plan.unchanged)
@@ -85,20 +85,6 @@ def _culprit(run: Sequence[EntityChange], error: EntityError) -> EntityChange:
         if named and all(after.get(name) == value or change.id == value for name, value in named):
             return change
     return run[0]
-
-
-def _write(tx: Transaction, change: EntityChange) -> None:
-    match change.operation:
-        case Operation.CREATE:
-            assert change.after is not None
-            tx.insert(change.collection, change.after)
-        case Operation.UPDATE:
-            assert change.after is not None
-            tx.replace(change.collection, change.after)
-        case Operation.DELETE:
-            tx.delete(change.collection, change.id)
-        case _:
-            assert_never(change.operation)
 
 
 def _refused(plan: Plan, change: EntityChange, error: EntityError) -> FileRefused:

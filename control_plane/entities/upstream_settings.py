@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from control_plane.entities import typedefs
@@ -37,6 +37,8 @@ COLLECTION = "upstream_settings"
 SLOW_START_S_MAX = 3600
 UNTIL_LIFTED = 0
 PORT_DEFAULT = 8000
+NAMING_TARGETS = ("manual_health", "former_weights")
+"""The fields that are rows about targets."""
 """Kong's port of an address that is given without one."""
 
 
@@ -160,6 +162,29 @@ class ManualHealth:
             "healthy": self.healthy,
             "until": self.until,
         }
+
+
+def with_target_ids(settings: EntityBody, find: Callable[[str, str], str | None]) -> EntityBody:
+    """Return the settings with targets by id; `find` takes the field and what stands there, an id or an address.
+
+    A row that it finds nothing for is left out; what is no row of a target is left for the schema to refuse.
+    """
+    by_id = dict(settings)
+    for field in NAMING_TARGETS:
+        rows = settings.get(field)
+        if not isinstance(rows, list):
+            continue
+        found: list[JsonValue] = []
+        for row in rows:
+            key = row.get("target") if isinstance(row, dict) else None
+            if not isinstance(row, dict) or not isinstance(key, str):
+                found.append(row)
+                continue
+            target_id = find(field, key)
+            if target_id is not None:
+                found.append({**row, "target": target_id})
+        by_id[field] = found
+    return by_id
 
 
 def manual_health(settings: EntityBody | None) -> list[ManualHealth]:

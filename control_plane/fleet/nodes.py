@@ -33,6 +33,8 @@ NO_CONFIG_HASH = "0" * 32
 """Kong's way of saying that a node has no configuration yet."""
 FAULTS_SHARED_MAX = 3
 """Faults of a refusal that other control planes get to know."""
+TOLD_S = 10.0
+"""What a control plane passed on of a node's is newer than a record that says less, for so long."""
 REFRESH_S = 3600.0
 """A connected node's row is renewed at least this often, so that a crash of ours can't make it look long gone."""
 
@@ -131,6 +133,7 @@ class Node:
     sync_status: SyncStatus = SyncStatus.UNKNOWN
     saved_at: float = 0.0
     elsewhere: Plane | None = None  # connected to this other control plane, by its record
+    told_at: float | None = None  # monotonic: when that control plane passed on what it runs
     certificate_expires_at: float | None = None  # of the certificate that its stream began with
 
     @property
@@ -225,13 +228,27 @@ class Nodes:
                 for listener in tuple(self._listeners):
                     listener(node)
 
+    def runs_elsewhere(self, node_id: str, running: SnapshotRef) -> None:
+        """Its control plane passed on what a node said that it runs, which the record will say some moments later."""
+        node = self._nodes.get(node_id)
+        if node is None or node.elsewhere is None or node.running.epoch != running.epoch:
+            return
+        if node.running.version < running.version:
+            node.running = SnapshotRef(running.epoch, running.version, b"")
+            node.config_hash = _config_hash(running)
+            node.told_at = self._clock()
+            for listener in tuple(self._listeners):
+                listener(node)
+
     def _take_over(self, node: Node, record: NodeRecord) -> None:
+        told = node.told_at is not None and self._clock() - node.told_at < TOLD_S
         node.last_seen = record.last_seen
         node.hostname, node.ip = record.hostname, record.ip
         node.software, node.labels = record.software, record.labels
-        node.config_hash = record.config_hash or NO_CONFIG_HASH
         node.sync_status = _sync_status(record.sync_status)
-        node.running = SnapshotRef(bytes.fromhex(record.epoch), record.version, b"")
+        if not (told and node.running.reached(record.version, epoch=bytes.fromhex(record.epoch))):
+            node.config_hash = record.config_hash or NO_CONFIG_HASH
+            node.running = SnapshotRef(bytes.fromhex(record.epoch), record.version, b"")
         node.rejection = _rejection(record.refused)
         node.applied_took_s = None
 

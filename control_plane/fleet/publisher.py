@@ -73,6 +73,11 @@ class Publisher:
         self._gather.hurry(self._clock())
         self._wake.set()
 
+    async def reach(self, version: int) -> None:
+        """Publishes what there is unless `version` is published already. Raises StoreError."""
+        if self._published < version:
+            await self._catch_up()
+
     async def run(self) -> None:
         """Publishes what is due, for ever."""
         retry_s = RETRY_S

@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 from control_plane.entities.schema import foreign_id
 from control_plane.entities.types import EntityBody
 from control_plane.snapshot.consistency import before_commit
-from control_plane.store.contract import Change, Operation, Origin, Store, Transaction
+from control_plane.store import editor
+from control_plane.store.contract import Change, Origin, Store, Transaction
 
 T = TypeVar("T")
 
@@ -87,15 +88,7 @@ def replay(tx: Transaction, changes: Sequence[Change]) -> None:
             body = change.before or change.after or {}
             raise Overtaken(f"{change.collection} '{body.get('name') or change.id}' was changed meanwhile")
     for change in changes:
-        match change.operation:
-            case Operation.CREATE:
-                assert change.after is not None
-                tx.insert(change.collection, change.after)
-            case Operation.UPDATE:
-                assert change.after is not None
-                tx.replace(change.collection, change.after)
-            case Operation.DELETE:
-                tx.delete(change.collection, change.id)
+        editor.carry_out(tx, change)
 
 
 def _upstreams(tx: Transaction, changes: Sequence[Change]) -> tuple[tuple[str, ...], tuple[str, ...]]:

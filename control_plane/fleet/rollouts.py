@@ -32,11 +32,15 @@ from typing import TypeVar
 
 from control_plane.entities.errors import EntityError
 from control_plane.entities.types import EntityBody
+from control_plane.fleet import relay_words
 from control_plane.fleet import rollout_messages as words
+from control_plane.fleet.draining import Draining, at
 from control_plane.fleet.health import HealthBook
-from control_plane.fleet.messages import RolloutWord, wire_delta
+from control_plane.fleet.messages import RolloutWord, ref, wire_delta
 from control_plane.fleet.nodes import Node, Nodes
+from control_plane.fleet.others import Others, Remote, forget_frame
 from control_plane.fleet.publisher import Publisher
+from control_plane.fleet.relay import Relay
 from control_plane.fleet.rollout import (
     NO_NODE,
     Abort,
@@ -87,10 +91,6 @@ COMMIT_S = 0.004
 """What writing a decision takes, about. When it took longer the instant is set anew before anyone hears of it."""
 SAVES_QUICK = 5
 """Tries to save the end of a rollout before those who wait for it are told all the same."""
-DRAIN_S = 60.0
-DRAIN_EVERY_S = 0.5
-COUNTS_OLD_S = 2.0
-"""A node's count of open requests may be this old when its beat brings it."""
 
 _OPEN = (State.QUEUED, State.PREPARING, State.DECIDING, State.DECIDED)
 
@@ -161,6 +161,7 @@ class Entry:
         self.activated_s = 0.0  # monotonic: the instant
         self.lead_s = 0.0  # that was left of the lead when nodes were told
         self.wake = asyncio.Event()
+        self.remote = Remote(0, 0)  # who takes part at other control planes
 
     def view(self) -> EntityBody:
         """All of it, for the Admin API and the store."""
@@ -189,7 +190,6 @@ class Rollouts:
         self._publisher = publisher
         self._server = server
         self._nodes = nodes
-        self._health = health
         self._sole = sole
         self._holder = f"{server.plane_id} on {hostname}" if hostname else server.plane_id
         self._leased_until = 0.0  # monotonic: the lease is ours at least until then
@@ -206,7 +206,14 @@ class Rollouts:
         self._epoch = b""
         self._running: dict[str, int] = {}
         self._armings_s: deque[float] = deque(maxlen=ARMINGS_MAX)
-        self._stop_listening: Callable[[], None] = _nothing
+        self._others = Others(
+            store, nodes, tell=self._tell_plane, own=self._own, on_message=self._heard_there, on_gone=self._gone_there
+        )
+        self._relay = Relay(
+            store, publisher, server, nodes, health, tell=self._tell_plane, own=self._own, gate=self._gate
+        )
+        self._draining = Draining(store, nodes, health, self._others)
+        self._stop_listening: list[Callable[[], None]] = []
         self._listeners: list[Callable[[Entry], None]] = []
         self.figures = Figures()
 
@@ -214,15 +221,19 @@ class Rollouts:
         """Begins to listen, and takes over what an earlier process left open."""
         self._epoch = await self._store.epoch()
         self._server.on_rollout = self._heard
-        self._stop_listening = self._nodes.listen(self._node_changed)
+        self._stop_listening.append(self._nodes.listen(self._node_changed))
         self._own(self._recover(), "rollouts left open")
         if not self._sole:
+            self._stop_listening.append(self._store.hear_planes(self._heard_plane))
             self._own(self._keep_lease(), "lease of rollouts")
+            self._own(self._relay.watch(), "rollouts of other control planes")
 
     async def stop(self) -> None:
         """Ends all that is under way; what was decided goes on without us."""
-        self._stop_listening()
-        self._stop_listening = _nothing
+        for stop in self._stop_listening:
+            stop()
+        self._stop_listening.clear()
+        self._relay.stop()
         for entry in list(self._open.values()):
             if entry.machine.state in (State.QUEUED, State.PREPARING):
                 self._perform(entry, entry.machine.abort("the control plane stops", ""))
@@ -407,6 +418,7 @@ class Rollouts:
 
     async def _begin(self, entry: Entry) -> None:
         """What nodes run is the base: the head, unless that is held because the first node refused it."""
+        remote = entry.remote = await self._others.take(entry.facts.number, entry.facts.fence)
         head = await self._propose(entry)
         while self._server.trying:  # a plain change is on its first node; what comes of that takes a moment
             self._gate.clear()
@@ -414,22 +426,29 @@ class Rollouts:
             head = await self._propose(entry)
         self._gate.set()
         if entry.machine.state.final:
+            self._end_remote(entry)
             return  # aborted while the head was looked at
-        released = self._server.released
-        base = released.snapshot if released is not None else head
+        published = self._server.released
+        if published is None or published.ref.version < remote.version:
+            published = self._server.head  # nodes of others are beyond what ours run
+        base = published.snapshot if published is not None else head
         assert isinstance(base, Snapshot)
         live = {node.id: node.hostname for node in self._nodes.live()}
-        entry.facts.elsewhere = tuple(_at(node) for node in self._nodes.elsewhere())
-        entry.machine.members.update(Rollout.of(entry.machine.policy, live).members)
-        self._server.pin(live, released)
+        for node in live.keys() & remote.nodes.keys():
+            del remote.nodes[node]  # it came over to us meanwhile
+        elsewhere = [node for node in self._nodes.elsewhere() if node.id not in remote.nodes]
+        entry.facts.elsewhere = tuple(sorted(at(node) for node in elsewhere))
+        members = live | {node: remote.hostnames[node] for node in remote.nodes}
+        entry.machine.members.update(Rollout.of(entry.machine.policy, members).members)
+        self._server.pin(live, published, owner=entry.facts.number)
         entry.base = base
         entry.facts.base_version = base.version
         at_base = [node.id for node in self._nodes.live() if node.running == _ref(base)]
-        if not live and entry.facts.elsewhere:
+        if not members and entry.facts.elsewhere:
             where = f"{entry.facts.elsewhere[0]} for one; ask where nodes are"
             self._perform(entry, entry.machine.abort(f"{NO_NODE}, but to others: {where}", ""))
             return
-        self._perform(entry, entry.machine.begin(at_base, _now()))
+        self._perform(entry, entry.machine.begin([*at_base, *remote.nodes], _now()))
 
     async def _propose(self, entry: Entry) -> Snapshot:
         while True:
@@ -482,6 +501,7 @@ class Rollouts:
                     assert entry.facts.at_plane_ns is not None
                     frame = words.activate(number, _ref(entry.proposed), entry.facts.at_plane_ns)
                     self._server.send(action.nodes, frame)
+                    self._others.activate(entry.remote, entry.facts.at_plane_ns)
                 case Abort():
                     self._server.send(action.nodes, words.abort(number, entry.machine.reason or "not ready"))
                 case Release():
@@ -514,6 +534,14 @@ class Rollouts:
             warm=action.warm,
         )
         self._server.send(action.nodes, frame)
+        if entry.remote.nodes.keys() & set(action.nodes):
+            self._own(self._prepare_there(entry, action.round, frame), f"frame of rollout {entry.facts.number}")
+
+    async def _prepare_there(self, entry: Entry, round_number: int, frame: bytes) -> None:
+        try:
+            await self._others.prepare(entry.remote, round_number, frame, sorted(entry.machine.policy.tolerate))
+        except StoreError as error:
+            self._fail(entry, str(error))
 
     async def _decide(self, entry: Entry) -> None:
         """The one transaction: all changes as the next version, and the decision with it."""
@@ -579,15 +607,18 @@ class Rollouts:
         self._perform(entry, entry.machine.moved(_now()))
 
     def _release(self, entry: Entry, nodes: Sequence[str]) -> None:
-        other = self._current if self._current is not entry else None
-        busy = set(other.machine.members) if other is not None and not other.machine.state.final else set()
-        self._server.unpin([node for node in nodes if node not in busy])
+        self._server.unpin(nodes, owner=entry.facts.number)
+
+    def _end_remote(self, entry: Entry) -> None:
+        machine = entry.machine
+        self._others.end(entry.remote, (machine.reason or "aborted") if machine.state is State.ABORTED else "")
 
     async def _finish(self, entry: Entry) -> None:
         facts, machine = entry.facts, entry.machine
         facts.ended_at = self._wall()
         facts.took_s = _now() - entry.began
         self._gate.set()
+        self._end_remote(entry)
         if not machine.rehearsal:
             self._count(entry)
         aheads_us = [member.activation.ahead_us for member in machine.members.values() if member.activation is not None]
@@ -633,6 +664,8 @@ class Rollouts:
                 return stored
             tx.save_rollout(entry.record())
             tx.release(facts.number)
+            if not self._sole:
+                forget_frame(tx, facts.number)
             if not self._sole and not tx.rollouts_in([state.value for state in _OPEN]):
                 tx.drop_lease(LEASE, self._holder)
             return None
@@ -683,6 +716,7 @@ class Rollouts:
     def _heard(self, node: str, word: RolloutWord) -> None:
         entry = self._open.get(word.rollout)
         if entry is None:
+            self._relay.node_said(node, word)
             return
         if isinstance(word, fleet_pb2.RolloutVote):
             told = words.voted(word)
@@ -694,12 +728,40 @@ class Rollouts:
         else:
             self._perform(entry, entry.machine.activated(node, activated.report))
 
+    def _tell_plane(self, plane: str, word: relay_words.Word) -> None:
+        self._store.tell_planes(relay_words.to_text(word, plane=self._server.plane_id, to=plane))
+
+    def _heard_plane(self, text: str) -> None:
+        heard = relay_words.parse(text, to=self._server.plane_id)
+        if heard is not None and not self._relay.heard(*heard):
+            self._others.heard(*heard)
+
+    def _heard_there(self, remote: Remote, node: str, message: fleet_pb2.NodeMessage) -> None:
+        """A node said something to its own control plane, which passed it on."""
+        if message.HasField("vote"):
+            self._heard(node, message.vote)
+            return
+        told = message.rollout_activated
+        if not told.HasField("fault"):
+            self._nodes.runs_elsewhere(node, ref(told.snapshot))
+        self._heard(node, told)
+
+    def _gone_there(self, remote: Remote, node: str, why: str) -> None:
+        entry, known = self._open.get(remote.number), self._nodes.get(node)
+        if entry is not None and not (known is not None and known.connected):
+            self._perform(entry, entry.machine.gone(node, why))
+
     def _node_changed(self, node: Node) -> None:
+        self._relay.node_changed(node)
         if node.running.epoch == self._epoch:
             self._running[node.id] = node.running.version
         for entry in list(self._open.values()):
             if node.id not in entry.machine.members:
                 continue
+            if node.connected:
+                entry.remote.nodes.pop(node.id, None)  # it is ours from now on
+            elif node.id in entry.remote.nodes:
+                continue  # its control plane says what becomes of it
             if not node.connected or node.leaving:
                 self._perform(entry, entry.machine.gone(node.id, node.reason))
                 if entry.machine.state is State.DECIDED:
@@ -712,50 +774,12 @@ class Rollouts:
                 self._perform(entry, entry.machine.at_base(node.id))
             self._perform(entry, entry.machine.runs(node.id, node.running.version))
 
-    # --- the old side -----------------------------------------------------------------------------------------------
-
     async def _drain(self, entry: Entry) -> None:
-        """Watches the upstreams that lost their traffic come to rest, and says when nothing is open any more."""
-        facts = entry.facts
-        deadline = _now() + DRAIN_S
-        since = max(entry.activated_s, entry.began) + COUNTS_OLD_S
-        for each in facts.drained:
-            each.still_used_by = await self._users(each.upstream)
-        while _now() < deadline:
-            nodes = {node.id: node.hostname for node in self._nodes.live()}
-            for each in facts.drained:
-                total, waiting = 0, []
-                each.by_node = {}
-                for node, hostname in nodes.items():
-                    counted = self._health.open_requests(node, each.upstream)
-                    if counted is None or counted[0] < since:
-                        waiting.append(hostname)
-                    else:
-                        total += counted[1]
-                        each.by_node[node] = counted[1]
-                waiting += [_at(node) for node in self._nodes.elsewhere()]
-                lagging = [m.hostname for m in entry.machine.members.values() if m.standing is Standing.LAGGING]
-                each.in_flight, each.waiting_for = total, tuple(sorted({*waiting, *lagging}))
-            if all(each.in_flight == 0 and not each.waiting_for for each in facts.drained):
-                break
-            await asyncio.sleep(DRAIN_EVERY_S)
+        lagging = [m.hostname for m in entry.machine.members.values() if m.standing is Standing.LAGGING]
+        since = max(entry.activated_s, entry.began)
+        await self._draining.watch(entry.facts.drained, since=since, lagging=lagging)
         self._tell(entry)
         await self._save(entry)
-
-    async def _users(self, upstream: str) -> tuple[str, ...]:
-        """Services that still point to an upstream: traffic may begin there again at any time."""
-
-        def users(tx: Transaction) -> tuple[str, ...]:
-            found = tx.get("upstreams", upstream)
-            if found is None:
-                return ()
-            return tuple(
-                str(service.get("name") or service["id"])
-                for service in tx.each("services")
-                if service.get("host") == found["name"] and service.get("enabled") is not False
-            )[:16]
-
-        return await self._store.read(users)
 
     # --- after a restart --------------------------------------------------------------------------------------------
 
@@ -824,6 +848,7 @@ class Rollouts:
                     machine.reason = "the control plane ended before the decision"
                     facts.ended_at = self._wall()
                     tx.release(facts.number)
+                    forget_frame(tx, facts.number)
                     log.warning("rollout %d is aborted: %s", facts.number, machine.reason)
                 else:
                     took.append(Entry(facts, machine, None))
@@ -862,21 +887,12 @@ class Rollouts:
                 self._fail(self._current, "an unexpected error in the control plane; see its log")
 
 
-def _at(node: Node) -> str:
-    """A node of another control plane's, for people."""
-    return f"{node.hostname} at {node.elsewhere.hostname}" if node.elsewhere is not None else node.hostname
-
-
 def _ref(snapshot: Snapshot) -> SnapshotRef:
     return SnapshotRef(snapshot.epoch, snapshot.version, snapshot.snapshot_hash)
 
 
 def _now() -> float:
     return time.monotonic()
-
-
-def _nothing() -> None:
-    """Not listening."""
 
 
 __all__ = ["Elsewhere", "Entry", "Figures", "Rollouts", "TooLarge", "TooLate", "TooMany", "Unchanged"]

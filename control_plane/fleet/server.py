@@ -240,7 +240,7 @@ class LinkServer:
         self._traces = Traces()
         self.on_rollout: Callable[[str, RolloutWord], None] = _nobody
         """Who hears what nodes say about rollouts: node id and word."""
-        self._pinned: dict[str, Published | None] = {}
+        self._pinned: dict[str, tuple[int, Published | None]] = {}
         self._withheld: list[Published] | None = None
         self._connections: dict[str, Connection] = {}
         self._streams: set[Connection] = set()
@@ -359,7 +359,7 @@ class LinkServer:
     def _goal(self, node: str) -> Published | None:
         """What a node should run."""
         if node in self._pinned:
-            return self._pinned[node]
+            return self._pinned[node][1]
         return self._shelf.head if node == self._canary.node else self._released
 
     # --- rollouts -----------------------------------------------------------------------------------------------
@@ -386,15 +386,29 @@ class LinkServer:
             if connection is not None:
                 connection.urge(frame)
 
-    def pin(self, nodes: Iterable[str], published: Published | None) -> None:
-        """From now on these nodes are offered `published` and nothing else: a rollout brings them further."""
-        for node in nodes:
-            self._pinned[node] = published
+    @property
+    def head(self) -> Published | None:
+        """The newest snapshot, whether or not nodes should run it already."""
+        return self._shelf.head
 
-    def unpin(self, nodes: Iterable[str]) -> None:
-        """They are nodes like all others again, and offered what those run."""
+    def find(self, ref: SnapshotRef) -> Published | None:
+        """A snapshot of the last few."""
+        return self._shelf.find(ref)
+
+    def pin(self, nodes: Iterable[str], published: Published | None, *, owner: int) -> None:
+        """From now on these nodes are offered `published` and nothing else: rollout `owner` brings them further."""
         for node in nodes:
-            if node not in self._pinned:
+            self._pinned[node] = (owner, published)
+            connection = self._connections.get(node)
+            if connection is None or published is None or connection.node.running == published.ref:
+                continue
+            if self._nodes.head_moved(connection.node, published.ref):
+                connection.offer(published)
+
+    def unpin(self, nodes: Iterable[str], *, owner: int) -> None:
+        """They are nodes like all others again, and offered what those run, but for those of another rollout by now."""
+        for node in nodes:
+            if self._pinned.get(node, (0, None))[0] != owner:
                 continue
             del self._pinned[node]
             connection, goal = self._connections.get(node), self._goal(node)

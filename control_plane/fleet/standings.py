@@ -135,7 +135,7 @@ class Standings:
             self._hasty_until = max(self._hasty_until, self._clock() + min(float(words["for_s"]), HASTE_S_MAX))
             self._hurry(int(words["version"]))
             self._wake.set()
-        elif self._waits:
+        elif "saved" in words and self._waits:
             self._news = True
             self._wake.set()
 

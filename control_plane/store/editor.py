@@ -8,6 +8,7 @@ which then overrides what a body says about it. Errors are those of `control_pla
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, assert_never
 
 from control_plane.entities.errors import InvalidPrimaryKey, NotFound
 from control_plane.entities.fields import is_uuid
@@ -15,7 +16,7 @@ from control_plane.entities.plugin import PLUGIN, check_protocols
 from control_plane.entities.registry import STORED
 from control_plane.entities.schema import Resolve, Schema, foreign_id
 from control_plane.entities.types import EntityBody
-from control_plane.store.contract import Transaction
+from control_plane.store.contract import Operation, Transaction
 
 ROUTES_ASKED_MAX = 1_000
 """Routes of a service that are asked whether a plugin's protocols can ever come; beyond them it is taken to fit."""
@@ -28,6 +29,34 @@ class Parent:
     field: str
     collection: str
     id: str
+
+
+class Planned(Protocol):
+    """A change of one entity that was planned before; `after` is None on delete."""
+
+    @property
+    def operation(self) -> Operation: ...
+    @property
+    def collection(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def after(self) -> EntityBody | None: ...
+
+
+def carry_out(tx: Transaction, change: Planned) -> None:
+    """Write what was planned, to the letter."""
+    match change.operation:
+        case Operation.CREATE:
+            assert change.after is not None
+            tx.insert(change.collection, change.after)
+        case Operation.UPDATE:
+            assert change.after is not None
+            tx.replace(change.collection, change.after)
+        case Operation.DELETE:
+            tx.delete(change.collection, change.id)
+        case _:
+            assert_never(change.operation)
 
 
 def lookup(tx: Transaction, collection: str, key: str, parent: Parent | None = None) -> EntityBody | None:

@@ -22,7 +22,7 @@ VERSIONS = "pointsman_versions"
 """The channel on which each commit with a version is announced."""
 PLANES = "pointsman_planes"
 """The channel on which control planes tell each other what need not be kept."""
-WORDS_MAX = 64
+WORDS_MAX = 1024
 """Words waiting to be told; of more the oldest are lost."""
 _ANSWER_TIMEOUT_S = 5.0
 

@@ -22,7 +22,6 @@ import grpc.aio
 
 from data_plane.node import messages, session
 from data_plane.node.bases import Bases
-from data_plane.node.clock import PlaneClock
 from data_plane.node.crash_guard import STABLE_S, CrashGuard
 from data_plane.node.fleet_access import BadTrust, FleetAccess, NoAccess, PlainAccess
 from data_plane.node.health_report import HealthSource
@@ -45,6 +44,7 @@ from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.session import Session
 from data_plane.node.side_sums import SideSource
 from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, Offer, SnapshotRefused, apply_delta, make_delta
+from pointsman.rules.plane_clock import PlaneClock
 from pointsman.wire.v1 import fleet_pb2
 
 _Call = grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]

@@ -30,11 +30,16 @@ _DATA = 1
 _DATA_END = 2
 _TRAILERS = 3
 
-# Trailer fields that would change framing, routing, authentication or the meaning of the head (RFC 9110 §6.5.1).
+# Trailer fields that would change framing, routing, authentication or the meaning of the head (RFC 9110 §6.5.1), and
+# their twins with an underscore.
 _FORBIDDEN_TRAILERS = re.compile(
-    rb"(?:transfer-encoding|content-.*|host|connection|keep-alive|te|trailer|upgrade|expect|via|server|date|age|"
-    rb"cache-control|expires|vary|location|retry-after|max-forwards|range|if-.*|authorization|proxy.*|cookie|"
-    rb"set-cookie.*|www-authenticate|x-forwarded.*|x-real-ip|x-kong-.*|forwarded)",
+    (
+        "(?:transfer-encoding|content-.*|host|connection|keep-alive|te|trailer|upgrade|expect|via|server|date|age|"
+        "cache-control|expires|vary|location|retry-after|max-forwards|range|if-.*|authorization|proxy.*|cookie|"
+        "set-cookie.*|www-authenticate|x-forwarded.*|x-real-ip|x-kong-.*|forwarded)"
+    )
+    .replace("-", "[-_]")
+    .encode(),
     re.IGNORECASE,
 )
 

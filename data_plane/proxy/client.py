@@ -15,6 +15,7 @@ import array
 import asyncio
 import fcntl
 import logging
+import re
 import termios
 import time
 from typing import TYPE_CHECKING, cast
@@ -75,6 +76,9 @@ _ENCRYPTED = 1 << 17
 # Octets thrown away while a connection ends, so that the client reads the answer rather than a reset. Time ends it
 # sooner for all but the fastest.
 LINGER_BYTES_MAX = 256 << 20
+
+_CR = 13
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -298,9 +302,12 @@ class ClientConnection(asyncio.Protocol):
         data = self._buffer
         seen = self._seen
         shared = self._shared
-        if not self.requests and not seen and data.startswith(b"\r\n"):
-            # One empty line before the first request is forgiven (RFC 9112 §2.2).
-            self._buffer = data = data[2:]
+        if data[0] == _CR:
+            # Empty lines before a request are forgiven (RFC 9112 §2.2): some clients send one after a body.
+            empty = _EMPTY_LINES.match(data)
+            if empty is not None:
+                self._buffer = data = data[empty.end() :]
+                self._seen = seen = 0
         end = data.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
         if end < 0:
             shared.request_scanner.check_incomplete(data, seen)
@@ -496,12 +503,18 @@ class ClientConnection(asyncio.Protocol):
         self, status: int, message: str, *, engine: bool, proxied: bool = False, fields: tuple[bytes, ...] = ()
     ) -> None:
         """Answer the request under way by ourselves and be done with it."""
+        self._write_message(status, message, engine=engine, proxied=proxied, fields=fields)
+        self.request_done()
+
+    def _write_message(
+        self, status: int, message: str, *, engine: bool, proxied: bool = False, fields: tuple[bytes, ...] = ()
+    ) -> None:
+        """Write an answer in the form that the request under way asks for."""
         content_type = answers.answer_type(self.head, engine=engine)
         if content_type == answers.GRPC:
             fields = (*fields, *answers.grpc_fields(status, message))
         body = answers.body(content_type, message, self._exchange.request_id.decode())
         self._write_answer(status, content_type.encode(), body, fields, proxied=proxied)
-        self.request_done()
 
     def _write_answer(
         self, status: int, content_type: bytes, body: bytes, fields: tuple[bytes, ...], *, proxied: bool = False
@@ -557,8 +570,7 @@ class ClientConnection(asyncio.Protocol):
         if answering:
             self.cut()
             return
-        text = answers.body(answers.PLAIN, message, exchange.request_id.decode())
-        self._write_answer(status, answers.PLAIN.encode(), text, ())
+        self._write_message(status, message, engine=True)
         self._shared.counters.in_flight -= 1
         exchange.settle()
         self._linger()

@@ -286,8 +286,15 @@ class Exchange:
         self._send(upstream)
 
     def connect_failed(self, status: int) -> None:
-        """It will not come: refused, unreachable (502) or too slow (504)."""
+        """It will not come: refused, unreachable (502), too slow (504), or nothing is left to make it with (503)."""
         self._connecting = None
+        if status == 503:
+            # No other endpoint could be asked either, and none is to be thought ill of for it, nor is its side.
+            self._shared.counters.attempts_failed += 1
+            self._release()
+            self._forget()
+            self._client.answer(503, ENGINE_MESSAGES[503], engine=True, proxied=True)
+            return
         self.attempt_failed(status, stale=False)
 
     def _send(self, upstream: UpstreamConnection) -> None:
@@ -391,7 +398,7 @@ class Exchange:
         assert upstream is not None
         upstream.detach()
         if self.answering:
-            self.cut("upstream silent inside the answer", status=504)
+            self.cut("nothing more came in time", status=504)
         else:
             self.attempt_failed(504, stale=False)
 
@@ -410,7 +417,9 @@ class Exchange:
 
         `status` is what the failure would have been answered with before that.
         """
-        logger.warning("answer cut: %s (%s)", reason, self.describe())
+        logger.warning(
+            "answer from %s cut: %s (%s)", self._endpoint.key if self._endpoint else "-", reason, self.describe()
+        )
         self.upstream = None
         self._service.figures.broke_off(self.code >> 1)
         self._broke_off(status)

@@ -13,6 +13,7 @@ line. A second pass finds the fields that are ours to judge (`fields.py`).
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 
 from data_plane.proxy.fields import (
     CONNECTION,
@@ -56,8 +57,9 @@ _KINDS: dict[bytes, int] = {
 }
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)([/?].*)?", re.IGNORECASE | re.DOTALL)
 _AUTHORITY = re.compile(
-    rb"(?:[A-Za-z0-9\-._~!$&'()*+;=%]+|\[[0-9A-Fa-f:.]{2,}\])(?::[0-9]{0,5})?",
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]{2,})\])(?::([0-9]{0,5}))?",
 )
+_PORT_MAX = 65535
 _VERSION = re.compile(rb"HTTP/([0-9])\.([0-9])")
 _DIGITS = re.compile(rb"[0-9]+")
 # In a head that is not complete yet: octets that no complete head can hold. A CR may be the last octet so far.
@@ -315,7 +317,7 @@ class RequestScanner:
         host = self._hosts.get(raw)
         if host is None:
             host = raw.strip(b" \t")
-            if _AUTHORITY.fullmatch(host) is None:
+            if not _is_authority(host):
                 raise BadRequest(400)
             if len(raw) <= HOST_REMEMBERED_BYTES_MAX:
                 if len(self._hosts) >= HOSTS_REMEMBERED_MAX:
@@ -341,11 +343,11 @@ class RequestScanner:
         if method == b"TRACE":
             raise BadRequest(405, "Method not allowed")
         if method == b"CONNECT":
-            if _AUTHORITY.fullmatch(target) is not None:
+            if _is_authority(target):
                 raise BadRequest(405, "Method not allowed")
             raise BadRequest(400)
         found = _ABSOLUTE.fullmatch(target)
-        if found is None or _AUTHORITY.fullmatch(found[1]) is None:
+        if found is None or not _is_authority(found[1]):
             raise BadRequest(400)
         rest: bytes = found[2] or b"/"
         return (rest if rest.startswith(b"/") else b"/" + rest), found[1]
@@ -360,6 +362,20 @@ def check_target(method: bytes, path: bytes) -> None:
         or (b"%" in path and _BAD_ESCAPE.search(path) is not None)
     ):
         raise BadRequest(400)
+
+
+def _is_authority(text: bytes) -> bool:
+    """Tell whether it is a host of RFC 3986, with a port or without: no user, and only what can be connected to."""
+    found = _AUTHORITY.fullmatch(text)
+    if found is None:
+        return False
+    address, port = found.groups()
+    if address is not None:
+        try:
+            IPv6Address(address.decode("ascii"))
+        except ValueError:
+            return False
+    return not port or int(port) <= _PORT_MAX
 
 
 def _length(digits: bytes) -> int:

@@ -8,6 +8,7 @@ that the surplus of a busy minute grows old and is closed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import ssl
 from typing import TYPE_CHECKING
@@ -23,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_S = 2.0
 """For the end of a TLS connection to be said and answered; nothing is lost when it is not."""
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What the system says when this process, or all of them together, can have no further socket."""
+COMPLAINTS_EVERY_S = 1.0
+"""How often that, or what clients do wrong, is logged at most."""
 
 
 def take_idle(shared: Shared, endpoint: Endpoint, identity: Identity | None = None) -> UpstreamConnection | None:
@@ -100,7 +106,7 @@ async def _connect(shared: Shared, exchange: Asker, endpoint: Endpoint, timeout_
         if isinstance(error, TimeoutError):
             exchange.connect_failed(504)
         elif isinstance(error, OSError):
-            exchange.connect_failed(502)
+            exchange.connect_failed(_status_of(shared, error))
         else:
             raise
     else:
@@ -133,8 +139,10 @@ async def _connect_tls(
         return
     except (OSError, ValueError) as error:  # ValueError: the name can't be one
         connection.forget()
-        logger.warning("no TLS connection to %s as %s: %s", endpoint.key, name, error)
-        exchange.connect_failed(502)
+        status = _status_of(shared, error)
+        if status == 502:
+            logger.warning("no TLS connection to %s as %s: %s", endpoint.key, name, error)
+        exchange.connect_failed(status)
         return
     try:
         tls.check(transport.get_extra_info("ssl_object"))
@@ -144,3 +152,14 @@ async def _connect_tls(
         exchange.connect_failed(502)
         return
     exchange.connected(connection)
+
+
+def _status_of(shared: Shared, error: Exception) -> int:
+    """What a connect that failed is answered with: 502, or 503 when this process has nothing to make another with."""
+    if not isinstance(error, OSError) or error.errno not in EXHAUSTED:
+        return 502
+    now = shared.loop.time()
+    if now - shared.complained_at >= COMPLAINTS_EVERY_S:
+        shared.complained_at = now
+        logger.error("no connection to any upstream can be opened: %s; requests get 503", error.strerror)
+    return 503

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 
-from data_plane.proxy.fields import NOT_HOP_BY_HOP, TOKEN_OCTET, list_items, without_fields
+from data_plane.proxy.fields import FIELD_OCTETS, NOT_HOP_BY_HOP, TOKEN_OCTET, list_items, without_fields
 from data_plane.proxy.settings import ProxySettings
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
-_FIELD = re.compile(rb"(" + TOKEN_OCTET + rb"++):([\t -~\x80-\xff]*)")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
+_NAME = re.compile(TOKEN_OCTET + rb"++")
+_KEPT_ALIVE = re.compile(rb"connection:[ \t]*keep-alive[ \t]*", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 
 # What a field line is: 0 and above are lengths.
@@ -24,6 +25,7 @@ _DATE = -4
 _SPECIAL = -5
 _KEEP_ALIVE = -6
 _SECRET = -7
+_LENGTH = -8
 
 _CODES: dict[bytes, int] = {
     b"server": _SERVER,
@@ -39,14 +41,24 @@ _CODES: dict[bytes, int] = {
     b"x-kong-upstream-latency": _DROP,
     b"x-kong-proxy-latency": _DROP,
     b"x-kong-response-latency": _DROP,
+    b"set-cookie": _SECRET,
+    b"authorization": _SECRET,
+    b"proxy-authenticate": _SECRET,
+    b"www-authenticate": _SECRET,
+    b"content-length": _LENGTH,
 }
-_SECRET_NAMES = frozenset({b"set-cookie", b"authorization", b"proxy-authenticate", b"www-authenticate"})
 
 HEADS_REMEMBERED_MAX = 512
 HEAD_REMEMBERED_BYTES_MAX = 1024
 
 LINES_REMEMBERED_MAX = 2048
 LINE_REMEMBERED_BYTES_MAX = 128
+
+NAMES_REMEMBERED_MAX = 1024
+NAME_REMEMBERED_BYTES_MAX = 64
+
+SEEN_MAX = 8192
+"""Heads and lines of which no more is known than that they came, by their hashes."""
 
 STATUS_LINES_REMEMBERED_MAX = 1024
 STATUS_LINE_REMEMBERED_BYTES_MAX = 128
@@ -57,7 +69,7 @@ class BadAnswer(Exception):
 
 
 class ResponseHead:
-    """One answer's head, scanned. Answers whose heads are the same octets share it, so it never changes.
+    """One answer's head, scanned: good until the next scan, and not to be changed, for answers may share it.
 
     `segments` are the lines that go to the client as they came, the status line first, brought to HTTP/1.1;
     `Content-Length` is among them. `text` is the same in one piece. `length` is -1 without it. Framing is told by the
@@ -79,13 +91,13 @@ class ResponseHead:
         "via",
     )
 
-    def __init__(self, status: int, *, keep_alive: bool) -> None:
-        self.status = status
+    def __init__(self) -> None:
+        self.status: int = 0
         self.segments: list[bytes] = []
         self.text: bytes = b""
         self.chunked: bool = False
         self.length: int = -1
-        self.keep_alive = keep_alive
+        self.keep_alive: bool = True
         self.has_server: bool = False
         self.has_date: bool = False
         self.usual: bool = False
@@ -100,18 +112,32 @@ class ResponseScanner:
     A busy upstream repeats whole heads, octet for octet, within a second even `Date`; and of those that differ most
     field lines are the same (`Server`, `Content-Type`, `Connection`). So a head is looked up whole, then each line of
     it, and only a line not seen before is judged by the grammar. Both memories are bounded by two generations, as the
-    plan cache is; long heads and lines and all with cookies are never kept.
+    plan cache is; long heads and lines and all with cookies are never kept. The others are when they come for the
+    second time: what has an id or a date of its own is not worth a place.
     """
 
-    __slots__ = ("_head_max", "_heads", "_heads_before", "_lines", "_lines_before", "_status_lines")
+    __slots__ = (
+        "_head_max",
+        "_heads",
+        "_heads_before",
+        "_lines",
+        "_lines_before",
+        "_names",
+        "_passing",
+        "_seen",
+        "_status_lines",
+    )
 
     def __init__(self, settings: ProxySettings) -> None:
         self._head_max = settings.response_head_bytes_max
         self._heads: dict[bytes, ResponseHead] = {}
         self._heads_before: dict[bytes, ResponseHead] = {}
+        self._passing = ResponseHead()  # for all heads that are not kept
+        self._seen: set[int] = set()
         self._status_lines: dict[bytes, tuple[int, bytes, bool]] = {}
         self._lines: dict[bytes, int] = {}
         self._lines_before: dict[bytes, int] = {}
+        self._names: dict[bytes, int] = {}
 
     @property
     def lines_remembered(self) -> int:
@@ -142,8 +168,12 @@ class ResponseScanner:
         if head is None:
             if len(block) > self._head_max:
                 raise BadAnswer("head too large")
-            head, secret = self._scan_lines(block.split(b"\r\n"))
-            if secret or len(block) > HEAD_REMEMBERED_BYTES_MAX:
+            if not self._came_before(block):
+                head = self._passing
+                self._scan_lines(block.split(b"\r\n"), head)
+                return head
+            head = ResponseHead()
+            if self._scan_lines(block.split(b"\r\n"), head) or len(block) > HEAD_REMEMBERED_BYTES_MAX:
                 return head
         if len(self._heads) >= HEADS_REMEMBERED_MAX:
             self._heads_before = self._heads
@@ -151,18 +181,18 @@ class ResponseScanner:
         self._heads[block] = head
         return head
 
-    def _scan_lines(self, lines: list[bytes]) -> tuple[ResponseHead, bool]:
-        """Return the head and whether something in it is not to be remembered."""
+    def _scan_lines(self, lines: list[bytes], head: ResponseHead) -> bool:
+        """Fill `head`; True when something in it is not to be remembered."""
         status_line = lines[0]
         first = self._status_lines.get(status_line)
         if first is None:
             first = self._status_line(status_line)
-        status, status_line, http11 = first
-        head = ResponseHead(status, keep_alive=http11)
+        head.status, status_line, keep_alive = first
         del lines[0]
+        length = -1
+        has_server = has_date = secret = False
         recall = self._lines.get
         special: list[bytes] | None = None
-        secret = False
         segments = [status_line]
         append = segments.append
         for line in lines:
@@ -172,19 +202,19 @@ class ResponseScanner:
             if code == _PASS:
                 append(line)
             elif code >= 0:
-                if head.length < 0:
-                    head.length = code
+                if length < 0:
+                    length = code
                     append(line)
-                elif head.length != code:
+                elif length != code:
                     raise BadAnswer("two different Content-Length")
             elif code == _SERVER:
-                head.has_server = True
+                has_server = True
                 append(line)
             elif code == _DATE:
-                head.has_date = True
+                has_date = True
                 append(line)
             elif code == _KEEP_ALIVE:
-                head.keep_alive = True
+                keep_alive = True
             elif code == _SPECIAL:
                 if special is None:
                     special = []
@@ -193,37 +223,67 @@ class ResponseScanner:
                 secret = True
                 append(line)
         head.segments = segments
+        head.chunked = False
+        head.length = length
+        head.keep_alive = keep_alive
+        head.has_server = has_server
+        head.has_date = has_date
+        head.upgrade = head.via = head.trailer = None
         if special is not None:
-            _special(special, head, http10=not http11)
-        head.text = b"\r\n".join(head.segments)
-        head.usual = head.has_date and head.has_server and head.via is None and head.trailer is None
-        return head, secret
+            _special(special, head, http10=not first[2])
+            segments = head.segments
+        head.text = b"\r\n".join(segments)
+        head.usual = has_date and has_server and head.via is None and head.trailer is None
+        return secret
 
     def _judge(self, line: bytes) -> int:
-        """Return what the line is (see the codes), by memory or by the grammar, and remember it."""
+        """Return what a line is (see the codes) that `_lines` does not have; it is kept if it came before."""
         code = self._lines_before.get(line)
         if code is None:
-            found = _FIELD.fullmatch(line)
-            if found is None:
+            colon = line.find(b":")
+            name = line[:colon]
+            code = self._names.get(name)
+            if code is None:
+                code = self._judge_name(name, colon)
+            if line.translate(None, FIELD_OCTETS):
                 raise BadAnswer("malformed field line")
-            name = found[1].lower()
-            code = _CODES.get(name, _PASS)
-            if name == b"content-length":
-                digits = found[2].strip(b" \t")
+            if code == _LENGTH:
+                digits = line[colon + 1 :].strip(b" \t")
                 if _DIGITS.fullmatch(digits) is None:
                     raise BadAnswer("bad Content-Length")
                 code = int(digits)
-            elif code == _SPECIAL and name == b"connection" and found[2].strip(b" \t") == b"keep-alive":
+            elif code == _SPECIAL and _KEPT_ALIVE.fullmatch(line) is not None:
                 code = _KEEP_ALIVE
-            if name in _SECRET_NAMES:
-                return _SECRET
-            if len(line) > LINE_REMEMBERED_BYTES_MAX:
+            elif code == _SECRET:
+                return code
+            if not self._came_before(line) or len(line) > LINE_REMEMBERED_BYTES_MAX:
                 return code
         if len(self._lines) >= LINES_REMEMBERED_MAX:
             self._lines_before = self._lines
             self._lines = {}
         self._lines[line] = code
         return code
+
+    def _judge_name(self, name: bytes, colon: int) -> int:
+        """Return the code of a name in a spelling that `_names` does not have; `colon` is negative without one."""
+        if colon < 0 or _NAME.fullmatch(name) is None:
+            raise BadAnswer("malformed field line")
+        code = _CODES.get(name.lower(), _PASS)
+        if len(name) <= NAME_REMEMBERED_BYTES_MAX:
+            if len(self._names) >= NAMES_REMEMBERED_MAX:
+                self._names.clear()
+            self._names[name] = code
+        return code
+
+    def _came_before(self, octets: bytes) -> bool:
+        """Tell whether these have been asked about before, lately."""
+        mark = hash(octets)
+        if mark in self._seen:
+            return True
+        if len(self._seen) >= SEEN_MAX:
+            self._seen.clear()
+        self._seen.add(mark)
+        return False
 
     def _status_line(self, line: bytes) -> tuple[int, bytes, bool]:
         found = _STATUS_LINE.fullmatch(line)
@@ -233,7 +293,7 @@ class ResponseScanner:
         sent = b"HTTP/1.1" + line[8:]
         if len(line) == 12:
             sent += b" "  # the space is not optional (RFC 9112 §4)
-        judged = (status, sent, found[1] == b"1")
+        judged = (status, sent, found[1] != b"0")
         if len(line) <= STATUS_LINE_REMEMBERED_BYTES_MAX:
             if len(self._status_lines) >= STATUS_LINES_REMEMBERED_MAX:
                 self._status_lines.clear()

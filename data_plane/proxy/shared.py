@@ -48,6 +48,7 @@ class Shared:
         "active",
         "allow_debug_header",
         "clients",
+        "complained_at",
         "connecting",
         "counters",
         "draining",
@@ -96,7 +97,9 @@ class Shared:
         self.ports: dict[int, int] = dict(settings.port_maps)
         self.draining: bool = False
         self.idle_ends: bool = False
-        # Reserved by request bodies that are gathered; see `ClientConnection._gathers`.
+        # When it was last logged that there is no descriptor left, by the loop's time.
+        self.complained_at: float = 0.0
+        # Reserved by request bodies that are gathered; see `RequestBody.waits`.
         self.gathered_bytes: int = 0
         self.read_buffer = memoryview(bytearray(READ_BYTES_MAX))
         # Connections that are not yet any: when each began, by the id of what it will be. See `ClientFactory.greeted`.

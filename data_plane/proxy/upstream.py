@@ -165,9 +165,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         except BadAnswer as bad:
             self.detach()
             exchange.bad_answer(str(bad))
-        except BadChunk as bad:
+        except BadChunk:
             self.detach()
-            exchange.cut(bad.message)
+            exchange.cut("its chunks are malformed, or their trailers or extensions too long")
         except Exception:
             logger.exception("answer of %s could not be handled (%s)", self.endpoint.key, exchange.describe())
             self.detach()
@@ -204,7 +204,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         elif state == TUNNEL:
             exchange.tunnel_ended()
         else:
-            exchange.cut("upstream closed inside the answer")
+            exchange.cut("the connection ended inside it")
 
     @override
     def pause_writing(self) -> None:
@@ -343,7 +343,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return True
         # We answered 100 ourselves when the body was wanted; to repeat it would be read as somebody else's.
         if head.status != 100 and not exchange.http10:
-            exchange.write(b"\r\n".join([*head.segments, b"", b""]))
+            lines = head.segments if head.length < 0 else without_fields(head.segments, {b"content-length"})
+            exchange.write(b"\r\n".join([*lines, b"", b""]))
         return False
 
     def _read_fixed(self, exchange: Asker, data: bytes) -> None:

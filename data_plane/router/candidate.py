@@ -235,7 +235,7 @@ def make_candidates(route: RouteConfig, *, flavour: str) -> tuple[Candidate, ...
     traditional = flavour == TRADITIONAL
     methods = frozenset(method.encode() for method in route.methods)
     hosts = tuple(_host(value, margin=1 if traditional else 0) for value in route.hosts)
-    headers = _headers(route)
+    headers = _headers(route, single=traditional)
     snis = tuple(_sni(value, wildcards=not traditional) for value in route.snis)
     deferred = bool(snis) and not traditional and _PLAIN_PROTOCOLS.isdisjoint(route.protocols)
     groups = _path_groups(route, single=traditional)
@@ -312,7 +312,8 @@ def _sni(value: str, *, wildcards: bool) -> SniPattern:
     return SniPattern(text, PLAIN)
 
 
-def _headers(route: RouteConfig) -> tuple[HeaderTest, ...]:
+def _headers(route: RouteConfig, *, single: bool) -> tuple[HeaderTest, ...]:
+    """`single` = only a value that stands alone may be a regex, as in flavour `traditional`."""
     by_name: dict[str, list[HeaderCondition]] = {}
     for condition in route.headers:
         by_name.setdefault(header_name(condition.name), []).append(condition)
@@ -322,7 +323,7 @@ def _headers(route: RouteConfig) -> tuple[HeaderTest, ...]:
         patterns: list[BytesPattern] = []
         for condition in conditions:
             for value in condition.values:
-                if value.startswith("~*"):
+                if value.startswith("~*") and not (single and len(condition.values) > 1):
                     try:
                         patterns.append(cast(BytesPattern, compile_header_regex(value[2:])))
                     except BadRegex as error:

@@ -13,7 +13,6 @@ the loop. Whoever says nothing costs a descriptor and a timer until its time is 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from data_plane.proxy.pool import COMPLAINTS_EVERY_S, EXHAUSTED
 from data_plane.proxy.proxy_header import HEADER_BYTES_MAX, BadProxyHeader, ProxyHeaderReader
 
 ACCEPTS_PER_TURN = 64
@@ -29,10 +29,8 @@ RETRY_S = 0.2
 """Pause after the system had no descriptor or no memory for one more."""
 SHUTDOWN_S = 2.0
 """For a client to answer that a TLS connection ends; most just close."""
-COMPLAINTS_EVERY_S = 1.0
 
 _HANDSHAKE = 0x16
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +111,7 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in _EXHAUSTED:
+                if error.errno not in EXHAUSTED:
                     raise
                 self.complain("no connection can be accepted: %s", error.strerror)
                 self.loop.remove_reader(self._sock)

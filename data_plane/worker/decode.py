@@ -106,7 +106,8 @@ def _route(route: wire.Route) -> RouteConfig:
         hosts=tuple(route.hosts),
         paths=tuple(route.paths),
         headers=tuple(HeaderCondition(header.name, tuple(header.values)) for header in headers) if headers else (),
-        snis=tuple(snis) if snis else (),
+        # As the handshake's name is: names of the DNS know no case.
+        snis=tuple(name.lower() for name in snis) if snis else (),
         sources=tuple(_peer(peer) for peer in sources) if sources else (),
         destinations=tuple(_peer(peer) for peer in destinations) if destinations else (),
         https_redirect_status_code=route.https_redirect_status_code or 426,

@@ -27,7 +27,7 @@ from tests.support.proxying import Client, Rig, proxy_to, route_to_first, upstre
 Vector: TypeAlias = Mapping[str, object]
 
 AT_ONCE = 24
-SILENCE_S = 3.0
+SILENCE_S = 10.0
 BIG_BYTES = 64 << 20
 LARGE_BYTES = 1 << 18
 CANARY = b"/__canary__/"

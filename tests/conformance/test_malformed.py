@@ -1,4 +1,7 @@
-"""The committed vectors of hostile requests and broken answers, as a whole: what fails is printed by the runner."""
+"""The committed vectors of hostile requests and broken answers, as a whole: what fails is printed by the runner.
+
+The files named `-more` are ours: the same rules in other positions, cases, repeats and cuts, each with its reason.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,23 @@ def test_every_broken_answer_is_handled(capsys: pytest.CaptureFixture[str]) -> N
     assert status == 0
 
 
-def test_a_wrong_expectation_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_further_request_meets_its_first_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    status = malformed.main([str(VECTORS / "http-malformed-more.json")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["strict: 415 of 415", "passed 415 of 415"]
+    assert status == 0
+
+
+def test_every_further_answer_is_handled(capsys: pytest.CaptureFixture[str]) -> None:
+    status = upstream_malformed.main([str(VECTORS / "http-upstream-malformed-more.json")])
+    assert capsys.readouterr().out.splitlines() == ["passed 121 of 121"]
+    assert status == 0
+
+
+def test_a_wrong_expectation_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(malformed, "SILENCE_S", 1.0)
     file = tmp_path / "one.json"
     file.write_text(
         '{"vectors": [{"id": "x", "raw": "GET /v HTTP/1.1\\r\\nHost: gw.test\\r\\n\\r\\n", "expect":'

@@ -9,6 +9,8 @@ import pytest
 from tests.conformance.router import main
 
 VECTORS = Path(__file__).parent / "vectors" / "router.json"
+MORE = VECTORS.with_name("router-more.json")
+"""The same rules at further places, each with the rule that it is about."""
 
 
 def test_every_vector_passes_but_for_quirks_done_better(capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,6 +20,13 @@ def test_every_vector_passes_but_for_quirks_done_better(capsys: pytest.CaptureFi
     assert lines[-1] == "passed 443 of 443", "\n".join(lines)
     assert "skipped 27: flavour expressions" in lines
     assert "skipped 22: subsystem stream" in lines
+    assert status == 0
+
+
+def test_every_further_vector_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main([str(MORE)])
+
+    assert capsys.readouterr().out.splitlines() == ["passed 149 of 149"]
     assert status == 0
 
 

@@ -135,7 +135,7 @@ def judge(wanted: str, got: Got, vector: Vector) -> str:
     if not final:
         return f"no whole answer: {shown}"
     octets = octets_of(vector)
-    begin = octets.rindex(b"HTTP/1.") if b" 103 " in octets else 0
+    begin = octets.rindex(b"HTTP/1.") if octets[9:10] == b"1" else 0  # the one after interim answers
     said = int(octets[begin:].split(b" ")[1][:3])
     return "" if final[0].status == said else f"status {final[0].status}, not {said}"
 

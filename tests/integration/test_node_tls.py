@@ -87,7 +87,7 @@ def certified(base: NodeSnapshot, *, catch_all: bool = False) -> NodeSnapshot:
         "named": {
             "protocols": ["https"],
             "paths": ["/named"],
-            "snis": ["main.test"],
+            "snis": ["Main.test"],
             "https_redirect_status_code": 426,
         },
     }.items():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import resource
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 
 import pytest
 
@@ -480,3 +482,57 @@ async def test_memory_of_a_body_that_never_ends_is_free_again_when_its_client_go
         await until(lambda: gathered(rig) == len(LARGE))
         await client.close()
         await until(lambda: gathered(rig) == 0)
+
+
+def descriptors() -> int:
+    """Return how many this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Take all descriptors that this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    try:
+        with closing(socket.socket()) as probe:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno() + 8, hard))
+        with pytest.raises(OSError, match="Too many open files"):  # noqa: PT012 - as many as it takes
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+async def test_without_a_descriptor_left_requests_are_503_and_no_endpoint_is_blamed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script = Script(serve)
+    async with upstream_of(script) as port, proxy_to(port, port) as rig:
+        client = await Client.open(rig.port)
+        client.send(b"OPTIONS /x HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n")  # answered without an upstream
+        assert (await client.answer()).status == 200
+        open_before = descriptors()
+        client.send(GET)
+        assert (await client.answer()).body == b"ok"
+        for endpoint in rig.balancer.endpoints:  # or the one that is idle would do
+            for connection in list(endpoint.idle):
+                connection.close()
+        await until(lambda: descriptors() <= open_before)  # both ends of that one are closed
+        picked = len(rig.balancer.picked)
+        with no_descriptor_left():
+            for _ in range(2):
+                client.send(GET)
+                answer = await client.answer()
+                assert (answer.status, answer.field("Connection")) == (503, "keep-alive")
+                assert answer.body.startswith(b"The upstream server is currently unavailable\n")
+        assert len(rig.balancer.picked) == picked + 2, "neither was tried elsewhere"
+        assert sum("Too many open files" in record.getMessage() for record in caplog.records) == 1
+        client.send(GET)
+        assert (await client.answer()).body == b"ok"
+        assert rig.active.tables is not None
+        assert rig.active.tables.services["s"].figures.connect_errors == 0
+        await client.close()

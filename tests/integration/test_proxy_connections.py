@@ -343,6 +343,10 @@ async def test_bodies_beyond_the_limit_are_413() -> None:
         ):
             answer = await rig.ask(b"POST /x HTTP/1.1\r\nHost: h\r\n" + body, close=True)
             assert answer.startswith(b"HTTP/1.1 413 ")
+            assert b"\r\nContent-Type: text/plain; charset=utf-8\r\n" in answer
+            asks = b"POST /x HTTP/1.1\r\nHost: h\r\nAccept: application/json\r\n"
+            answer = await rig.ask(asks + body, close=True)
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["message"] == "Payload too large"
         assert json.loads((await rig.ask(GET)).partition(b"\r\n\r\n")[2])["path"] == "/x"
 
 

@@ -136,6 +136,25 @@ async def test_a_wait_on_one_plane_counts_the_nodes_of_all(several: Planes) -> N
     assert "another control plane" in lagging["reason"]
 
 
+async def test_a_rollout_moves_the_nodes_of_all_planes_at_one_instant(several: Planes) -> None:
+    """Whichever it is given to; each node votes through its own plane and swaps by its own plane's clock."""
+    await several.until_known(PLANES)
+    for turn, plane in enumerate(several.planes):
+        body = {"host": f"turn-{turn}.test"}
+        prefer = {"Prefer": "rollout, wait=20"}
+        status, answer = await several.json("PUT", f"{plane.url}/services/rolled", json=body, headers=prefer)
+        assert status == 200, answer
+        _, listed = await several.json("GET", f"{plane.url}/fleet/rollouts?size=1")
+        newest = listed["data"]
+        assert isinstance(newest, list)
+        view = newest[0]
+        assert (view["state"], view["elsewhere"]) == ("confirmed", []), view
+        assert [node["standing"] for node in view["nodes"]] == ["activated"] * PLANES
+        assert all(node["activated_us_after_instant"] >= -node["clock_error_us"] for node in view["nodes"])
+        assert all(late >= 0 for node in view["nodes"] for late in node["late_us"])
+        await several.until_versions(view["version"])
+
+
 async def test_a_plane_whose_database_is_restored_beneath_it_ends(several: Planes, postgres: PostgresServer) -> None:
     database = several.url.partition("@/")[2].partition("?")[0]
     postgres.psql("UPDATE head SET epoch = decode(repeat('ab', 16), 'hex')", database)

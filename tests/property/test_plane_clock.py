@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.node.clock import DRIFT_PPM_MAX, SAMPLES_MAX, PlaneClock
+from pointsman.rules.plane_clock import DRIFT_PPM_MAX, SAMPLES_MAX, PlaneClock
 
 HOUR_NS = 3_600_000_000_000
 

@@ -73,6 +73,7 @@ routes = st.builds(
     ).map(tuple),
     snis=st.one_of(st.just(()), st.lists(st.sampled_from(SNIS), max_size=2, unique=True).map(tuple)),
     regex_priority=st.sampled_from((0, 0, 5, -5)),
+    created_at=st.sampled_from((0, 1, 2)),
 )
 tables = st.lists(routes, max_size=14, unique_by=lambda route: route.id).map(
     lambda table: [replace(route, name=str(index)) for index, route in enumerate(table)]
@@ -114,6 +115,16 @@ def test_the_router_equals_a_linear_scan(
         assert answer(fresh, request) == expected
         assert answer(back, request) == expected
         assert answer(between, request) == scan(other + table[::2], request)
+
+
+@settings(max_examples=examples(40), deadline=None)
+@given(table=tables, asked=st.lists(requests, min_size=1, max_size=12))
+def test_the_older_flavour_equals_a_linear_scan_by_its_own_precedence(
+    table: list[RouteConfig], asked: list[Asked]
+) -> None:
+    router = build(table, "traditional")
+    for request in asked:
+        assert answer(router, request) == scan_traditional(table, request)
 
 
 @settings(max_examples=examples(20), deadline=None)
@@ -171,6 +182,72 @@ def scan(table: Sequence[RouteConfig], asked: Asked) -> tuple[str, str] | None:
             continue
         return found
     return put_off
+
+
+def scan_traditional(table: Sequence[RouteConfig], asked: Asked) -> tuple[str, str] | None:
+    """The same for flavour `traditional` (section 13): each path by itself, kinds weighed, age for ties."""
+    entries = []
+    for route in table:
+        paths: Sequence[str | None] = [
+            *(path for path in route.paths if path.startswith("~")),
+            *(path for path in route.paths if not path.startswith("~")),
+        ] or [None]
+        for number, path in enumerate(paths, start=1):
+            tie = uuid.UUID(route.id) if len(paths) == 1 else uuid.uuid5(SPLIT_NAMESPACE, f"{route.id}#{number}")
+            entries.append((traditional_precedence(route, path, tie.int), route, path))
+    entries.sort(key=lambda entry: entry[0], reverse=True)
+    for _, route, path in entries:
+        matched = path_of((path,), asked.path) if path is not None else ""
+        if matched is not None and traditional_conditions_hold(route, asked):
+            return route.name, matched
+    return None
+
+
+def traditional_precedence(route: RouteConfig, path: str | None, tie: int) -> tuple[int, ...]:
+    kinds = {64: route.hosts, 32: route.headers, 16: route.paths, 8: route.methods, 4: route.snis}
+    regex = path is not None and path.startswith("~")
+    return (
+        sum(bool(field) for field in kinds.values()),
+        sum(weight for weight, field in kinds.items() if field),
+        4 * any("*" in host and ":" in host for host in route.hosts)
+        + 2 * (bool(route.hosts) and not any("*" in host for host in route.hosts))
+        + regex,
+        len(route.headers),
+        route.regex_priority if regex else 0,
+        len(path) if path is not None and not regex else 0,
+        -route.created_at,
+        tie,
+    )
+
+
+def traditional_conditions_hold(route: RouteConfig, asked: Asked) -> bool:
+    if route.hosts:
+        if asked.host is None:
+            return False
+        name, _, port = asked.host.partition(":")
+        port = port or ("443" if asked.scheme == "https" else "80")
+        for host in route.hosts:
+            wanted, _, wanted_port = host.partition(":")
+            begins, star, ends = wanted.partition("*")
+            long_enough = not star or len(name) > len(begins) + len(ends)
+            if wanted_port in ("", port) and long_enough and text_holds(wanted, name.lower()):
+                break
+        else:
+            return False
+    if route.snis and asked.scheme != "http" and asked.sni not in {sni.removesuffix(".") for sni in route.snis}:
+        return False
+    literal = replace(
+        route,
+        hosts=(),
+        snis=(),
+        headers=tuple(
+            header
+            if len(header.values) == 1
+            else HeaderCondition(header.name, tuple(value for value in header.values if not value.startswith("~*")))
+            for header in route.headers
+        ),
+    )
+    return conditions_hold(literal, asked)
 
 
 def split(route: RouteConfig) -> list[tuple[str, ...]]:

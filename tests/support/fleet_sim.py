@@ -28,10 +28,10 @@ import grpc
 import grpc.aio
 
 from data_plane.node import messages
-from data_plane.node.clock import PlaneClock
 from data_plane.node.messages import BeatAck, Goodbye, Introduction, Welcome
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.snapshot import NOTHING, Delta, NodeSnapshot, Offer, SnapshotRef, apply_delta, unpack
+from pointsman.rules.plane_clock import PlaneClock
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.enrolled import Plane
 from tests.support.processes import ControlPlane
@@ -85,6 +85,7 @@ class SimNode:
     staged: tuple[int, NodeSnapshot] | None = None
     beats: int = 0
     beats_sent_ns: dict[int, int] = field(default_factory=dict)
+    saying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def node_id(self) -> str:
@@ -118,7 +119,7 @@ class SimNode:
         )(None)
         who = Introduction(self.node_id, f"sim-{self.number}", "0.1.0", time.time_ns(), {"zone": "sim"}, workers=1)
         async with asyncio.timeout(30):
-            await call.write(messages.hello(who, running=self.ref, snapshot_bytes_max=1 << 30))
+            await self._say(call, messages.hello(who, running=self.ref, snapshot_bytes_max=1 << 30))
             welcome = await self._next(call)
         if isinstance(welcome, Goodbye):
             return pace.after_goodbye(min_s=welcome.reconnect_min_s, max_s=welcome.reconnect_max_s)
@@ -156,6 +157,15 @@ class SimNode:
             await asyncio.gather(beats, *activations, return_exceptions=True)
             call.cancel()
 
+    async def _say(
+        self,
+        call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage],
+        message: fleet_pb2.NodeMessage,
+    ) -> None:
+        """A stream takes one write at a time, and there are beats beside whatever else is said."""
+        async with self.saying:
+            await call.write(message)
+
     async def _next(self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]) -> object:
         message = await call.read()
         return messages.decode(message) if isinstance(message, fleet_pb2.PlaneMessage) else None
@@ -176,7 +186,7 @@ class SimNode:
                 clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
             )
             self.beats_sent_ns[self.beats] = time.monotonic_ns()
-            await call.write(beat)
+            await self._say(call, beat)
             await asyncio.sleep(interval_s)
 
     def _take_time(self, ack: BeatAck) -> None:
@@ -205,7 +215,7 @@ class SimNode:
             vote.kind, vote.workers = fleet_pb2.VOTE_KIND_READY, 1
             vote.clock_error_us = max(1, error_ns // 1000)
         self.votes += 1
-        await call.write(fleet_pb2.NodeMessage(vote=vote))
+        await self._say(call, fleet_pb2.NodeMessage(vote=vote))
 
     async def _activate_at(
         self,
@@ -231,7 +241,7 @@ class SimNode:
             at_plane_ns=self.clock.to_plane(now_ns, now_ns) or 0,
             late_us=[late_us],
         )
-        await call.write(fleet_pb2.NodeMessage(rollout_activated=told))
+        await self._say(call, fleet_pb2.NodeMessage(rollout_activated=told))
 
     async def _take_delta(
         self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage], delta: Delta
@@ -241,9 +251,8 @@ class SimNode:
         if made is None:
             base = self.running if self.ref == delta.base else self.contents.get(delta.base)
             if base is None:
-                await call.write(
-                    messages.delta_unusable(delta.ref, running=self.ref, code="UNKNOWN_BASE", message="not here")
-                )
+                unusable = messages.delta_unusable(delta.ref, running=self.ref, code="UNKNOWN_BASE", message="not here")
+                await self._say(call, unusable)
                 return
             made = self.contents.put(apply_delta(delta, base))
         await self._activate(call, made)
@@ -270,7 +279,7 @@ class SimNode:
         self.running = snapshot
         self.history.append(snapshot.ref)
         self.applied_at[snapshot.version] = time.monotonic()
-        await call.write(messages.applied(snapshot.ref, took_s=0.0))
+        await self._say(call, messages.applied(snapshot.ref, took_s=0.0))
 
 
 @dataclass(slots=True)

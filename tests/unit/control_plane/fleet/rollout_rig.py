@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -51,13 +52,41 @@ def slots(name: str, count: int) -> Callable[[Transaction], EntityBody]:
     return lambda tx: editor.update(tx, "upstreams", name, {"slots": count}, now=time.time())
 
 
+class Wire:
+    """What control planes tell each other over a database; `loses` says of each word whether it gets lost."""
+
+    def __init__(self) -> None:
+        self.hearers: list[Callable[[str], None]] = []
+        self.told: list[dict[str, object]] = []
+        self.loses: Callable[[dict[str, object]], bool] = lambda _word: False
+
+    def tell(self, text: str) -> None:
+        assert len(text.encode()) <= 7_000
+        word = json.loads(text)
+        self.told.append(word)
+        if not self.loses(word):
+            for hearer in tuple(self.hearers):
+                asyncio.get_running_loop().call_soon(hearer, text)
+
+    def words(self, kind: str) -> list[dict[str, object]]:
+        return [word for word in self.told if word["word"] == kind]
+
+
 class MoodyStore:
     """A store whose writes can fail before they begin, or after they are done."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, wire: Wire) -> None:
         self._store = store
+        self._wire = wire
         self.fails = False
         self.loses_answers = 0
+
+    def tell_planes(self, text: str) -> None:
+        self._wire.tell(text)
+
+    def hear_planes(self, hearer: Callable[[str], None]) -> Callable[[], None]:
+        self._wire.hearers.append(hearer)
+        return lambda: self._wire.hearers.remove(hearer)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
@@ -219,8 +248,17 @@ class Talker:
 class RigPlane:
     """One control plane over a store that others may be over, too."""
 
-    def __init__(self, store: Store, *, name: str = "", canary_wait_s: float = 1.0, sole: bool = True) -> None:
-        self.moody = MoodyStore(store)
+    def __init__(
+        self,
+        store: Store,
+        *,
+        name: str = "",
+        canary_wait_s: float = 1.0,
+        sole: bool = True,
+        wire: Wire | None = None,
+    ) -> None:
+        self.name = name
+        self.moody = MoodyStore(store, wire or Wire())
         self.store = cast("Store", self.moody)
         self.settings = FleetSettings(beat_interval_s=10.0, canary_wait_s=canary_wait_s)
         here, lease_s = Plane(name, name), self.settings.lease_s
@@ -258,6 +296,10 @@ class RigPlane:
             talker.connect(self.server)
             await until(lambda talker=talker: talker.running.version == self.publisher.published)  # type: ignore[misc]  # lambda defaults
         await until(lambda: len(self.nodes.live()) == len(self.talkers))
+
+    def knows(self, other: RigPlane) -> None:
+        """Learns of the other's nodes, as by their records."""
+        self.nodes.merge(other.nodes.take_dirty(), {other.name: f"host of {other.name}"})
 
     @property
     def head(self) -> SnapshotRef:

@@ -1,6 +1,8 @@
-"""The control plane's clock as this node estimates it: pure, fed with the four times of each beat and its answer.
+"""A control plane's clock as somebody else estimates it: pure, fed with the four times of an exchange.
 
-    node sent t1 ---> plane received t2, plane sent t3 ---> node received t4
+    we sent t1 ---> plane received t2, plane sent t3 ---> we received t4
+
+We are a node, whose beats and their answers are such exchanges, or another control plane that coordinates a rollout.
 
 The plane's clock was ahead of ours by ((t2 - t1) + (t3 - t4)) / 2, give or take half of the time that the exchange
 spent on the way. Both are monotonic clocks, so nothing that anyone does to the time of day matters, and no NTP is
