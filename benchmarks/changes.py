@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from tests.support.fleet_sim import spread
-from tests.support.processes import START_TIMEOUT_S, Fleet
+from tests.support.patience import PATIENCE_S
+from tests.support.processes import Fleet
 
 
 async def measure(folder: Path, *, nodes: int, entities: int, changes: int) -> dict[str, object]:
@@ -34,7 +35,7 @@ async def measure(folder: Path, *, nodes: int, entities: int, changes: int) -> d
         answer = await fleet.admin("POST", "/config/apply", document)
         assert answer.status < 300, answer.body
         head = int(answer.headers["X-Pointsman-Version"])
-        async with asyncio.timeout(START_TIMEOUT_S * 4):
+        async with asyncio.timeout(PATIENCE_S * 4):
             for node in fleet.nodes:
                 while await fleet.node_version(node) < head:  # noqa: ASYNC110 - another process moves on
                     await asyncio.sleep(0.1)

@@ -420,7 +420,8 @@ class Rollouts:
         """What nodes run is the base: the head, unless that is held because the first node refused it."""
         remote = entry.remote = await self._others.take(entry.facts.number, entry.facts.fence)
         head = await self._propose(entry)
-        while self._server.trying:  # a plain change is on its first node; what comes of that takes a moment
+        # What comes of it takes a moment, and is what this rollout begins at.
+        while self._server.unsettled and not entry.machine.state.final:
             self._gate.clear()
             await asyncio.sleep(0.002)
             head = await self._propose(entry)
@@ -582,6 +583,9 @@ class Rollouts:
             self._server.let_go(None)
             self._perform(entry, machine.not_decided(str(error)))
             return
+        except Exception:
+            self._server.let_go(None)
+            raise
         self._gate.set()
         at_plane_ns = written.result
         now_ns = time.monotonic_ns()

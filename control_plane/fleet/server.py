@@ -375,6 +375,12 @@ class LinkServer:
         return self._canary.due is not None
 
     @property
+    def unsettled(self) -> bool:
+        """Whether `released` is about to change: a plain change is on its first node, or a decision waits for its
+        instant. Nodes that read our clock a little fast run what was decided before that."""
+        return self.trying or self._withheld is not None
+
+    @property
     def released(self) -> Published | None:
         """What all nodes should run: the head, or what was so before it while the head is held or tried."""
         return self._released

@@ -22,8 +22,6 @@ ILL_S = 1.5
 WELL_S = 0.7
 CHECKS = {"active": ACTIVE, "passive": PASSIVE}
 
-pytestmark = pytest.mark.timeout(90)
-
 
 async def ill(folder: Path, mood: Mood, checks: dict[str, object] | None = None) -> Outcome:
     async with bench(folder, checks=CHECKS if checks is None else checks) as made:

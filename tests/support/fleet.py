@@ -32,10 +32,10 @@ from data_plane.node.reconnect import ReconnectSettings
 from data_plane.node.snapshot import NodeSnapshot, Offer, SnapshotRef
 from pointsman.rules.snapshot_hash import BUCKETS, SnapshotHash, bucket_of, entity_hash, snapshot_hash
 from pointsman.wire.v1 import config_pb2, fleet_pb2
+from tests.support.patience import PATIENCE_S
 
 EPOCH = bytes(range(16))
 OTHER_EPOCH = bytes(range(16, 32))
-PATIENCE_S = 15.0
 
 
 def target(number: int, *, weight: int = 100, padding: int = 0) -> bytes:
