@@ -22,10 +22,10 @@ import uvloop
 from pointsman.cli import switch_view
 from pointsman.cli.signs import ASCII
 from tests.support import canaries, ledger
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Fleet
 
 NODES = 3
-PATIENCE_S = 90
 
 CHECKS = {
     "active": {
@@ -38,7 +38,7 @@ CHECKS = {
 
 async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
     """A good switch, an undo, a canary that goes back by itself, and a refusal, under load."""
-    checked = await fleet.admin("PATCH", "/upstreams/green", {"healthchecks": CHECKS}, {"Prefer": "wait=20"})
+    checked = await fleet.admin("PATCH", "/upstreams/green", {"healthchecks": CHECKS}, {"Prefer": PREFER})
     assert checked.status == 200, checked.body
     service = {"service": "example-service"}
     done = []
@@ -67,7 +67,7 @@ async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
         fleet.upstreams[name].destroy()
     print("Green's servers are killed.\n$ pointsman switch example-service --to green")
     await _until(fleet, ready=False)
-    refused = await fleet.admin("POST", "/switches", {**service, "to": "green"}, {"Prefer": "wait=20"})
+    refused = await fleet.admin("POST", "/switches", {**service, "to": "green"}, {"Prefer": PREFER})
     assert isinstance(refused.body, dict)
     assert (refused.status, refused.body["code"]) == (409, "PREFLIGHT_REFUSED"), refused.body
     for finding in refused.body["refusals"][-1:]:

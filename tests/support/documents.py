@@ -19,20 +19,22 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE_S = 300.0
-"""For all commands of a document: some show what takes seconds, and a machine may be busy."""
+from tests.support.patience import PATIENCE_S
+
+ALL_COMMANDS_S = 2.5 * PATIENCE_S
+"""For all commands of a document: some show what takes seconds."""
 OUT_OF_TIME = 124
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT = re.compile(r"\b(?:80|90)\d\d\b")
 STATUS_DEFAULT = "8007"
 ADMIN_DEFAULT = "8001"
 
-# Each probe is bounded: 600 x 50 ms. `up` asks for a connection, `joined` for a node that
+# Each probe is bounded: 2,400 x 50 ms. `up` asks for a connection, `joined` for a node that
 # has reached the control plane and runs its newest version.
 PRELUDE = r"""
 set -euo pipefail
 up() {
-    for _ in $(seq 600); do
+    for _ in $(seq 2400); do
         if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return; fi
         sleep 0.05
     done
@@ -43,7 +45,7 @@ joined() {
     local head
     head=$(curl -s "$POINTSMAN_ADDR/versions?size=1" | grep -o '"version":[0-9]*' | head -n 1 || true)
     up "$1"
-    for _ in $(seq 600); do
+    for _ in $(seq 2400); do
         if curl -s "http://127.0.0.1:$1/status" | tr -d ' ' | grep '"control_plane_connected":true' |
             grep -q "${head:-control_plane_connected}"; then return; fi
         sleep 0.05
@@ -157,7 +159,7 @@ def _execute(script: str, folder: Path, environment: dict[str, str]) -> Output:
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True,
         )  # fmt: skip
         try:
-            code = child.wait(PATIENCE_S)
+            code = child.wait(ALL_COMMANDS_S)
         except subprocess.TimeoutExpired:
             code = OUT_OF_TIME
         finally:
@@ -174,7 +176,7 @@ def _compare(blocks: Sequence[Block], output: Output) -> list[str]:
     if output.code != 0:
         block = blocks[max(len(printed) - 1, 0)]
         said = f"{(printed or [''])[-1][-1500:]}{output.stderr[-3000:]}"
-        how = f"were not done after {PATIENCE_S:g} s" if output.code == OUT_OF_TIME else f"ended with {output.code}"
+        how = f"were not done after {ALL_COMMANDS_S:g} s" if output.code == OUT_OF_TIME else f"ended with {output.code}"
         return [f"the commands from line {block.line} {how}:\n{said}"]
     problems = []
     for block, said in zip(blocks, printed, strict=True):
