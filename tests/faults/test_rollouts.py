@@ -28,6 +28,7 @@ from tests.support.rollouts import (
     until_state,
     versions,
     view_of,
+    why,
 )
 
 
@@ -124,7 +125,7 @@ async def test_an_unrelated_write_and_a_killed_node_meanwhile(fleet: Fleet) -> N
     finally:
         stalled.kill(signal.SIGCONT)
     view = await until_state(fleet, number, "confirmed", "partial", "aborted")
-    assert view["state"] == "confirmed", view
+    assert view["state"] == "confirmed", why(view)
     assert view["rounds"] == 2
     assert view["version"] == int(written.headers["X-Pointsman-Version"]) + 1
     assert await versions(fleet) == [view["version"]] * 2
@@ -144,7 +145,7 @@ async def test_an_unrelated_write_and_a_killed_node_meanwhile(fleet: Fleet) -> N
             await asyncio.sleep(0.01)
     stalled.destroy()
     view = await until_state(fleet, number, "confirmed", "partial", "aborted")
-    assert view["state"] == "confirmed", view
+    assert view["state"] == "confirmed", why(view)
     assert node_of(view, fleet, 1)["standing"] == "gone"
     await stalled.up()
     await all_live(fleet)

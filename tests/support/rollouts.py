@@ -25,6 +25,17 @@ OPEN = ("queued", "preparing", "deciding", "decided")
 View = dict[str, Any]
 
 
+def why(view: View) -> str:
+    """How a rollout or a switch stands, in few words: its reason, and the nodes of which there is something to say."""
+    reason = view.get("ended_because") or view.get("reason") or view.get("message")
+    nodes = [
+        f"{node['hostname']} {node['standing']} {node.get('reason') or ''}".rstrip()
+        for node in view.get("nodes") or ()
+        if node["standing"] != "activated"
+    ]
+    return f"{view.get('state')}: {reason}; {'; '.join(nodes[:5])}"
+
+
 def to(colour: str, **policy: object) -> dict[str, object]:
     """The body of a rollout that sends the example's traffic to a colour."""
     change = {"operation": "update", "collection": "services", "key": SERVICE, "body": {"host": colour}}
@@ -123,7 +134,7 @@ async def kill_during(fleet: Fleet, colour: str, *, state: str, delay_s: float) 
     await fleet.control_plane.up()
     view = await until_state(fleet, number, "confirmed", "partial", "aborted")
     undecided = stored in ("queued", "preparing", "deciding")
-    assert view["state"] == ("aborted" if undecided else "confirmed"), (stored, view)
+    assert view["state"] == ("aborted" if undecided else "confirmed"), f"{stored}; {why(view)}"
     if view["state"] == "aborted":
         assert await host_of(fleet) == before_host
         assert await versions(fleet) == before, "an aborted rollout changed what a node runs"
