@@ -3,8 +3,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 ARGS ?=
-# Most tests wait for something, so two at a time take little more than half of the time, on two cores as well.
-PROCESSES ?= 2
+# Many tests wait for something, so three at a time keep two cores busy.
+PROCESSES ?= 3
 # Everything here starts many processes: without bytecode on disk each of them compiles the whole program anew.
 unexport PYTHONDONTWRITEBYTECODE
 

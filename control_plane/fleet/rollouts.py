@@ -61,11 +61,11 @@ from control_plane.fleet.rollout import (
 from control_plane.fleet.rollout_plan import Overtaken, Owner, Plan, plan, replay
 from control_plane.fleet.rollout_view import Drained, Facts, from_record, to_json
 from control_plane.fleet.server import LinkServer
-from control_plane.fleet.session import SnapshotRef
 from control_plane.fleet.timing import Times
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import Lease, Origin, RolloutRecord, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
+from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 
 T = TypeVar("T")

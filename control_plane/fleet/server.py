@@ -44,12 +44,13 @@ from control_plane.fleet.messages import (
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.peers import caller_of, metadata_of, peer_ip
 from control_plane.fleet.published import Published, Shelf
-from control_plane.fleet.session import NOTHING, Idle, SnapshotRef, Waiting
+from control_plane.fleet.session import Idle, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.side_figures import SideBook
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
 from control_plane.identity.refusals import NotLetIn, Refusal, Refusals
 from control_plane.store.contract import StoreError
+from pointsman.snapshots import NOTHING, SnapshotRef
 from pointsman.wire.v1.fleet_pb2 import RenewRequest, RolloutActivated, RolloutVote, TraceAnswer
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ import pytest
 from control_plane.fleet.waiting import wait_for
 from data_plane.node.crash_guard import CrashGuard
 from data_plane.node.last_good import Generation, LastGood
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
 from data_plane.node.snapshot import NodeSnapshot, Offer
+from pointsman.snapshots import Fault, Stage
 from tests.support.fleet import EPOCH, Sink, Snap, entities, node, plane, until
 from tests.support.patience import PATIENCE_S
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from control_plane.fleet.nodes import NodeState
 from control_plane.fleet.waiting import Outcome, wait_for
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
 from data_plane.node.snapshot import NodeSnapshot
+from pointsman.snapshots import Fault, Stage
 from tests.support.fleet import EPOCH, Plane, Sink, Snap, entities, node, plane, until
 from tests.support.patience import PATIENCE_S
 

@@ -11,8 +11,8 @@ import pytest
 from control_plane.fleet import messages
 from control_plane.fleet.messages import Changes
 from control_plane.fleet.nodes import NodeState
-from control_plane.fleet.session import SnapshotRef
 from control_plane.fleet.waiting import wait_for
+from pointsman.snapshots import SnapshotRef
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import EPOCH, Snap, entities, node, plane, target, until
 from tests.support.patience import PATIENCE_S

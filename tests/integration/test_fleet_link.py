@@ -17,16 +17,16 @@ from control_plane.entities.registry import SCHEMAS
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.nodes import NodeState
 from control_plane.fleet.peers import peer_ip
-from control_plane.fleet.session import Lineage, Stage
+from control_plane.fleet.session import Lineage
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.waiting import Outcome, wait_for
 from control_plane.store.contract import Origin, Store, Transaction
 from control_plane.store.sqlite import open_sqlite
 from data_plane.node import messages
 from data_plane.node.last_good import LastGood
-from data_plane.node.outcomes import Fault, Refused
-from data_plane.node.outcomes import Stage as NodeStage
-from data_plane.node.snapshot import NOTHING, NodeSnapshot
+from data_plane.node.outcomes import Refused
+from data_plane.node.snapshot import NodeSnapshot
+from pointsman.snapshots import NOTHING, Fault, Stage
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.fleet import EPOCH, OTHER_EPOCH, Plane, Sink, Snap, entities, introduction, node, plane, until
 from tests.support.patience import PATIENCE_S
@@ -34,7 +34,7 @@ from tests.support.patience import PATIENCE_S
 
 def bad_regex(snapshot: NodeSnapshot) -> Refused | None:
     if snapshot.version == 2:
-        return Refused(NodeStage.BUILD, (Fault("BAD_REGEX", "routes", "id", "r1", "paths", "missing )"),))
+        return Refused(Stage.BUILD, (Fault("BAD_REGEX", "routes", "id", "r1", "paths", "missing )"),))
     return None
 
 

@@ -74,7 +74,7 @@ def test_those_left_keep_their_proportions_while_others_are_down(of: list[int], 
     assert counts == {endpoint: endpoint.weight // divisor for endpoint in all_of}
 
 
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(
     takes_s=st.lists(st.floats(min_value=0.001, max_value=0.4), min_size=2, max_size=4),
     first_s=st.floats(min_value=0.01, max_value=2.0),

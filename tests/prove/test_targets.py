@@ -12,7 +12,7 @@ import pytest
 from tests.support import sick_ledger
 from tests.support.dns_server import Failure
 from tests.support.moody_upstream import Mood
-from tests.support.target_faults import ACTIVE, NAME, PASSIVE, RESUMES_S, SICK, Outcome, bench
+from tests.support.target_faults import ACTIVE, PASSIVE, RESUMES_S, SICK, Outcome, bench
 
 RATE = 500.0
 ILL_S = 20.0
@@ -98,9 +98,9 @@ async def test_the_nameserver_fails_for_a_minute(tmp_path: Path, failure: Failur
         made.start_load(RATE)
         await asyncio.sleep(WELL_S)
         if failure is None:
-            made.dns.remove(NAME)
+            made.dns.remove(made.name)
         else:
-            made.dns.fail(NAME, failure)
+            made.dns.fail(made.name, failure)
         await asyncio.sleep(60.0)
         outcome = settled(await made.outcome(), f"nameserver: {failure.value if failure else 'no such name'}")
     assert outcome.lost_gets == outcome.lost_posts == []
@@ -111,7 +111,7 @@ async def test_a_name_moves_again_and_again(tmp_path: Path) -> None:
         twin = await made.twin_of_sick()
         made.start_load(RATE)
         for number in range(10):
-            made.dns.set(NAME, "A", [twin.host if number % 2 == 0 else "127.0.0.1"], ttl=1)
+            made.dns.set(made.name, "A", [twin.host if number % 2 == 0 else "127.0.0.1"], ttl=1)
             await asyncio.sleep(2.5)
         outcome = settled(await made.outcome(), "name moves 10 times")
     assert outcome.lost_gets == outcome.lost_posts == []

@@ -31,8 +31,9 @@ import grpc.aio
 from data_plane.node import messages
 from data_plane.node.messages import BeatAck, Goodbye, Introduction, Welcome
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
-from data_plane.node.snapshot import NOTHING, Delta, NodeSnapshot, Offer, SnapshotRef, apply_delta, unpack
+from data_plane.node.snapshot import Delta, NodeSnapshot, Offer, apply_delta, unpack
 from pointsman.rules.plane_clock import PlaneClock
+from pointsman.snapshots import NOTHING, SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.enrolled import Plane
 from tests.support.patience import PATIENCE_S, PREFER

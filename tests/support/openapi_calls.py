@@ -40,6 +40,10 @@ EACH_MAX = 50
 """Of one operation in a row; more calls come in further rounds, over what the others have left behind."""
 
 
+FEW = 4
+"""Calls of one operation in a row that are all right or all wrong."""
+
+
 def _id(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012d}"
 
@@ -250,8 +254,8 @@ def _call(operation: _Operation, made: Calls, each: int, *, seed: int, shuffled:
 
 
 def _modes(count: int, shuffled: random.Random) -> Iterator[tuple[GenerationMode, int]]:
-    """Three right ones to two wrong ones."""
-    wrong = count * 2 // 5 if count > 1 else int(shuffled.random() < 0.4)
+    """Three right ones to two wrong ones; a few are all of one kind, since what takes long is to begin with a kind."""
+    wrong = count * 2 // 5 if count > FEW else count * int(shuffled.random() < 0.4)
     if count - wrong:
         yield GenerationMode.POSITIVE, count - wrong
     if wrong:

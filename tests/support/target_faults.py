@@ -1,14 +1,16 @@
 """Targets and their nameserver on bad days, under the ledger's load: what became of every request.
 
-One run = one fleet, three targets of which one may fall ill, an open loop of GET and POST, and a fault that is brought
-on and lifted. `Outcome.wrongs` lists what must never be, whatever the fault: an answer or a body that belongs to
-another request, a POST that reached targets twice, an answer nobody asked for, a request without any answer.
+One run = three targets of which one may fall ill, an open loop of GET and POST, and a fault that is brought on and
+lifted; several runs may share a gateway. `Outcome.wrongs` lists what must never be, whatever the fault: an answer or a
+body that belongs to another request, a POST that reached targets twice, an answer nobody asked for, a request without
+any answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,6 @@ from tests.support.patience import PREFER
 from tests.support.processes import Fleet
 
 HOST = "faults.test"
-NAME = "moving.test"
 POST_EVERY = 10
 RESUMES_S = 1.5
 """Until probes have found revived targets: an interval, a timeout, a verdict, and a busy machine."""
@@ -73,12 +74,22 @@ class Outcome:
         )
 
 
-class Bench:
-    """The fleet of one run."""
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What runs are made on, one after the other."""
 
-    def __init__(self, fleet: Fleet, dns: DnsServer) -> None:
-        self.fleet = fleet
-        self.dns = dns
+    fleet: Fleet
+    dns: DnsServer
+
+
+class Bench:
+    """The targets of one run, in `folder`. `name` is a name of this run's own, of which no node remembers anything."""
+
+    def __init__(self, gateway: Gateway, folder: Path) -> None:
+        self.fleet = gateway.fleet
+        self.dns = gateway.dns
+        self.folder = folder
+        self.name = f"moving-{uuid.uuid4().hex[:8]}.test"
         self.targets: dict[str, MoodyUpstream] = {}
         self._load: OpenLoop | None = None
 
@@ -100,9 +111,9 @@ class Bench:
 
     async def twin_of_sick(self) -> MoodyUpstream:
         """Starts a server on another address and the same port as the one that falls ill, for its name to move to."""
-        twin = MoodyUpstream("blue", "blue-twin", self.fleet.folder, host="127.0.0.2")
+        twin = MoodyUpstream("blue", "blue-twin", self.folder, host="127.0.0.2")
         twin.port = self.targets[SICK].port
-        self.targets[twin.name] = self.fleet.upstreams[twin.name] = twin
+        self.targets[twin.name] = twin
         await twin.up()
         return twin
 
@@ -128,26 +139,45 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(
-    folder: Path, *, checks: Mapping[str, object] | None = None, named: bool = False, workers: int = 2
-) -> AsyncIterator[Bench]:
-    """A fleet of one node and three targets; `named` = the one that falls ill is a name in our nameserver."""
+async def gateway(folder: Path, *, workers: int = 2) -> AsyncIterator[Gateway]:
+    """A fleet of one node that asks our nameserver."""
     async with DnsServer() as dns:
         flags = ("--resolver", f"127.0.0.1:{dns.port}")
         async with Fleet(folder, nodes=1, workers=workers, node_flags=flags) as fleet:
-            made = Bench(fleet, dns)
-            for instance in (SICK, "blue-2", "blue-3"):
-                made.targets[instance] = fleet.upstreams[instance] = MoodyUpstream("blue", instance, folder)
-            await fleet.start({})  # brings up the targets too
-            dns.set(NAME, "A", ["127.0.0.1"], ttl=1)
-            await _configure(made, checks or {}, named=named)
-            yield made
+            await fleet.start({})
+            yield Gateway(fleet, dns)
+
+
+@contextlib.asynccontextmanager
+async def bench_on(
+    gateway: Gateway, folder: Path, *, checks: Mapping[str, object] | None = None, named: bool = False
+) -> AsyncIterator[Bench]:
+    """Three targets behind the gateway; `named` = the one that falls ill is a name in our nameserver."""
+    made = Bench(gateway, folder)
+    made.targets = {instance: MoodyUpstream("blue", instance, folder) for instance in (SICK, "blue-2", "blue-3")}
+    try:
+        await made.revive(*made.targets)
+        made.dns.set(made.name, "A", ["127.0.0.1"], ttl=1)
+        await _configure(made, checks or {}, named=named)
+        yield made
+    finally:
+        for target in made.targets.values():
+            target.destroy()
+
+
+@contextlib.asynccontextmanager
+async def bench(
+    folder: Path, *, checks: Mapping[str, object] | None = None, named: bool = False
+) -> AsyncIterator[Bench]:
+    """The same on a gateway of its own."""
+    async with gateway(folder) as alone, bench_on(alone, folder, checks=checks, named=named) as made:
+        yield made
 
 
 async def _configure(made: Bench, checks: Mapping[str, object], *, named: bool) -> None:
     addresses = [target.address for target in made.targets.values()]
     if named:
-        addresses[0] = f"{NAME}:{made.targets[SICK].port}"
+        addresses[0] = f"{made.name}:{made.targets[SICK].port}"
     config = {
         "_format_version": "3.0",
         "services": [

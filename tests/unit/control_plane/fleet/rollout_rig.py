@@ -26,10 +26,10 @@ from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.rollout import Policy
 from control_plane.fleet.rollouts import Entry, Rollouts
 from control_plane.fleet.server import LinkServer
-from control_plane.fleet.session import SnapshotRef
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.store import editor
 from control_plane.store.contract import Origin, Store, StoreUnavailable, Transaction, Written
+from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.patience import PATIENCE_S
 
