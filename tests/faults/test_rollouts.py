@@ -19,6 +19,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.processes import Fleet
 from tests.support.rollouts import (
     SERVICE,
+    UNHURRIED,
     View,
     all_live,
     host_of,
@@ -80,7 +81,7 @@ async def test_two_operators_at_once_and_a_node_that_does_not_answer(fleet: Flee
     stalled = fleet.nodes[1]
     stalled.kill(signal.SIGSTOP)
     try:
-        number = await begin(fleet, "green", vote_by_s=30)
+        number = await begin(fleet, "green", **UNHURRIED)
         second = await fleet.admin("POST", "/fleet/rollouts", to("green"))
         assert second.status == 409
         assert isinstance(second.body, dict)
@@ -110,7 +111,7 @@ async def test_two_operators_at_once_and_a_node_that_does_not_answer(fleet: Flee
     finally:
         stalled.kill(signal.SIGCONT)
     await all_live(fleet)
-    answer = await roll_out(fleet, to("blue"))
+    answer = await roll_out(fleet, to("blue", **UNHURRIED))
     assert answer.status == 200, answer.body
 
 
@@ -119,7 +120,7 @@ async def test_an_unrelated_write_and_a_killed_node_meanwhile(fleet: Fleet) -> N
     stalled = fleet.nodes[1]
     stalled.kill(signal.SIGSTOP)
     try:
-        number = await begin(fleet, "green", vote_by_s=30)
+        number = await begin(fleet, "green", **UNHURRIED)
         written = await fleet.admin("POST", "/upstreams", {"name": "unrelated"})
         assert written.status == 201
     finally:
@@ -139,7 +140,7 @@ async def test_an_unrelated_write_and_a_killed_node_meanwhile(fleet: Fleet) -> N
 
     # A node that dies before the decision does not count; it comes back to what was decided.
     stalled.kill(signal.SIGSTOP)
-    number = await begin(fleet, "blue", vote_by_s=30)
+    number = await begin(fleet, "blue", **UNHURRIED)
     async with asyncio.timeout(PATIENCE_S):
         while len((await view_of(fleet, number))["nodes"]) < 2:
             await asyncio.sleep(0.01)
@@ -159,6 +160,6 @@ async def test_the_control_plane_killed_before_and_after_the_decision(fleet: Fle
     after = await kill_during(fleet, "green" if await host_of(fleet) == "blue" else "blue", state="decided", delay_s=0)
     assert before.ended in ("aborted", "confirmed")
     assert after.ended == "confirmed"
-    answer = await roll_out(fleet, to("green" if await host_of(fleet) == "blue" else "blue"))
+    answer = await roll_out(fleet, to("green" if await host_of(fleet) == "blue" else "blue", **UNHURRIED))
     assert answer.status == 200, answer.body
     assert (await ledger.books(fleet, load)).failures == []

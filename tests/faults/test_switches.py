@@ -19,7 +19,7 @@ from tests.support import ledger
 from tests.support.load import Destination, OpenLoop, Record
 from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Answer, Fleet
-from tests.support.rollouts import SERVICE, View, all_live, host_of, until_state, versions, why
+from tests.support.rollouts import SERVICE, UNHURRIED, View, all_live, host_of, until_state, versions, why
 
 CHECKS = {
     "active": {
@@ -62,8 +62,8 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Fleet, Books]]:
         assert (await ledger.books(fleet, load)).failures == []
 
 
-async def switch(fleet: Fleet, to: str, *, wait_s: int = 20, **more: object) -> Answer:
-    body = {"service": SERVICE, "to": to, "reason": f"to {to}", **more}
+async def switch(fleet: Fleet, to: str, *, wait_s: int = 60, **more: object) -> Answer:
+    body = {"service": SERVICE, "to": to, "reason": f"to {to}", "policy": UNHURRIED, **more}
     return await fleet.admin("POST", LIST, body, {"Prefer": f"wait={wait_s}", "X-Pointsman-Author": "ann"})
 
 
@@ -243,7 +243,7 @@ async def a_lagging_node_and_a_lost_one(fleet: Fleet, books: Books) -> None:
 
     # A node that is lost in the middle does not count; the others are switched and the lost one comes back to it.
     stalled.kill(signal.SIGSTOP)
-    begun = await switch(fleet, "green", wait_s=0, policy={"vote_by_s": 30})
+    begun = await switch(fleet, "green", wait_s=0, policy=UNHURRIED)
     assert begun.status == 202, begun.body
     number = int(of(begun)["switch"])
     async with asyncio.timeout(PATIENCE_S):
