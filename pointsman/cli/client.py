@@ -87,7 +87,7 @@ class AdminClient:
         wait_s: int | None = None,
         reason: str = "",
         preference: str = "",
-        expected: int | None = None,
+        expected: str = "",
     ) -> Answer:
         """Writes a JSON body; `wait_s` asks the control plane to answer when the nodes run the new version.
 
@@ -127,11 +127,12 @@ class AdminClient:
         wait_s: int | None = None,
         reason: str = "",
         preference: str = "",
-        expected: int | None = None,
+        expected: str = "",
     ) -> Answer:
         """Sends one request. Raises `RefusedRequest` for 4xx and 5xx and `CliError` when there is no answer.
 
-        `expected` = the version that the configuration must still be at for a file or a rollback to be taken.
+        `expected` = the version that the configuration must still be at for a file or a rollback to be taken,
+        alone or with its history.
         """
         if self._read_only and not _only_reads(method, path, query or {}):
             raise failure(
@@ -150,7 +151,7 @@ class AdminClient:
             preferences.append(preference)
         if preferences:
             headers["Prefer"] = ", ".join(preferences)
-        if expected is not None:
+        if expected:
             headers["If-Match"] = f'"version-{expected}"'
         if reason:
             headers["X-Pointsman-Reason"] = _header_text(reason)
