@@ -180,7 +180,7 @@ class Replay:
         # Health is what nodes found out and reported, and the recording's gateway had had the time to.
         deadline = time.monotonic() + PATIENCE_S
         while found and self._live and _is_live(step) and time.monotonic() < deadline:
-            if any(accepted.covers(step) and accepted.fits(ours) for accepted in self._accepted):
+            if any(accepted.covers(step) and accepted.fits(ours, found) for accepted in self._accepted):
                 break
             time.sleep(0.1)
             ours = self._send(step)
