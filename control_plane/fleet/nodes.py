@@ -147,6 +147,7 @@ class Nodes:
         plane: Plane = Plane("", ""),
     ) -> None:
         self._plane = plane
+        self._others: frozenset[str] = frozenset()
         self.lineage = Lineage()
         """Set before the first node is accepted."""
         self._clock = clock
@@ -230,6 +231,7 @@ class Nodes:
 
         `planes` are those that live, host names by id.
         """
+        self._others = frozenset(planes) - {self._plane.id}
         for record in records:
             node = self._nodes.get(record.id)
             if node is None:
@@ -388,6 +390,11 @@ class Nodes:
             if node.connected and not node.leaving and node.last_beat is not None
             if now - node.last_beat < self._lease_s
         ]
+
+    @property
+    def other_planes(self) -> frozenset[str]:
+        """Ids of the other control planes over the same database that live, as far as is known."""
+        return self._others
 
     def elsewhere(self) -> list[Node]:
         """Nodes that are connected to other control planes which live, by what these saved last."""

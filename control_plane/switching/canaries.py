@@ -28,8 +28,9 @@ from control_plane.entities.types import EntityBody
 from control_plane.fleet.nodes import COME_BACK_S
 from control_plane.fleet.rollout import State, TooLate
 from control_plane.fleet.rollout_plan import Overtaken, Owner
-from control_plane.fleet.rollouts import LEASE_S, Entry, Rollouts, TooLarge, TooMany, Unchanged
+from control_plane.fleet.rollouts import Entry, Rollouts, TooLarge, TooMany, Unchanged
 from control_plane.fleet.side_figures import SideFigures
+from control_plane.fleet.tenure import LEASE_S
 from control_plane.fleet.waiting import Outcome, WaitReport
 from control_plane.store.contract import AuditEntry, Change, Operation, Origin, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held

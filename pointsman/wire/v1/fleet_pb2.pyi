@@ -206,18 +206,20 @@ class Hello(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., software: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., schema_level: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., boot_id: _Optional[int] = ..., snapshot_bytes_max: _Optional[int] = ..., workers: _Optional[int] = ..., proxy_addresses: _Optional[_Iterable[str]] = ..., status_address: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "schema_level", "plane_id", "beat_interval", "head")
+    __slots__ = ("protocol", "schema_level", "plane_id", "beat_interval", "head", "min_ready_version")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_LEVEL_FIELD_NUMBER: _ClassVar[int]
     PLANE_ID_FIELD_NUMBER: _ClassVar[int]
     BEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    MIN_READY_VERSION_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     schema_level: int
     plane_id: str
     beat_interval: _duration_pb2.Duration
     head: SnapshotRef
-    def __init__(self, protocol: _Optional[int] = ..., schema_level: _Optional[int] = ..., plane_id: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ...) -> None: ...
+    min_ready_version: int
+    def __init__(self, protocol: _Optional[int] = ..., schema_level: _Optional[int] = ..., plane_id: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ..., min_ready_version: _Optional[int] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("sequence", "running", "in_flight", "health_digest", "loads", "clock_error_us")
