@@ -20,18 +20,10 @@ from multidict import CIMultiDict
 from typing_extensions import override
 
 from control_plane.admin.api import AdminApi
-from control_plane.admin.guard import Guard
 from control_plane.admin.information import SERVER, Connections, Identity
 from control_plane.admin.limits import Limits
 from control_plane.admin.messages import JSON_TYPE, Answer, Call, Refused
-from control_plane.admin.writes import Fleet
-from control_plane.events.ring import Ring
-from control_plane.events.webhooks import Webhooks
-from control_plane.identity.node_certificates import NodeCertificates
-from control_plane.identity.operators import Operators
-from control_plane.store.contract import Store
-from control_plane.switching.canaries import Canaries
-from control_plane.switching.schedule import Schedule
+from control_plane.admin.parts import Parts
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -53,19 +45,11 @@ class AdminServer:
 
     def __init__(
         self,
-        store: Store,
-        fleet: Fleet,
+        parts: Parts,
         *,
         listen: SocketAddress,
         node_id: str,
         limits: Limits | None = None,
-        guard: Guard | None = None,
-        operators: Operators | None = None,
-        node_certificates: NodeCertificates | None = None,
-        canaries: Canaries | None = None,
-        schedule: Schedule | None = None,
-        ring: Ring | None = None,
-        webhooks: Webhooks | None = None,
         tls: ssl.SSLContext | None = None,
         log_level: str = "info",
     ) -> None:
@@ -74,17 +58,9 @@ class AdminServer:
         self._limits = limits or Limits()
         self._tls = tls
         self.api = AdminApi(
-            store,
-            fleet,
+            parts,
             identity=Identity(node_id=node_id, admin_address=lambda: str(self.address), log_level=log_level),
             connections=self._connections,
-            guard=guard,
-            operators=operators,
-            node_certificates=node_certificates,
-            canaries=canaries,
-            schedule=schedule,
-            ring=ring,
-            webhooks=webhooks,
         )
         self._http: _Server | None = None
         self._listener: asyncio.Server | None = None
@@ -182,18 +158,25 @@ class AdminServer:
         return await self.api.answer(call)
 
     async def _read(self, request: web.BaseRequest, bytes_max: int) -> bytes:
-        too_large = Refused(
-            413,
-            f"the body is larger than {bytes_max} bytes; send less at a time, or raise the control plane's setting "
-            "body_bytes_max (for files: declarative_bytes_max)",
-        )
+        def too_large() -> Refused:
+            return Refused(
+                413,
+                f"the body is larger than {bytes_max} bytes; send less at a time, or raise the control plane's setting "
+                "body_bytes_max (for files: declarative_bytes_max)",
+            )
+
         if request.content_length is not None and request.content_length > bytes_max:
-            raise too_large
+            raise too_large()
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refused(415, "compressed bodies are not accepted; send it without Content-Encoding")
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # the interim answer is no part of the real one
+        if request.content.is_eof():  # all of it is here already, so there is nothing to wait for
+            body = request.content.read_nowait()
+            if len(body) > bytes_max:
+                raise too_large()
+            return body
         chunks: list[bytes] = []
         size = 0
         try:
@@ -201,7 +184,7 @@ class AdminServer:
                 async for chunk in request.content.iter_any():
                     size += len(chunk)
                     if size > bytes_max:
-                        raise too_large
+                        raise too_large()
                     chunks.append(chunk)
         except TimeoutError:
             raise Refused(408, f"the body did not arrive within {self._limits.body_timeout_s:g} s") from None
