@@ -182,7 +182,7 @@ class Writes:
             else:
                 if rollouts is not None:
                     await rollouts.gate()
-                written = await self.store.write(guarded, replace(origin, request_key=key))
+                written = await self.store.write(guarded, replace(origin, request_key=key) if key else origin)
         except _Rehearsed as rehearsed:
             told = Summary(changes=[entity_change(change) for change in rehearsed.changes]).to_json()
             del told["unchanged"]
@@ -329,11 +329,13 @@ def origin_of(call: Call, source: str, *, reason: str = "") -> Origin:
 
 def _told(call: Call, header: str, chars_max: int) -> str:
     """A text for the history. Percent-encoded UTF-8, because headers can't carry more than ASCII safely."""
-    return _printable(header, unquote(call.headers.get(header) or ""), chars_max)
+    raw = call.headers.get(header)
+    return _printable(header, unquote(raw), chars_max) if raw else ""
 
 
 def _printable(name: str, raw: str, chars_max: int) -> str:
-    text = "".join(character if character.isprintable() else " " for character in raw).strip()
+    text = raw if raw.isprintable() else "".join(each if each.isprintable() else " " for each in raw)
+    text = text.strip()
     if len(text) > chars_max:
         raise Refused(400, f"{name} is longer than {chars_max} characters; shorten it")
     return text

@@ -62,7 +62,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Fleet, Books]]:
         assert (await ledger.books(fleet, load)).failures == []
 
 
-async def switch(fleet: Fleet, to: str, *, wait_s: int = 20, **more: object) -> Answer:
+async def switch(fleet: Fleet, to: str, *, wait_s: int = 60, **more: object) -> Answer:
     body = {"service": SERVICE, "to": to, "reason": f"to {to}", **more}
     return await fleet.admin("POST", LIST, body, {"Prefer": f"wait={wait_s}", "X-Pointsman-Author": "ann"})
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from tests.support.patience import PREFER
 from tests.support.postgres import PostgresServer
 from tests.support.processes import ControlPlane
 from tests.support.rollouts import SERVICE, View, to
@@ -46,7 +47,7 @@ async def refused_by_name(fleet: TwoPlanes) -> None:
 async def a_canary_is_spoken_to_at_either(fleet: TwoPlanes) -> None:
     """Who drives it is nobody's business: each control plane shows it, takes a word, and refuses others by name."""
 
-    async def word(plane: ControlPlane, path: str, body: object, prefer: str = "wait=20") -> View:
+    async def word(plane: ControlPlane, path: str, body: object, prefer: str = PREFER) -> View:
         answer = await fleet.ask(plane, "POST", f"/switches{path}", body, prefer)
         assert answer.status in (200, 202), answer.body
         assert isinstance(answer.body, dict)

@@ -7,11 +7,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from tests.support.patience import PATIENCE_S
 from tests.support.proxying import Client, Rig, endpoint_at, proxy_to, until, upstream_of
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-PATIENCE_S = 60.0
 
 
 class Upstream:

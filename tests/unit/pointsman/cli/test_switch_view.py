@@ -80,3 +80,14 @@ def test_a_pipe_gets_each_fact_once_as_it_comes() -> None:
         "dp-2: followed",
         "confirmed: 2 of 2 nodes serve green",
     ]
+    rest = list(
+        switch_view.events(view("confirmed", node(1, "activated"), node(2, "followed"), safe_to_tear_down=True))
+    )
+    assert rest[len(late) :] == ["dp-1: first answer of green +1.3 ms, the last of the old side -4.2 s"]
+
+
+def test_nodes_of_one_host_are_told_apart() -> None:
+    nodes = [node(number, "activated", hostname="vm") for number in (1, 2)]
+    lines = [line for line in switch_view.events(view("confirmed", *nodes)) if "activated" in line]
+    assert lines == ["vm 00000001: activated, 0.2 ms late", "vm 00000002: activated, 0.2 ms late"]
+    assert switch_view.proof(view("confirmed", *nodes)).rows[0][1] == "00000001"
