@@ -71,12 +71,15 @@ class Channel(asyncio.Protocol):
         """Whether the other end is behind with what it was sent."""
         return self._writable is not None
 
-    def send(self, message: bytes) -> None:
-        """Queue one message; dropped when the other end is gone, which `on_lost` tells."""
-        if len(message) > self._message_bytes_max:
-            raise ChannelError(f"a message of {len(message)} bytes is above the limit of {self._message_bytes_max}")
+    def send(self, *messages: bytes) -> None:
+        """Queue messages, in one go; dropped when the other end is gone, which `on_lost` tells."""
+        framed: list[bytes] = []
+        for message in messages:
+            if len(message) > self._message_bytes_max:
+                raise ChannelError(f"a message of {len(message)} bytes is above the limit of {self._message_bytes_max}")
+            framed += (len(message).to_bytes(_LENGTH_BYTES, "big"), message)
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines((len(message).to_bytes(_LENGTH_BYTES, "big"), message))
+            self._transport.writelines(framed)
 
     async def drain(self) -> None:
         """Wait until the other end has taken enough of what was sent; raises ConnectionError when it is gone."""

@@ -8,10 +8,12 @@ lives in objects keyed by the ids found here. Texts that meet request bytes are 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from data_plane.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeaderCondition:
     """One header a route or probe names: `name` as configured, any of `values` may match."""
 
@@ -19,7 +21,7 @@ class HeaderCondition:
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerCondition:
     """A source or destination of a stream route; None = any."""
 
@@ -27,7 +29,7 @@ class PeerCondition:
     port: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RouteConfig:
     """A route as the operator wrote it, defaults filled in."""
 
@@ -52,7 +54,7 @@ class RouteConfig:
     created_at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServiceConfig:
     """A service; timeouts in seconds, `retries` = attempts - 1, `path` empty = none."""
 
@@ -72,7 +74,7 @@ class ServiceConfig:
     client_certificate: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Thresholds:
     """Half of a health check: consecutive results that flip the verdict; 0 = never."""
 
@@ -84,7 +86,7 @@ class Thresholds:
     http_failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ActiveCheck:
     """Probes sent by the node process; `timeout_s` per probe."""
 
@@ -99,7 +101,7 @@ class ActiveCheck:
     unhealthy: Thresholds = field(default_factory=Thresholds)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PassiveCheck:
     """Judgement of proxied traffic."""
 
@@ -108,7 +110,7 @@ class PassiveCheck:
     unhealthy: Thresholds = field(default_factory=Thresholds)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Healthchecks:
     """`threshold` = percent of the weight that must be available for the upstream to be used."""
 
@@ -117,7 +119,7 @@ class Healthchecks:
     passive: PassiveCheck = field(default_factory=PassiveCheck)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UpstreamConfig:
     """A named pool of targets and how to choose among them."""
 
@@ -145,7 +147,7 @@ class UpstreamConfig:
     """From the upstream's settings: how long a new or recovered endpoint takes to its full share; 0 = at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TargetConfig:
     """`host` without brackets, `port`, and the weight as written; 0 = kept but given nothing.
 
@@ -168,7 +170,7 @@ class ProbeSampling(enum.Enum):
     OFF = "off"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ManualHealth:
     """An operator's word on a target (`ip` empty) or one of its addresses.
 
@@ -182,7 +184,7 @@ class ManualHealth:
     until: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UpstreamSettings:
     """Our own settings of an upstream, beyond Kong's entity; `id` is the upstream's."""
 
@@ -192,7 +194,7 @@ class UpstreamSettings:
     manual_health: tuple[ManualHealth, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sticky:
     """What keeps a client on its side of a split: an upstream's kind of hash input (`hash_on`), and its name if any."""
 
@@ -200,7 +202,7 @@ class Sticky:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Split:
     """`share` ten-thousandths of the requests go to the upstream `to` (its id) instead of the service's host."""
 
@@ -209,7 +211,7 @@ class Split:
     sticky: Sticky | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Preview:
     """Requests with `value` in the header or the cookie of that name go to the upstream `to`; empty = none such."""
 
@@ -219,7 +221,7 @@ class Preview:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mirror:
     """`share` ten-thousandths of the primary side's requests are sent to the upstream `to`, too."""
 
@@ -227,7 +229,7 @@ class Mirror:
     share: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServiceSettings:
     """Our own settings of a service, beyond Kong's entity; `id` is the service's.
 
@@ -247,7 +249,7 @@ class ServiceSettings:
         return tuple(side.to for side in (self.split, self.preview, self.mirror) if side is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CertificateConfig:
     """What is shown in a handshake, as PEM; the second pair has a key of another type. Empty = none.
 
@@ -261,7 +263,7 @@ class CertificateConfig:
     key_alt: str = field(default="", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SniConfig:
     """A name as configured (exact, `*.x`, `x.*` or `*`) and the id of the certificate that is shown for it."""
 
@@ -270,7 +272,7 @@ class SniConfig:
     certificate: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CaCertificateConfig:
     """An authority whose signatures are believed, as PEM."""
 

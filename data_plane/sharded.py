@@ -43,14 +43,18 @@ class Sharded(Mapping[K, V]):
         twin._size = self._size
         return twin
 
-    def put(self, key: K, value: V) -> None:
-        """Set an entry."""
-        shard = self._writable(key)
+    def put(self, key: K, value: V) -> bool:
+        """Set an entry; returns whether there was none."""
+        index = hash(key) & self._mask
+        shard = self._shards[index] if index in self._own else self._writable(key)
         before = len(shard)
         shard[key] = value
-        self._size += len(shard) - before
+        if len(shard) == before:
+            return False
+        self._size += 1
         if not self._mask and self._size > SINGLE_MAX:
             self._split()
+        return True
 
     def drop(self, key: K) -> V:
         """Take an entry out, which must be there, and return it."""

@@ -215,7 +215,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: 
         workers=count,
         outlook=health.verdicts.outlook,
         snapshot_bytes_max=settings.snapshot_bytes_max,
-        follower=lambda: link,  # made below
+        follower=lambda: link.intake,  # made below
     )
     link = Link(
         LinkSettings(

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from control_plane.fleet.session import SnapshotRef
+from pointsman.snapshots import SnapshotRef
 
 LOSSES_MAX = 2
 

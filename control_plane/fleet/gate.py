@@ -121,19 +121,35 @@ class ServerPair:
             [(self._pair.key, self._pair.chain)], root_certificates=self._of.trusted
         )
 
-    def _fresh(self) -> grpc.ServerCertificateConfiguration:
-        with self._lock:
-            self._of, before = self._authorities(), self._of
-            signed_anew = self._of.issuing is not before.issuing
-            if signed_anew or self._pair.not_after - self._wall() <= SERVER_LIFE_S / 3:
-                self._pair = self._issue()
-            return self._configuration()
+    def _renew(self) -> None:
+        self._of, before = self._authorities(), self._of
+        signed_anew = self._of.issuing is not before.issuing
+        if signed_anew or self._pair.not_after - self._wall() <= SERVER_LIFE_S / 3:
+            self._pair = self._issue()
 
     def credentials(self, *, ask_for_certificate: bool) -> grpc.ServerCredentials:
         """TLS by this certificate; the peer has to show one too, or is not asked for any."""
         with self._lock:
+            given = self._pair, self._of.trusted
+
+            def fresh() -> grpc.ServerCertificateConfiguration | None:
+                """None = as before.
+
+                gRPC makes its TLS anew of whatever comes, equal or not, while other threads may be about to begin a
+                handshake with what was there: given anew each time, a few connections at once end the process.
+                """
+                nonlocal given
+                with self._lock:
+                    self._renew()
+                    if given == (self._pair, self._of.trusted):
+                        return None
+                    given = self._pair, self._of.trusted
+                    return self._configuration()
+
             return grpc.dynamic_ssl_server_credentials(
-                self._configuration(), self._fresh, require_client_authentication=ask_for_certificate
+                self._configuration(),
+                fresh,  # type: ignore[arg-type]  # the stubs do not know that None is an answer
+                require_client_authentication=ask_for_certificate,
             )
 
 

@@ -18,12 +18,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from control_plane.fleet.health import AddressReport, AddressState, Key, TargetReport
-from control_plane.fleet.session import Fault, Rejection, SnapshotRef, Stage
+from control_plane.fleet.session import Rejection
 from control_plane.fleet.side_figures import NO_COUNTS, MirrorFigures, SideFigures, SideRow
 from pointsman.rules.health_digest import ADDRESSES_MAX as TARGET_ADDRESSES_MAX
 from pointsman.rules.health_digest import clipped
 from pointsman.rules.latency_buckets import BUCKETS as LATENCY_BUCKETS
 from pointsman.rules.snapshot_hash import BUCKETS, EMPTY_BUCKET
+from pointsman.snapshots import Fault, SnapshotRef, Stage
 from pointsman.wire.v1 import fleet_pb2
 
 PIECE_BYTES_MAX = 1024 * 1024

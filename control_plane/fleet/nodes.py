@@ -14,20 +14,9 @@ from enum import StrEnum
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.canary import Held
 from control_plane.fleet.messages import Hello
-from control_plane.fleet.session import (
-    NOTHING,
-    Ahead,
-    Fault,
-    Idle,
-    Lineage,
-    Parked,
-    Rejection,
-    Session,
-    SnapshotRef,
-    Stage,
-    Waiting,
-)
+from control_plane.fleet.session import Ahead, Idle, Lineage, Parked, Rejection, Session, Waiting
 from control_plane.store.contract import NodeRecord
+from pointsman.snapshots import NOTHING, Fault, SnapshotRef, Stage
 
 NO_CONFIG_HASH = "0" * 32
 """Kong's way of saying that a node has no configuration yet."""

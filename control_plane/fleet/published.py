@@ -16,7 +16,7 @@ from typing import Protocol, Self
 from control_plane.fleet import messages
 from control_plane.fleet.messages import Changes, Packed
 from control_plane.fleet.ring import Ring
-from control_plane.fleet.session import NOTHING, SnapshotRef
+from pointsman.snapshots import NOTHING, SnapshotRef
 
 RECENT_MAX = 4
 """Snapshots that can be pulled. A node asks a round trip after its offer; a later one may be out by then."""

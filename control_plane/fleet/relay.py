@@ -26,8 +26,8 @@ from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.rollout import State
 from control_plane.fleet.server import LinkServer
-from control_plane.fleet.session import NOTHING, SnapshotRef
 from control_plane.store.contract import RolloutRecord, Store, StoreError
+from pointsman.snapshots import NOTHING, SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 
 FRAMES = "rollout_frame"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, Protocol, Self, TypeVar
 
-from control_plane.fleet.session import SnapshotRef
+from pointsman.snapshots import SnapshotRef
 
 VERSIONS_MAX = 1024
 BYTES_MAX = 64 * 1024 * 1024

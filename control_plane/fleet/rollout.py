@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from control_plane.fleet.session import Fault
+from pointsman.snapshots import Fault
 
 
 class State(StrEnum):

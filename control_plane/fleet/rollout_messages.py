@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from control_plane.fleet.messages import FAULTS_MAX, printable, wire_ref
 from control_plane.fleet.rollout import ActivationReport, UpstreamReport, Vote, Voted
-from control_plane.fleet.session import Fault, SnapshotRef
+from pointsman.snapshots import Fault, SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 
 PACKED_BYTES_MAX = 768 * 1024

@@ -61,11 +61,11 @@ from control_plane.fleet.rollout import (
 from control_plane.fleet.rollout_plan import Overtaken, Owner, Plan, plan, replay
 from control_plane.fleet.rollout_view import Drained, Facts, from_record, to_json
 from control_plane.fleet.server import LinkServer
-from control_plane.fleet.session import SnapshotRef
 from control_plane.fleet.timing import Times
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import Lease, Origin, RolloutRecord, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
+from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 
 T = TypeVar("T")
@@ -420,7 +420,8 @@ class Rollouts:
         """What nodes run is the base: the head, unless that is held because the first node refused it."""
         remote = entry.remote = await self._others.take(entry.facts.number, entry.facts.fence)
         head = await self._propose(entry)
-        while self._server.trying:  # a plain change is on its first node; what comes of that takes a moment
+        # What comes of it takes a moment, and is what this rollout begins at.
+        while self._server.unsettled and not entry.machine.state.final:
             self._gate.clear()
             await asyncio.sleep(0.002)
             head = await self._propose(entry)
@@ -582,6 +583,9 @@ class Rollouts:
             self._server.let_go(None)
             self._perform(entry, machine.not_decided(str(error)))
             return
+        except Exception:
+            self._server.let_go(None)
+            raise
         self._gate.set()
         at_plane_ns = written.result
         now_ns = time.monotonic_ns()

@@ -44,12 +44,13 @@ from control_plane.fleet.messages import (
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.peers import caller_of, metadata_of, peer_ip
 from control_plane.fleet.published import Published, Shelf
-from control_plane.fleet.session import NOTHING, Idle, SnapshotRef, Waiting
+from control_plane.fleet.session import Idle, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.side_figures import SideBook
 from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
 from control_plane.identity.refusals import NotLetIn, Refusal, Refusals
 from control_plane.store.contract import StoreError
+from pointsman.snapshots import NOTHING, SnapshotRef
 from pointsman.wire.v1.fleet_pb2 import RenewRequest, RolloutActivated, RolloutVote, TraceAnswer
 
 log = logging.getLogger(__name__)
@@ -373,6 +374,12 @@ class LinkServer:
     def trying(self) -> bool:
         """Whether a plain change is on its first node now."""
         return self._canary.due is not None
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether `released` is about to change: a plain change is on its first node, or a decision waits for its
+        instant. Nodes that read our clock a little fast run what was decided before that."""
+        return self.trying or self._withheld is not None
 
     @property
     def released(self) -> Published | None:

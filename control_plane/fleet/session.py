@@ -17,22 +17,10 @@ comes out.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True, slots=True)
-class SnapshotRef:
-    """Names one snapshot. Equal hashes mean equal content; versions order within one epoch only."""
-
-    epoch: bytes
-    version: int
-    snapshot_hash: bytes
-
-    def reached(self, version: int, *, epoch: bytes) -> bool:
-        """Whether this is `version` or a later one of the history `epoch`."""
-        return self.epoch == epoch and self.version >= version
+from pointsman.snapshots import NOTHING, Fault, SnapshotRef, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,33 +47,6 @@ class Lineage:
         if last is None:
             return self.accept_empty
         return running.version <= last or self.accept_rollback
-
-
-NOTHING = SnapshotRef(b"", 0, b"")
-"""What a node runs that has no configuration yet, and the head of an empty store."""
-
-
-class Stage(enum.Enum):
-    """How far a snapshot came on a node before it was refused; the values are what operators read."""
-
-    UNKNOWN = "unknown"
-    PULL = "pull"
-    VERIFY = "verify"
-    DECODE = "decode"
-    BUILD = "build"
-    ACTIVATE = "activate"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One reason for a refusal, in the node's words. The entity's parts are empty when no single one is at fault."""
-
-    code: str
-    collection: str = ""
-    entity_id: str = ""
-    entity_name: str = ""
-    field: str = ""
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from control_plane.fleet.nodes import Node, Nodes
-from control_plane.fleet.session import Fault, Stage
+from pointsman.snapshots import Fault, Stage
 
 
 class Outcome(StrEnum):

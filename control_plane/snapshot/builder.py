@@ -22,6 +22,8 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import is_not
 
 import zstandard
 
@@ -98,8 +100,7 @@ class Snapshot:
 
     def changed_buckets(self, base: Snapshot) -> list[int]:
         """Which buckets may differ from `base`'s: microseconds, however large the configuration is."""
-        theirs = base._buckets
-        return [number for number, bucket in enumerate(self._buckets) if bucket is not theirs[number]]
+        return list(compress(range(BUCKETS), map(is_not, self._buckets, base._buckets)))
 
     def changes_since(self, base: Snapshot) -> Changes:
         """What makes this snapshot of `base`. Takes time in proportion to the buckets that changed."""

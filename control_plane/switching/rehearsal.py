@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.fleet.rollout import Member, Rollout, Vote, Voted
-from control_plane.fleet.session import Fault
+from pointsman.snapshots import Fault
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from data_plane.node.diff import Diff, stage_messages
+from data_plane.node.diff import Again, Diff, stage_messages
 from data_plane.node.names import NameIndex, Names
-from data_plane.node.outcomes import FAULTS_MAX, Applied, ApplyOutcome, Fault, Refused, Stage
+from data_plane.node.outcomes import FAULTS_MAX, Applied, ApplyOutcome, Refused
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.supervisor import KeepsDying, Slot, Supervisor
 from data_plane.node.workers import Activation, WarmedEndpoint, WorkerDied, WorkerProcess, WorkerRefused
 from data_plane.resolve.answers import Answer
+from pointsman.snapshots import Fault, Stage
 
 T = TypeVar("T")
 
@@ -143,10 +144,9 @@ class Applier:
             self._prepared = None
             diff = Diff.between(self._goal, snapshot)
             known = frozenset(self._index.needed)
-            self._index.apply(diff.upserts, diff.deletes)
-            needed = frozenset(self._index.needed)
             try:
                 processes = await self._stage(snapshot, diff, known)
+                needed = frozenset(self._index.needed)
                 self._prepared = _Staged(snapshot, diff, processes, needed)
             except _NotPrepared as not_prepared:
                 return not_prepared.refused
@@ -212,10 +212,13 @@ class Applier:
         """Stage unless that is done, then activate everywhere. The lock is held."""
         diff = staged.diff if staged is not None else Diff.between(self._goal, snapshot)
         known = frozenset(self._index.needed)
-        self._index.apply(diff.upserts, diff.deletes)
         activations: list[Activation] = []
         try:
-            prepared = staged.processes if staged is not None else await self._stage(snapshot, diff, known)
+            if staged is not None:
+                self._index.apply(diff.upserts, diff.deletes)
+                prepared = staged.processes
+            else:
+                prepared = await self._stage(snapshot, diff, known)
             answers = self._names.answers(self._index.needed - known)
             activating = self._activate_everywhere(
                 snapshot, diff, prepared, answers, at_ns=at_ns, activations=activations
@@ -255,17 +258,18 @@ class Applier:
             process.push_names(answers)
 
     async def _stage(self, snapshot: NodeSnapshot, diff: Diff, known: frozenset[str]) -> dict[int, WorkerProcess]:
-        """Prepare every worker and resolve the names that are new; returns who prepared, by slot."""
+        """Prepare every worker, and find and resolve the names that are new meanwhile; returns who prepared, by slot.
+
+        However it ends, `diff` is in the index of names, wholly or in part.
+        """
         prepared: dict[int, WorkerProcess] = {}
-        resolving = asyncio.create_task(
-            self._names.require(self._index.needed - known, within_s=self._limits.names_s), name="names of a snapshot"
-        )
+        messages = Again(stage_messages(diff))
+        resolving = asyncio.create_task(self._resolve(diff, known), name="names of a snapshot")
+
+        async def prepare(slot: Slot) -> None:
+            prepared[slot.index] = await self._prepare(slot, snapshot, diff, messages)
+
         try:
-            messages = list(stage_messages(diff))
-
-            async def prepare(slot: Slot) -> None:
-                prepared[slot.index] = await self._prepare(slot, snapshot, diff, messages)
-
             await self._everywhere(prepare)
             if not await resolving:
                 _log.warning("%s is activated although some of its names have no answer yet", snapshot.ref)
@@ -275,7 +279,17 @@ class Applier:
             raise
         finally:
             resolving.cancel()
+            await asyncio.wait((resolving,))
         return prepared
+
+    async def _resolve(self, diff: Diff, known: frozenset[str]) -> bool:
+        """Take the names that `diff` brings into use; whether all have an answer in time.
+
+        To find the names of 100,000 entities takes a while, in which the workers should get their messages.
+        """
+        for _ in self._index.steps(diff.upserts, diff.deletes):
+            await asyncio.sleep(0)
+        return await self._names.require(self._index.needed - known, within_s=self._limits.names_s)
 
     async def _activate_everywhere(
         self,
@@ -325,7 +339,7 @@ class Applier:
                 async with asyncio.timeout(max(deadline - self._clock(), 0.0)):
                     process = await slot.serving(failures_max=ENDS_MAX)
                 if process.snapshot is not diff.before:
-                    messages = list(stage_messages(Diff.between(process.snapshot, snapshot)))
+                    messages = stage_messages(Diff.between(process.snapshot, snapshot))
                 await process.prepare(messages, snapshot.version, timeout_s=max(deadline - self._clock(), 0.0))
             except WorkerDied:
                 if process is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from data_plane.node.snapshot import NodeSnapshot, SnapshotRef
+from data_plane.node.snapshot import NodeSnapshot
+from pointsman.snapshots import SnapshotRef
 
 KEPT_MAX = 16
 

@@ -4,8 +4,9 @@ A life that ends within `STABLE_S` of an activation, and not in good order, coun
 activated last. Two such ends in a row and the node starts with the generation before, refuses that content and says so.
 The refusal ends when other content, which the control plane sent since, has been stable.
 
-What must be remembered is one small file. It is written when something other than the time changed, and not flushed: it
-is about ends of the process, which the kernel outlives.
+What must be remembered is one small file. It is written in place by one call, on the way of every change, and not
+flushed: it is about ends of the process, which the kernel outlives. Putting a new file in its place, which some file
+systems flush first, would hold the change up for milliseconds.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
+from pointsman.snapshots import Fault, Stage
 
 log = logging.getLogger(__name__)
 
 STABLE_S = 30.0
 CRASHES_MAX = 2
 _FILE = "lives.json"
+_RECORD_BYTES = 512
 
 
 @dataclass(slots=True)
@@ -43,6 +46,7 @@ class CrashGuard:
         self._lives = Lives()
         self._written = Lives()
         self._news = False
+        self._descriptor: int | None = None
 
     @property
     def refused(self) -> str:
@@ -52,7 +56,7 @@ class CrashGuard:
     def begin(self) -> None:
         """A new life of the node process."""
         self._lives = self._read()
-        self._written = Lives(**asdict(self._lives))
+        self._written = replace(self._lives)
         lives = self._lives
         if lives.unstable:
             lives.unstable = False
@@ -96,6 +100,9 @@ class CrashGuard:
         """The process ends in good order."""
         self._lives.unstable = False
         self._write()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def _read(self) -> Lives:
         try:
@@ -111,10 +118,11 @@ class CrashGuard:
         if self._lives == self._written:
             return
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fresh = self._path.with_suffix(".tmp")
-            fresh.write_text(json.dumps(asdict(self._lives)), encoding="utf-8")
-            os.replace(fresh, self._path)
-            self._written = Lives(**asdict(self._lives))
+            if self._descriptor is None:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+                os.ftruncate(self._descriptor, _RECORD_BYTES)
+            os.pwrite(self._descriptor, json.dumps(asdict(self._lives)).encode().ljust(_RECORD_BYTES), 0)
+            self._written = replace(self._lives)
         except OSError as error:
             log.warning("%s can't be written: %s", self._path, error)

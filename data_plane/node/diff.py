@@ -7,8 +7,11 @@ The messages are made once per apply and shared by all workers that stand on the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from typing_extensions import override
 
 from data_plane.node.entity_map import EntityMap
 from data_plane.node.snapshot import NodeSnapshot
@@ -43,6 +46,25 @@ class Diff:
         return bool(self.upserts or self.deletes)
 
 
+class Again(Iterable[bytes]):
+    """Messages that are made when the first one asks for them, and are there for the others."""
+
+    def __init__(self, source: Iterator[bytes]) -> None:
+        self._source = source
+        self._made: list[bytes] = []
+
+    @override
+    def __iter__(self) -> Iterator[bytes]:
+        made = self._made
+        for at in itertools.count():
+            if at == len(made):
+                message = next(self._source, None)
+                if message is None:
+                    return
+                made.append(message)
+            yield made[at]
+
+
 def stage_messages(diff: Diff) -> Iterator[bytes]:
     """The conversation that stages `diff`, message by message."""
     after = diff.after
@@ -52,20 +74,24 @@ def stage_messages(diff: Diff) -> Iterator[bytes]:
     begin.snapshot.version = after.version
     begin.snapshot.snapshot_hash = after.snapshot_hash
     yield wire.ToWorker(stage_begin=begin).SerializeToString()
-    part = wire.StagePart()
+    message = wire.ToWorker()
     size = 0
     for collection, entity_id in diff.deletes:
-        part.deletes.add(collection=collection, id=entity_id)
+        message.stage_part.deletes.add(collection=collection, id=entity_id)
         size += _KEY_BYTES
         if size >= BATCH_BYTES_MAX:
-            yield wire.ToWorker(stage_part=part).SerializeToString()
-            part, size = wire.StagePart(), 0
+            yield message.SerializeToString()
+            message, size = wire.ToWorker(), 0
+    batch: list[bytes] = []
     for data in diff.upserts.values():
         if size and size + len(data) > BATCH_BYTES_MAX:
-            yield wire.ToWorker(stage_part=part).SerializeToString()
-            part, size = wire.StagePart(), 0
-        part.upserts.append(data)
+            message.stage_part.upserts.extend(batch)
+            yield message.SerializeToString()
+            message, size = wire.ToWorker(), 0
+            batch.clear()
+        batch.append(data)
         size += len(data)
     if size:
-        yield wire.ToWorker(stage_part=part).SerializeToString()
+        message.stage_part.upserts.extend(batch)
+        yield message.SerializeToString()
     yield wire.ToWorker(stage_end=wire.StageEnd()).SerializeToString()

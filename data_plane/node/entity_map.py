@@ -8,7 +8,8 @@ changed copy is that of the changed buckets and one pass over 32 KiB.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
-from itertools import chain
+from itertools import chain, compress
+from operator import is_, is_not
 
 from typing_extensions import override
 
@@ -76,17 +77,20 @@ class EntityMap(Mapping[Key, bytes]):
         """What must be put in and taken out to make this of `base`."""
         upserts: dict[Key, bytes] = {}
         deletes: list[Key] = []
-        for before, after, was, now in zip(base.buckets, self.buckets, base._hashes, self._hashes, strict=True):
-            if before is after or was == now:
+        for number in compress(range(BUCKETS), map(is_not, base.buckets, self.buckets)):
+            if base._hashes[number] == self._hashes[number]:
                 continue
-            upserts.update((key, body) for key, body in after.items() if before.get(key) != body)
-            deletes += (key for key in before if key not in after)
+            before, after = base.buckets[number], self.buckets[number]
+            if before:
+                upserts.update((key, body) for key, body in after.items() if before.get(key) != body)
+                deletes += (key for key in before if key not in after)
+            else:
+                upserts.update(after)
         return upserts, tuple(deletes)
 
     def shares_with(self, other: EntityMap) -> bool:
         """Whether most buckets are the very same in memory."""
-        same = sum(ours is theirs for ours, theirs in zip(self.buckets, other.buckets, strict=True))
-        return 2 * same >= BUCKETS
+        return 2 * sum(map(is_, self.buckets, other.buckets)) >= BUCKETS
 
     def _own(self, own: dict[int, Bucket], number: int) -> Bucket:
         bucket = own.get(number)

@@ -17,11 +17,14 @@ import logging
 from dataclasses import dataclass
 
 from data_plane.node.last_good import LastGood
-from data_plane.node.snapshot import Delta, NodeSnapshot, Offer, SnapshotRef, make_delta
+from data_plane.node.snapshot import Delta, NodeSnapshot, Offer, make_delta
+from pointsman.snapshots import SnapshotRef
 
 log = logging.getLogger(__name__)
 
 KEEP_S = 0.25
+SYNC_AFTER_S = 0.05
+"""Records are flushed this long after the first that is not: the report of the change goes out meanwhile."""
 SAVE_INTERVAL_S = 1.0
 """The whole is written at most this often; after a failure ten times less often."""
 JOURNAL_BYTES_MAX = 4 * 1024 * 1024
@@ -49,6 +52,7 @@ class Keeper:
         self._stopping = asyncio.Event()
         self._saving: asyncio.Task[None] | None = None
         self._syncing: asyncio.Task[None] | None = None
+        self._unsynced = False
         self._keeping: set[asyncio.Task[None]] = set()
         self.problem = ""
         """Why the files are not up to date or were not usable; empty when all is well."""
@@ -91,6 +95,7 @@ class Keeper:
                     if delta.base != self._on_disk.ref:  # the control plane may be a few reports behind
                         delta = make_delta(self._on_disk, ready.snapshot)
                     self._last_good.journal.append(delta)
+                    self._unsynced = True
                 else:
                     self._save_soon()
                     return
@@ -104,14 +109,22 @@ class Keeper:
         journal = self._last_good.journal
         if journal.bytes > JOURNAL_BYTES_MAX or journal.records > JOURNAL_RECORDS_MAX:
             self._save_soon()
-        if self._syncing is None or self._syncing.done():
+        if self._unsynced and (self._syncing is None or self._syncing.done()):
             self._syncing = asyncio.create_task(self._sync(), name="last good journal")
 
     async def _sync(self) -> None:
-        try:
-            await asyncio.to_thread(self._last_good.journal.sync)
-        except OSError as error:
-            log.error("last good journal: %s", error)
+        while self._unsynced:
+            await self._stopped_within(SYNC_AFTER_S)
+            self._unsynced = False
+            try:
+                await asyncio.to_thread(self._last_good.journal.sync)
+            except OSError as error:
+                log.error("last good journal: %s", error)
+
+    async def _stopped_within(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _save_soon(self) -> None:
         if self._saving is None or self._saving.done():
@@ -140,9 +153,7 @@ class Keeper:
                 pause_s *= 10
             if self._on_disk is not None and self._on_disk is self._latest:
                 return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._stopping.wait()
+            await self._stopped_within(pause_s)
 
     def _failed(self, ref: SnapshotRef, error: OSError) -> None:
         self.problem = f"{ref} could not be written: {error}"

@@ -1,8 +1,7 @@
-"""The node's end of the fleet link: dials, talks, pulls, keeps the last good snapshot. It decides nothing.
+"""The node's end of the fleet link: dials, says hello, talks until it is over, and dials again. It decides nothing.
 
-What to do is the session's business; this module feeds it what happened and carries out what it answers. There is one
-conversation at a time and at most one piece of work (a pull, then its apply), which outlives a conversation once the
-workers have it. Serving never depends on any of this: whatever fails here, the node goes on with what it runs.
+There is one conversation at a time. What is said of snapshots goes to `intake.py`, of rollouts to `rollouts.py`, and so
+on; they say through here what they have to say. Serving never depends on any of this.
 """
 
 from __future__ import annotations
@@ -13,20 +12,18 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol, assert_never
 
 import grpc
 import grpc.aio
 
-from data_plane.node import messages, session
-from data_plane.node.bases import Bases
-from data_plane.node.crash_guard import STABLE_S, CrashGuard
+from data_plane.node import messages
 from data_plane.node.fleet_access import BadTrust, FleetAccess, NoAccess, PlainAccess
 from data_plane.node.health_report import HealthSource
-from data_plane.node.keeping import Keeper, Ready
-from data_plane.node.last_good import Generation, LastGood
+from data_plane.node.intake import Intake, SnapshotSink
+from data_plane.node.last_good import LastGood
 from data_plane.node.messages import (
     BadMessage,
     BeatAck,
@@ -38,12 +35,10 @@ from data_plane.node.messages import (
     Trust,
     Welcome,
 )
-from data_plane.node.outcomes import Applied, ApplyOutcome, Fault, Refused, Stage
-from data_plane.node.pull import Pulls, SnapshotGone
+from data_plane.node.pull import Pulls
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
-from data_plane.node.session import Session
 from data_plane.node.side_sums import SideSource
-from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, Offer, SnapshotRefused, apply_delta, make_delta
+from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, Offer
 from pointsman.rules.plane_clock import PlaneClock
 from pointsman.wire.v1 import fleet_pb2
 
@@ -60,12 +55,10 @@ FAREWELL_S = 3.0
 """How long a stopping node waits for the control plane to have heard that it leaves."""
 TRACES_MAX = 8
 """Traces that may be under way at once."""
-INLINE_BYTES_MAX = 64 * 1024
-"""Raw bytes of a delta that is made on the loop: in well under a millisecond."""
-UNANSWERED_MAX = 32
-"""Beats whose answers are waited for."""
 REPORTS_MAX = 64
 """Messages that may wait for a control plane that does not read."""
+UNANSWERED_MAX = 32
+"""Beats whose answers are waited for."""
 _CONTROL = "/pointsman.wire.v1.FleetLink/Control"
 
 _OPTIONS = (
@@ -113,14 +106,6 @@ class Touch(Protocol):
     def lost(self) -> None:
         """The conversation is over."""
         ...
-
-
-class SnapshotSink(Protocol):
-    """Who makes snapshots active; see `applying.py`."""
-
-    @property
-    def running(self) -> NodeSnapshot | None: ...
-    async def apply(self, snapshot: NodeSnapshot) -> ApplyOutcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +201,6 @@ class Link:
         self._rollouts = rollouts
         self._plane_clock = plane_clock or PlaneClock()
         self._introduction = introduction
-        self._sink = sink
-        self._last_good = last_good
         self._in_flight = in_flight
         self._tracer = tracer or _nobody_traces
         self._traces: set[asyncio.Task[None]] = set()
@@ -227,23 +210,15 @@ class Link:
         self._access = access or PlainAccess()
         self._rng = rng or random.SystemRandom()
         self._clock = clock
-        self._session = Session()
         self._reconnect = Reconnect(settings.reconnect, self._rng)
-        self._pulls = Pulls(
+        pulls = Pulls(
             introduction.node_id,
             raw_bytes_max=settings.snapshot_bytes_max,
             piece_timeout_s=settings.piece_timeout_s,
             pace=Reconnect(settings.reconnect, self._rng),
         )
+        self.intake = Intake(self, sink, last_good, pulls, snapshot_bytes_max=settings.snapshot_bytes_max)
         self._conversation: _Conversation | None = None
-        self.loaded = asyncio.Event()
-        """Whether `restore` has read what there is: from then on the workers are at work, and this process is not."""
-        self._pulled: Ready | None = None
-        self._bases = Bases()
-        self._work: asyncio.Task[None] | None = None
-        self._keeper = Keeper(last_good)
-        self._guard = CrashGuard(last_good.folder)
-        self._stable: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._talking: asyncio.Task[float] | None = None
         self._refused = ""
@@ -276,52 +251,8 @@ class Link:
             head_version=self._head_version,
             certificate_expires_at=self._access.expires_at,
             certificate=self._access.problem,
-            last_good=self._keeper.problem,
+            last_good=self.intake.problem,
         )
-
-    async def restore(self) -> bool:
-        """Serves from the last good snapshot, or the one before it; whether one of them is active now.
-
-        Call it before `run`, so that the first hello can say what runs.
-        """
-        await asyncio.to_thread(self._guard.begin)
-        try:
-            return await self._restore_or_forgive()
-        finally:
-            self.loaded.set()
-
-    async def _restore_or_forgive(self) -> bool:
-        if await self._restore():
-            return True
-        if self._guard.refused:
-            log.error("there is nothing to serve but the configuration that the node ended with; trying it again")
-            self._guard.forgive()
-            return await self._restore()
-        return False
-
-    async def _restore(self) -> bool:
-        for generation in Generation:
-            loaded = await asyncio.to_thread(self._last_good.load, generation)
-            if loaded.snapshot is not None:
-                self.loaded.set()
-            for problem in loaded.problems:
-                self._keeper.problem = problem
-                log.error("last good snapshot: %s", problem)
-            if loaded.snapshot is None:
-                continue
-            outcome = await self._hand_over(loaded.snapshot, restored=True)
-            match outcome:
-                case Applied():
-                    self._bases.add(loaded.snapshot)
-                    self._session.restored(loaded.snapshot.ref)
-                    self._keeper.restored(loaded.snapshot)
-                    log.info("serving %s from %s", loaded.snapshot.ref, generation.value)
-                    _say_running(loaded.snapshot, kept=True, restored=True)
-                    return True
-                case Refused():
-                    self._keeper.problem = f"{generation.value} was refused: {_first(outcome)}"
-                    log.error("last good snapshot: %s", self._keeper.problem)
-        return False
 
     async def run(self) -> None:
         """Talks to control planes until `stop`."""
@@ -358,11 +289,7 @@ class Link:
             await asyncio.wait((self._talking,))
         for trace in self._traces:
             trace.cancel()
-        await self._end_work()
-        if self._stable is not None:
-            self._stable.cancel()
-        self._guard.ended()
-        await self._keeper.stop(self._sink.running)
+        await self.intake.stop()
 
     async def _stopped_within(self, seconds: float) -> bool:
         """Waits, but not beyond `stop`."""
@@ -395,10 +322,7 @@ class Link:
             if self._touch is not None and conversation.welcomed_at is not None:
                 self._touch.lost()
             if conversation.welcomed_at is not None:
-                actions = self._session.disconnected()
-                self._perform(actions)
-                if actions:
-                    await self._end_work()
+                await self.intake.disconnected()
             await channel.close(grace=None)
 
     async def _talk(self, conversation: _Conversation) -> NoReturn:
@@ -414,7 +338,7 @@ class Link:
                 await call.write(
                     messages.hello(
                         self._introduction,
-                        running=self._session.running,
+                        running=self.intake.running,
                         snapshot_bytes_max=self._settings.snapshot_bytes_max,
                     )
                 )
@@ -457,8 +381,8 @@ class Link:
         self._refused = ""
         self._head_version = welcome.head.version
         log.info("connected to control plane %s at %s", welcome.plane_id, conversation.address)
-        self._session.connected()
-        self._heard(caught_up=welcome.head == self._session.running)
+        self.intake.connected()
+        self._heard(caught_up=welcome.head == self.intake.running)
         if self._health is not None:
             self._health.connected(conversation.wake.set, beat_interval_s=welcome.beat_interval_s)
         if self._sides is not None:
@@ -478,11 +402,11 @@ class Link:
             except TimeoutError:
                 raise _Over(f"the control plane was silent for {lease_s:g} s") from None
             # An acknowledged beat with nothing in work: it has had its say, and this node has done what it said.
-            self._heard(caught_up=isinstance(message, BeatAck) and self._session.work is None)
+            self._heard(caught_up=isinstance(message, BeatAck) and self.intake.idle)
             match message:
                 case Offer() | Delta():
                     self._head_version = message.ref.version
-                    self._perform(self._session.offered(message))
+                    self.intake.offered(message)
                 case BeatAck():
                     self._head_version = message.head.version
                     self._take_time(message, received_ns)
@@ -517,7 +441,24 @@ class Link:
     def _say_standing(self) -> None:
         standing = self._access.standing
         if standing is not None and self.connected:
-            self._say(messages.standing(trusts=standing.trusts, issuer=standing.issuer))
+            self.say(messages.standing(trusts=standing.trusts, issuer=standing.issuer))
+
+    # --- what others say --------------------------------------------------------------------------------------------
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """Where to pull from; only while connected."""
+        assert self._conversation is not None, "pulled in a conversation"
+        return self._conversation.channel
+
+    def say(self, message: fleet_pb2.NodeMessage) -> None:
+        """Queue a message; only while connected."""
+        assert self._conversation is not None, "told in a conversation"
+        self._conversation.say(message)
+
+    def caught_up(self) -> None:
+        """The node runs what the control plane wants it to."""
+        self._heard(caught_up=True)
 
     def _heard(self, *, caught_up: bool) -> None:
         if self._touch is None:
@@ -587,7 +528,7 @@ class Link:
         conversation.say(
             messages.beat(
                 conversation.beats,
-                running=self._session.running,
+                running=self.intake.running,
                 in_flight=self._in_flight(),
                 health_digest=health.digest if health is not None else 0,
                 loads=health.loads() if health is not None else (),
@@ -633,166 +574,6 @@ class Link:
         lasted_s = self._clock() - conversation.welcomed_at if conversation.welcomed_at is not None else 0.0
         return self._reconnect.after_loss(connected_s=lasted_s)
 
-    # --- what rollouts make active ----------------------------------------------------------------------------------
-
-    def refusal(self, snapshot: NodeSnapshot) -> Refused | None:
-        """Why this content must not become active on this node."""
-        return self._guard.refusal(snapshot.snapshot_hash)
-
-    def arming(self, snapshot: NodeSnapshot, *, restored: bool = False) -> None:
-        """This snapshot is about to become active."""
-        self._guard.activating(snapshot.snapshot_hash, restored=restored)
-        if self._stable is not None:
-            self._stable.cancel()
-        self._stable = asyncio.get_running_loop().call_later(STABLE_S, self._guard.stable)
-
-    async def activated(self, snapshot: NodeSnapshot, delta: Delta | None) -> None:
-        """It is active in all workers. Returns when a kill of this process can't undo that any more."""
-        self._bases.add(snapshot)
-        _say_running(snapshot, kept=await self._keeper.keep(Ready(snapshot, delta=delta)))
-
-    def told(self, snapshot: NodeSnapshot, took_s: float) -> None:
-        """A rollout's report of the activation is on its way."""
-        self._perform(self._session.rolled_out(snapshot.ref, took_s))
-
-    # --- work -------------------------------------------------------------------------------------------------------
-
-    def _perform(self, actions: Sequence[session.Action]) -> None:
-        """Carries out what the session decided."""
-        for action in actions:
-            match action:
-                case session.StartPull():
-                    self._start(self._pull(action.offer))
-                case session.StartMake():
-                    self._start(self._make(action.delta))
-                case session.StopPull():
-                    if self._work is not None:
-                        self._work.cancel()
-                case session.ApplyPulled():
-                    ready, self._pulled = self._pulled, None
-                    assert ready is not None
-                    assert ready.snapshot.ref == action.ref
-                    self._start(self._apply(ready))
-                case session.Adopt():
-                    running = self._sink.running
-                    assert running is not None, "only what runs can take another name"
-                    adopted = running.adopt(action.ref)
-                    self._start(self._apply(Ready(adopted, delta=make_delta(running, adopted))))
-                case session.TellApplied():
-                    self._heard(caught_up=self._session.work is None)
-                    self._say(messages.applied(action.ref, took_s=action.took_s))
-                case session.TellUnusable():
-                    log.warning("%s is wanted whole: %s", action.ref, action.fault.message)
-                    self._say(
-                        messages.delta_unusable(
-                            action.ref, running=action.running, code=action.fault.code, message=action.fault.message
-                        )
-                    )
-                case session.TellRejected():
-                    log.error("rejected %s: %s", action.ref, _first(action.refused))
-                    self._say(messages.rejected(action.ref, action.refused, running=action.running))
-                case _:
-                    assert_never(action)
-
-    def _say(self, message: fleet_pb2.NodeMessage) -> None:
-        assert self._conversation is not None, "the session tells only while connected"
-        self._conversation.say(message)
-
-    def _start(self, work: Coroutine[None, None, tuple[session.Action, ...]]) -> None:
-        """Begins the next piece of work. The one before it has fed its end to the session, which asked for this one."""
-        self._work = asyncio.create_task(self._do(work), name="fleet link work")
-
-    async def _do(self, work: Coroutine[None, None, tuple[session.Action, ...]]) -> None:
-        try:
-            self._perform(await work)
-        except Exception:  # the owner of this task has nobody to raise to; serving goes on and the log says why
-            log.exception("the fleet link's work ended by a mistake of ours")
-
-    async def _end_work(self) -> None:
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.wait((self._work,))
-
-    async def _make(self, delta: Delta) -> tuple[session.Action, ...]:
-        base = self._bases.find(delta.base)
-        if base is None:
-            return self._session.delta_unusable(
-                Fault("UNKNOWN_BASE", message=f"this node has not got version {delta.base.version}")
-            )
-        try:
-            if delta.raw_bytes <= INLINE_BYTES_MAX:
-                snapshot = apply_delta(delta, base, raw_bytes_max=self._settings.snapshot_bytes_max)
-            else:
-                snapshot = await asyncio.to_thread(
-                    apply_delta, delta, base, raw_bytes_max=self._settings.snapshot_bytes_max
-                )
-        except SnapshotRefused as error:
-            return self._session.delta_unusable(error.refused.faults[0])
-        except Exception as error:  # as in _hand_over
-            log.exception("making %s failed", delta.ref)
-            return self._session.pull_refused(_internal(Stage.VERIFY, error))
-        self._pulled = Ready(snapshot, delta=delta)
-        return self._session.pulled()
-
-    async def _pull(self, offer: Offer) -> tuple[session.Action, ...]:
-        assert self._conversation is not None
-        try:
-            channel = self._conversation.channel
-            base = self._sink.running
-            repaired = await self._pulls.repair(channel, offer, base) if base is not None else None
-            ready = repaired or await self._pulls.fetch(
-                channel, offer, give_up=lambda: self._session.waiting is not None
-            )
-        except SnapshotRefused as error:
-            return self._session.pull_refused(error.refused)
-        except SnapshotGone as error:
-            log.warning("%s can't be pulled any longer: %s", offer.ref, error)
-            return self._session.pull_gone()
-        except Exception as error:  # as in _hand_over
-            log.exception("pulling %s failed", offer.ref)
-            return self._session.pull_refused(_internal(Stage.PULL, error))
-        self._pulled = ready
-        return self._session.pulled()
-
-    async def _apply(self, ready: Ready) -> tuple[session.Action, ...]:
-        running = self._sink.running
-        if running is not None and running.epoch == ready.snapshot.epoch and running.version > ready.snapshot.version:
-            return self._session.overtaken()  # by a rollout, while this one was on its way
-        outcome = await self._hand_over(ready.snapshot)
-        match outcome:
-            case Applied():
-                self._bases.add(ready.snapshot)
-                # Before the report: what was reported must not be undone by a kill a moment later.
-                _say_running(ready.snapshot, kept=await self._keeper.keep(ready))
-                return self._session.applied(outcome.took_s)
-            case Refused():
-                return self._session.refused(outcome)
-
-    async def _hand_over(self, snapshot: NodeSnapshot, *, restored: bool = False) -> ApplyOutcome:
-        if (refusal := self.refusal(snapshot)) is not None:
-            return refusal
-        self.arming(snapshot, restored=restored)
-        try:
-            return await self._sink.apply(snapshot)
-        except Exception as error:  # a mistake of ours must show as a refusal, not as a node that never answers
-            log.exception("applying %s failed", snapshot.ref)
-            return _internal(Stage.ACTIVATE, error)
-
-
-def _say_running(snapshot: NodeSnapshot, *, kept: bool, restored: bool = False) -> None:
-    """One line a version, before it is reported, for whoever wants to know later what this node ran and when.
-
-    `kept` = a kill brings it back to this version; `restored` = that is what happened.
-    """
-    facts = {
-        "epoch": snapshot.epoch.hex(),
-        "version": snapshot.version,
-        "snapshot_hash": snapshot.snapshot_hash.hex(),
-        "kept": kept,
-        "restored": restored,
-    }
-    log.info("this node runs %s", snapshot.ref, extra=facts)
-
 
 async def _nobody_traces(_request: fleet_pb2.TraceRequest) -> fleet_pb2.TraceAnswer:
     return fleet_pb2.TraceAnswer(error="this node can't trace requests")
@@ -804,15 +585,3 @@ async def _next(call: _Call) -> messages.PlaneMessage | None:
     if not isinstance(message, fleet_pb2.PlaneMessage):
         raise _Over("the control plane closed the stream")
     return messages.decode(message)
-
-
-def _internal(stage: Stage, error: Exception) -> Refused:
-    return Refused(stage, (Fault("INTERNAL", message=f"{type(error).__name__}: {error}"),))
-
-
-def _first(refused: Refused) -> str:
-    if not refused.faults:
-        return f"refused at {refused.stage.value}"
-    fault = refused.faults[0]
-    where = " ".join(part for part in (fault.collection, fault.entity_name or fault.entity_id, fault.field) if part)
-    return f"{fault.code} {where}: {fault.message}" if where else f"{fault.code}: {fault.message}"

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
-from data_plane.node.outcomes import FAULTS_MAX, Refused, Stage
-from data_plane.node.snapshot import Delta, Offer, RepairHeader, SnapshotRef
+from data_plane.node.outcomes import FAULTS_MAX, Refused
+from data_plane.node.snapshot import Delta, Offer, RepairHeader
+from pointsman.snapshots import SnapshotRef, Stage
 from pointsman.wire.v1 import fleet_pb2
 
 PROTOCOL = 1

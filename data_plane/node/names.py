@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -24,6 +24,7 @@ from data_plane.resolve.system import as_address
 from pointsman.wire.v1 import config_pb2 as wire
 
 LOOKUPS_AT_ONCE = 64
+ENTITIES_PER_STEP = 500
 
 _log = logging.getLogger(__name__)
 
@@ -43,10 +44,17 @@ class NameIndex:
 
         An entity that does not decode needs nothing: the workers will refuse it with a reason.
         """
+        for _ in self.steps(upserts, deletes):
+            pass
+
+    def steps(self, upserts: Mapping[EntityKey, bytes], deletes: Iterable[EntityKey]) -> Generator[None, None, None]:
+        """The same, with pauses; what is left half done must be undone."""
         touched: set[str] = set()
         for key in deletes:
             self._forget(key, touched)
-        for key, data in upserts.items():
+        for number, (key, data) in enumerate(upserts.items(), 1):
+            if number % ENTITIES_PER_STEP == 0:
+                yield
             if key[0] == "routes":
                 continue
             self._forget(key, touched)
@@ -84,7 +92,7 @@ class NameIndex:
         touched.add(host)
 
     def undo(self, diff: Diff) -> None:
-        """Go back over `diff`, which was applied last."""
+        """Go back over `diff`, which was applied last, wholly or in part."""
         before = diff.before.entities if diff.before is not None else {}
         restored = {key: before[key] for key in (*diff.upserts, *diff.deletes) if key in before}
         self.apply(restored, [key for key in diff.upserts if key not in before])

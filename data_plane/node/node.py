@@ -198,9 +198,9 @@ class Node:
         self._health.start()
         self._fences.start()
         self._levels_task = asyncio.create_task(self._keep_levels(), name="levels")
-        restoring = asyncio.create_task(self._link.restore(), name="restoring")
+        restoring = asyncio.create_task(self._link.intake.restore(), name="restoring")
         try:
-            await self._link.loaded.wait()
+            await self._link.intake.loaded.wait()
             await self._open_status()
             if ports_file is not None:
                 await asyncio.to_thread(_write_ports, ports_file, self._ports())

@@ -6,37 +6,12 @@ so that neither the applier nor the workers' side ever sees the link's messages.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
+
+from pointsman.snapshots import Fault, Stage
 
 FAULTS_MAX = 32
 """Faults reported for one snapshot. A config broken in more places is understood from the first of them."""
-
-
-class Stage(enum.Enum):
-    """How far a snapshot came before it was refused, in the order of the steps."""
-
-    PULL = "pull"  # sizes, checksum, decompression
-    VERIFY = "verify"  # the snapshot's hash
-    DECODE = "decode"
-    BUILD = "build"  # a worker could not make its tables
-    ACTIVATE = "activate"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One reason for a refusal, in words for the operator. Never an entity's body, never a secret.
-
-    `code` is stable (HASH_MISMATCH, TOO_LARGE, UNKNOWN_ENTITY, BAD_REGEX, DANGLING_REFERENCE ...). The entity's parts
-    are empty when no single entity is at fault.
-    """
-
-    code: str
-    collection: str = ""
-    entity_id: str = ""
-    entity_name: str = ""
-    field: str = ""
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ import grpc.aio
 
 from data_plane.node import messages
 from data_plane.node.keeping import Ready
-from data_plane.node.outcomes import Stage
 from data_plane.node.reconnect import Reconnect
 from data_plane.node.snapshot import (
     PIECE_BYTES_MAX,
@@ -31,6 +30,7 @@ from data_plane.node.snapshot import (
     make_delta,
     unpack,
 )
+from pointsman.snapshots import Stage
 from pointsman.wire.v1 import fleet_pb2
 
 log = logging.getLogger(__name__)

@@ -27,10 +27,11 @@ from data_plane.node.applying import Activated
 from data_plane.node.diff import Diff
 from data_plane.node.health import Outlook
 from data_plane.node.messages import BadMessage, RolloutWord, delta_from_wire, ref_from_wire, ref_to_wire
-from data_plane.node.outcomes import FAULTS_MAX, Fault, Refused, Stage
+from data_plane.node.outcomes import FAULTS_MAX, Refused
 from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, SnapshotRefused, apply_delta
 from data_plane.node.workers import WarmedEndpoint
 from pointsman.rules.plane_clock import SAMPLES_MAX, PlaneClock
+from pointsman.snapshots import Fault, Stage
 from pointsman.wire.v1 import fleet_pb2
 
 SAMPLES_WANTED = 4
@@ -69,7 +70,7 @@ class Stager(Protocol):
 
 
 class Follower(Protocol):
-    """Who keeps what rollouts make active, and says so; see `link.py`."""
+    """Who keeps what rollouts make active, and says so; see `intake.py`."""
 
     def refusal(self, snapshot: NodeSnapshot) -> Refused | None:
         """Why this content must not become active on this node."""

@@ -11,7 +11,7 @@ under continuous writes a node that did so would pull forever and never serve an
 
 A refused snapshot is remembered by its ref. When the control plane offers it again (it forgot, by a restart) the node
 repeats its refusal without pulling: the same bytes could only produce the same answer. The next version gives both
-sides a new chance. ``link.py`` feeds events in and does what comes out.
+sides a new chance. ``intake.py`` feeds events in and does what comes out.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from data_plane.node.outcomes import Fault, Refused, Stage
-from data_plane.node.snapshot import NOTHING, Delta, Offer, SnapshotRef
+from data_plane.node.outcomes import Refused
+from data_plane.node.snapshot import Delta, Offer
+from pointsman.snapshots import NOTHING, Fault, SnapshotRef, Stage
 
 REFUSALS_KEPT = 16
 """Refusals remembered, newest kept. A control plane offers its head only, so one would nearly do."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import zstandard
 from google.protobuf.message import DecodeError
-from typing_extensions import override
 
-from data_plane.kinds import key_of
+from data_plane.kinds import COLLECTIONS, key_of
 from data_plane.node.entity_map import EntityMap
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
+from pointsman.snapshots import Fault, SnapshotRef, Stage
 from pointsman.wire.v1 import config_pb2, fleet_pb2
 
 RAW_BYTES_MAX = 256 * 1024 * 1024
@@ -31,24 +31,16 @@ PIECE_BYTES_MAX = 1024 * 1024
 EPOCH_BYTES = 16
 HASH_BYTES = 32
 _PACK_LEVEL = 3
+# The wire format of protobuf: a tag is a field's number and a kind, and seven bits of a length are in each byte.
+_BYTES_KIND = 2
+_CONTINUED = 128
+_COLLECTION_BY_TAG = {
+    config_pb2.Entity.DESCRIPTOR.fields_by_name[kind].number << 3 | _BYTES_KIND: collection
+    for kind, collection in COLLECTIONS.items()
+}
+_ID_TAG = 1 << 3 | _BYTES_KIND
+_FRONT_BYTES_MIN = 5
 _STEP_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotRef:
-    """Names one snapshot. Equal hashes mean equal content; versions order within one epoch only."""
-
-    epoch: bytes
-    version: int
-    snapshot_hash: bytes
-
-    @override
-    def __str__(self) -> str:
-        return f"version {self.version} ({self.snapshot_hash.hex()[:12] or 'no content'})"
-
-
-NOTHING = SnapshotRef(b"", 0, b"")
-"""What a node runs that has no configuration yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +268,34 @@ def _by_key(bodies: Sequence[bytes]) -> dict[tuple[str, str], bytes]:
 
 def entity_key(body: bytes) -> tuple[str, str]:
     """Which entity the bytes are. Raises SnapshotRefused."""
+    return _key_in_front(body) or _decoded_key(body)
+
+
+def _key_in_front(body: bytes) -> tuple[str, str] | None:
+    """The key of an entity whose one field begins with its id, which is how everybody writes them; None = look closer.
+
+    What follows the id is not looked at: the workers decode all of it, and refuse what they can't.
+    """
+    if len(body) < _FRONT_BYTES_MIN:
+        return None
+    collection = _COLLECTION_BY_TAG.get(body[0])
+    length, at = body[1], 2
+    if length >= _CONTINUED:
+        length, at = length - _CONTINUED + (body[2] << 7), 3
+        if body[2] >= _CONTINUED:
+            return None
+    id_bytes = body[at + 1]
+    if collection is None or at + length != len(body) or body[at] != _ID_TAG or not 0 < id_bytes < _CONTINUED:
+        return None
+    if 2 + id_bytes > length:
+        return None
+    try:
+        return collection, body[at + 2 : at + 2 + id_bytes].decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _decoded_key(body: bytes) -> tuple[str, str]:
     try:
         entity = config_pb2.Entity.FromString(body)
     except DecodeError as error:

@@ -23,15 +23,17 @@ from google.protobuf.message import DecodeError
 from data_plane.channel import Channel
 from data_plane.handover import Pair
 from data_plane.node.metrics_sum import WorkerSums
-from data_plane.node.outcomes import Fault
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.resolve.answers import Answer
+from pointsman.snapshots import Fault
 from pointsman.wire.v1 import fleet_pb2 as fleet
 from pointsman.wire.v1 import worker_pb2 as wire
 
 T = TypeVar("T")
 
 NAMES_PER_MESSAGE = 1000
+MESSAGES_TOGETHER = 8
+MESSAGE_BYTES_SMALL = 16 * 1024
 EXIT_WITHIN_S = 15.0
 """A worker whose channel has ended has 10 s for its requests; one that is still there after this is killed."""
 
@@ -184,11 +186,19 @@ class WorkerProcess:
         self._prepared = prepared
         try:
             async with asyncio.timeout(timeout_s):
+                # Most changes are three short messages: together they wake the worker once.
+                together: list[bytes] = []
                 for message in messages:
-                    self._send(message)
+                    together.append(message)
+                    if len(together) < MESSAGES_TOGETHER and len(message) < MESSAGE_BYTES_SMALL:
+                        continue
+                    self._send(*together)
+                    together.clear()
                     await self._drain()
                     if prepared.done():
                         break  # refused before the end
+                if together:
+                    self._send(*together)
                 await prepared
         finally:
             self._prepared = None
@@ -303,10 +313,10 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, *messages: bytes) -> None:
         if self._channel is None or self._channel.closed or self._gone.done():
             raise WorkerDied(f"worker {self.index} is gone")
-        self._channel.send(message)
+        self._channel.send(*messages)
 
     def _tell(self, message: bytes) -> None:
         """Send without an answer to wait for: that the worker is gone shows elsewhere."""

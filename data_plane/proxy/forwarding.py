@@ -141,7 +141,8 @@ class PeerLines:
         self.address: bytes = address.encode("latin-1", "replace")
         self._settings = settings
         self._via: bytes = settings.product.encode("latin-1")
-        self.trusted: bool = bool(settings.trusted_ips) and _is_trusted(address, settings)
+        parsed = _parse(address) if settings.trusted_ips else None
+        self.trusted: bool = parsed is not None and _is_trusted(parsed, settings)
         by_header = settings.real_ip_header == PROXY_PROTOCOL
         self.asks_requests = self.trusted and not by_header and bool(settings.real_ip_header)
         self.client: bytes = speaks_for.encode("latin-1") if by_header and self.trusted and speaks_for else self.address
@@ -175,15 +176,19 @@ class PeerLines:
             return self.client
         settings = self._settings
         said = b",".join(head.values(settings.real_ip_header.lower().encode("latin-1")))
-        addresses = [part.strip(b" \t") for part in said.split(b",") if part.strip(b" \t")]
-        for address in reversed(addresses):
-            text = address.decode("latin-1")
-            parsed = _parse(text)
-            if parsed is None:
+        found: IPv4Address | IPv6Address | None = None
+        for part in reversed(said.split(b",")):
+            text = part.strip(b" \t").decode("latin-1")
+            if not text:
+                continue
+            address = _parse(text)
+            if address is None:
                 break
-            if not settings.real_ip_recursive or not _is_trusted(text, settings):
-                return str(parsed).encode()
-        return self.address
+            found = address
+            if not settings.real_ip_recursive or not _is_trusted(address, settings):
+                break
+        # All trusted: the first one. Before what is no address: the one after it. Both as in nginx.
+        return str(found).encode() if found is not None else self.address
 
 
 def forwarded_by_trusted(plan: Plan, trusted: Sequence[bytes]) -> bytes:
@@ -210,14 +215,22 @@ def redirect_location(head: RequestHead, *, trusted: bool) -> bytes:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a text is, with or without a port, as some load balancers write it; None = it is none."""
+    if text.startswith("["):
+        text, bracket, port = text[1:].partition("]")
+        if not bracket or (port and not (port[0] == ":" and port[1:].isdecimal())):
+            return None
+    elif text.count(":") == 1:
+        text, _, port = text.partition(":")
+        if not port.isdecimal():
+            return None
     try:
         return ip_address(text)
     except ValueError:
         return None
 
 
-def _is_trusted(text: str, settings: ProxySettings) -> bool:
-    address = _parse(text)
-    if address is None:
-        return False
+def _is_trusted(address: IPv4Address | IPv6Address, settings: ProxySettings) -> bool:
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped  # on a listener that is open for both, IPv4 looks like this
     return any(address.version == network.version and address in network for network in settings.trusted_ips)

@@ -7,7 +7,7 @@ route among 10,000 costs a walk over their identities.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from typing import TypeVar
 
 from data_plane.model import RouteConfig
@@ -25,6 +25,7 @@ from data_plane.sharded import Sharded
 
 _COMPARED_PER_STEP = 64
 _RELEASED_PER_STEP = 16
+_ANY_HOST = ((None, b""),)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -102,7 +103,7 @@ class _Editor:
         self._router = Router(flavour)
         # Tables and leaves that were made or copied here, and so may be written; kept alive, so that an id means one.
         self._own: dict[int, PathTable | Leaf] = {}
-        self._leaves_to_compile: dict[int, tuple[Leaf, Leaf | None]] = {}
+        self._leaves_to_compile: dict[int, tuple[Leaf, Leaf | None]] = {}  # those with regexes
 
     def begin(self, base: Router) -> None:
         """Start from what `base` has."""
@@ -117,16 +118,21 @@ class _Editor:
 
     def put(self, route: RouteConfig) -> Generator[None, None, None]:
         """File a route, in place of what it was before."""
-        if route.id in self._router.candidates:
+        router = self._router
+        if route.id in router.candidates:
             yield from self.remove(route.id)
-        candidates = make_candidates(route, flavour=self._router.flavour)
-        self._router.candidates.put(route.id, (route, candidates))
+        candidates = make_candidates(route, flavour=router.flavour)
+        router.candidates.put(route.id, (route, candidates))
         for candidate in candidates:
-            self._count(candidate, 1)
+            if candidate.headers or candidate.snis:
+                self._count(candidate, 1)
             for kind, text in _host_keys(candidate):
                 table = self._table(kind, text)
                 for key in path_keys(candidate):
-                    self._leaf(table, key).add(candidate)
+                    leaf = self._leaf(table, key)
+                    leaf.add(candidate)
+                    if candidate.regexes:
+                        self._leaves_to_compile.setdefault(id(leaf), (leaf, None))
                     yield
 
     def remove(self, route_id: str) -> Generator[None, None, None]:
@@ -204,15 +210,17 @@ class _Editor:
             return before
         else:
             leaf = before.copy()
+            if before.regexes:
+                self._leaves_to_compile[id(leaf)] = (leaf, before)
         self._own[id(leaf)] = leaf
-        self._leaves_to_compile[id(leaf)] = (leaf, before)
         table.put(key, leaf)
         return leaf
 
 
-def _host_keys(candidate: Candidate) -> frozenset[tuple[str | None, bytes]]:
+def _host_keys(candidate: Candidate) -> Collection[tuple[str | None, bytes]]:
     """Where a candidate is filed by host: under each of its hosts without port, or where no host is asked for."""
-    if not candidate.hosts:
-        return frozenset(((None, b""),))
-    assert all(host.kind in (PLAIN, ENDS, STARTS) for host in candidate.hosts)
-    return frozenset((host.kind, host.text) for host in candidate.hosts)
+    hosts = candidate.hosts
+    if not hosts:
+        return _ANY_HOST
+    assert all(host.kind in (PLAIN, ENDS, STARTS) for host in hosts)
+    return {(host.kind, host.text) for host in hosts}

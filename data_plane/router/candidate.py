@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 import re2
 
 from data_plane.model import HeaderCondition, RouteConfig
 from data_plane.router.rank import rank_compatible, rank_traditional
+from data_plane.values import value
 from pointsman.rules.regexes import BadRegex, compile_header_regex, compile_path_regex
 
 TRADITIONAL_COMPATIBLE = "traditional_compatible"
@@ -25,8 +25,10 @@ TRADITIONAL = "traditional"
 SPLIT_NAMESPACE = uuid.UUID("6f0d5f0e-3c39-5d0a-9c55-0f5d0a4f1b77")
 
 _LITERAL_BYTES_MAX = 128
+_IDENTITY_MASK = (1 << 128) - 1
 _HTTP_PROTOCOLS = frozenset({"http", "https", "grpc", "grpcs", "ws", "wss"})
 _PLAIN_PROTOCOLS = frozenset({"http", "grpc", "ws"})
+_NONE: frozenset[bytes] = frozenset()
 
 
 class BadRoute(ValueError):
@@ -58,7 +60,7 @@ class BytesPattern(Protocol):
     def possiblematchrange(self, maxlen: int, /) -> tuple[bytes, bytes]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PathRegex:
     """A regex path. Whatever it matches begins with `literal`, by which it is filed."""
 
@@ -67,7 +69,7 @@ class PathRegex:
     literal: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HostPattern:
     """One value of `hosts` in lower case. `text` is the whole name, its end or its start; `port` 0 = any.
 
@@ -94,7 +96,7 @@ ENDS = "ends"
 STARTS = "starts"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeaderTest:
     """One header a route asks for: name with `-`, values in lower case, and regexes searched for in any value."""
 
@@ -109,7 +111,7 @@ class HeaderTest:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SniPattern:
     """One value of `snis`, compared as it is written."""
 
@@ -201,7 +203,7 @@ class Candidate:
         self.regexes = regexes
         self.deferred = deferred
         # Being filed under a host proves it, unless a port or a star's margin is asked for too.
-        self.checks_hosts = any(host.port or host.margin for host in hosts)
+        self.checks_hosts = bool(hosts) and any(host.port or host.margin for host in hosts)
         self.simple = not (methods or headers or snis or regexes or self.checks_hosts)
 
     def holds(self, facts: Facts) -> bool:
@@ -233,27 +235,21 @@ def make_candidates(route: RouteConfig, *, flavour: str) -> tuple[Candidate, ...
     if _HTTP_PROTOCOLS.isdisjoint(route.protocols):
         return ()
     traditional = flavour == TRADITIONAL
-    methods = frozenset(method.encode() for method in route.methods)
-    hosts = tuple(_host(value, margin=1 if traditional else 0) for value in route.hosts)
-    headers = _headers(route, single=traditional)
-    snis = tuple(_sni(value, wildcards=not traditional) for value in route.snis)
+    # There may be 50,000 routes to make ready before a node serves, and most ask for little.
+    methods = frozenset(method.encode() for method in route.methods) if route.methods else _NONE
+    hosts = tuple(_host(host, margin=1 if traditional else 0) for host in route.hosts) if route.hosts else ()
+    headers = _headers(route, single=traditional) if route.headers else ()
+    snis = tuple(_sni(sni, wildcards=not traditional) for sni in route.snis) if route.snis else ()
     deferred = bool(snis) and not traditional and _PLAIN_PROTOCOLS.isdisjoint(route.protocols)
     groups = _path_groups(route, single=traditional)
+    rank_of = rank_traditional if traditional else rank_compatible
     candidates = []
     for number, (prefixes, regexes) in enumerate(groups, start=1):
         tie = _identity(route.id if len(groups) == 1 else f"{route.id}#{number}")
-        if traditional:
-            rank = rank_traditional(
-                route, tie=tie, regex=bool(regexes), prefix_length=len(prefixes[0]) if prefixes else 0
-            )
-        else:
-            rank = rank_compatible(
-                route, tie=tie, regex=bool(regexes), prefix_length=len(prefixes[0]) if prefixes else 0
-            )
         candidates.append(
             Candidate(
                 route,
-                rank=rank,
+                rank=rank_of(route, tie=tie, regex=bool(regexes), prefix_length=len(prefixes[0]) if prefixes else 0),
                 methods=methods,
                 hosts=hosts,
                 headers=headers,
@@ -288,7 +284,7 @@ def split_host_traditional(host: bytes) -> tuple[bytes, int]:
 
 def _identity(text: str) -> int:
     try:
-        return int(text.replace("-", ""), 16) & ((1 << 128) - 1)
+        return int(text.replace("-", ""), 16) & _IDENTITY_MASK
     except ValueError:
         return uuid.uuid5(SPLIT_NAMESPACE, text).int
 
@@ -322,14 +318,14 @@ def _headers(route: RouteConfig, *, single: bool) -> tuple[HeaderTest, ...]:
         values: set[bytes] = set()
         patterns: list[BytesPattern] = []
         for condition in conditions:
-            for value in condition.values:
-                if value.startswith("~*") and not (single and len(condition.values) > 1):
+            for wanted in condition.values:
+                if wanted.startswith("~*") and not (single and len(condition.values) > 1):
                     try:
-                        patterns.append(cast(BytesPattern, compile_header_regex(value[2:])))
+                        patterns.append(cast(BytesPattern, compile_header_regex(wanted[2:])))
                     except BadRegex as error:
-                        raise BadRoute(route, f"headers.{name}", f"`{value}` is no valid regex: {error}") from None
+                        raise BadRoute(route, f"headers.{name}", f"`{wanted}` is no valid regex: {error}") from None
                 else:
-                    values.add(value.encode().lower())
+                    values.add(wanted.encode().lower())
         tests.append(HeaderTest(name, frozenset(values), tuple(patterns)))
     return tuple(tests)
 
@@ -341,8 +337,11 @@ def header_name(name: str) -> str:
 
 def _path_groups(route: RouteConfig, *, single: bool) -> list[tuple[tuple[bytes, ...], tuple[PathRegex, ...]]]:
     """Split a route's paths into what is ranked alike: all regexes, then prefixes by length as they first appear."""
-    if not route.paths:
+    paths = route.paths
+    if not paths:
         return [((), ())]
+    if len(paths) == 1 and not paths[0].startswith("~"):
+        return [((paths[0].encode(),), ())]
     regexes = [_path_regex(route, path) for path in route.paths if path.startswith("~")]
     prefixes = [path.encode() for path in route.paths if not path.startswith("~")]
     if single:

@@ -18,15 +18,13 @@ def rank_compatible(route: RouteConfig, *, tie: int, regex: bool, prefix_length:
     From the top: how many kinds of condition, plain hosts only, how many headers, regex path, its signed priority,
     prefix length, id.
     """
-    kinds = bool(route.methods) + bool(route.hosts) + bool(route.headers) + bool(route.snis) + bool(route.paths)
-    plain = bool(route.hosts) and not any("*" in host for host in route.hosts)
-    rank = kinds
-    rank = rank << 1 | plain
-    rank = rank << 8 | min(len(route.headers), 255)
+    hosts, headers = route.hosts, route.headers
+    rank = bool(route.methods) + bool(hosts) + bool(headers) + bool(route.snis) + bool(route.paths)
+    rank = rank << 1 | (bool(hosts) and not any("*" in host for host in hosts))
+    rank = rank << 8 | min(len(headers), 255)
     rank = rank << 1 | regex
-    rank = rank << 64 | _regex_priority(route, regex)
-    rank = rank << 32 | prefix_length
-    return rank << 128 | tie
+    rank = rank << 64 | (_regex_priority(route) if regex else _REGEX_PRIORITY_OFFSET)
+    return (rank << 32 | prefix_length) << 128 | tie
 
 
 def rank_traditional(route: RouteConfig, *, tie: int, regex: bool, prefix_length: int) -> int:
@@ -44,13 +42,13 @@ def rank_traditional(route: RouteConfig, *, tie: int, regex: bool, prefix_length
     rank = rank << 7 | mask
     rank = rank << 3 | wildcard_with_port << 2 | plain << 1 | regex
     rank = rank << 8 | min(len(route.headers), 255)
-    rank = rank << 64 | _regex_priority(route, regex)
+    rank = rank << 64 | (_regex_priority(route) if regex else _REGEX_PRIORITY_OFFSET)
     rank = rank << 32 | prefix_length
     rank = rank << 63 | (_CREATED_AT_MAX - max(route.created_at, 0))
     return rank << 128 | tie
 
 
-def _regex_priority(route: RouteConfig, regex: bool) -> int:
+def _regex_priority(route: RouteConfig) -> int:
     # Signed: Kong lets the sign bits of a negative one flow into the upper fields, which lifts it above all others.
-    priority = route.regex_priority if regex else 0
-    return max(-_REGEX_PRIORITY_OFFSET, min(priority, _REGEX_PRIORITY_OFFSET - 1)) + _REGEX_PRIORITY_OFFSET
+    priority = max(-_REGEX_PRIORITY_OFFSET, min(route.regex_priority, _REGEX_PRIORITY_OFFSET - 1))
+    return priority + _REGEX_PRIORITY_OFFSET

@@ -12,7 +12,7 @@ is what `copy` is for.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Generic, Self, TypeVar
 
 import re2
@@ -22,6 +22,8 @@ from data_plane.sharded import Sharded
 from pointsman.rules.regexes import path_expression
 
 V = TypeVar("V")
+
+_ANY_PATH = (b"",)
 
 # Below this many regexes in one place a set costs more than it saves.
 _SET_MIN = 8
@@ -58,7 +60,10 @@ def _descending(candidate: Candidate) -> int:
 
 def insert(line: Line, candidate: Candidate) -> None:
     """Put a candidate where its rank belongs."""
-    line.insert(_place(line, candidate), candidate)
+    if line:
+        line.insert(_place(line, candidate), candidate)
+    else:
+        line.append(candidate)
 
 
 def remove(line: Line, candidate: Candidate) -> None:
@@ -185,6 +190,9 @@ class Leaf:
         return not (self.plain or self.regexes or self.by_header or self.snis)
 
     def add(self, candidate: Candidate) -> None:
+        if not (candidate.headers or candidate.snis or candidate.regexes):
+            insert(self.plain, candidate)
+            return
         header = _filing_header(candidate)
         if header is not None:
             name, values = header
@@ -305,13 +313,12 @@ class Lengthwise(Generic[V]):
         return twin
 
     def put(self, key: bytes, entry: V) -> None:
-        if key not in self.entries:
+        if self.entries.put(key, entry):
             size = len(key)
             count = self._counts.get(size, 0)
             self._counts[size] = count + 1
             if not count:
                 self.lengths = tuple(sorted(self._counts))
-        self.entries.put(key, entry)
 
     def drop(self, key: bytes) -> None:
         self.entries.drop(key)
@@ -339,10 +346,10 @@ class PathTable(Lengthwise[Leaf]):
                 leaf.search(facts, best)
 
 
-def path_keys(candidate: Candidate) -> frozenset[bytes]:
-    """What the path of a matching request must begin with: one of these."""
+def path_keys(candidate: Candidate) -> Collection[bytes]:
+    """What the path of a matching request must begin with: one of these, which all differ."""
     if candidate.prefixes:
-        return frozenset(candidate.prefixes)
+        return candidate.prefixes
     if candidate.regexes:
         return frozenset(regex.literal for regex in candidate.regexes)
-    return frozenset((b"",))
+    return _ANY_PATH

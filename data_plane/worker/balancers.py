@@ -39,10 +39,6 @@ class BalancerPlan:
         self.directs_of: dict[str, DirectKey | None] = {}  # by service; None = needs none any more
         self.walks = 0  # new upstreams that are still following names in slices; not to be carried out before
 
-    def unbind(self, service_id: str) -> None:
-        """The service uses no direct host in the next version."""
-        self.directs_of[service_id] = None
-
 
 class Balancers:
     """All balancers in use, and who depends on which name."""
@@ -109,6 +105,11 @@ class Balancers:
             direct = plan.new_directs[key] = DirectHost(service.host, service.port, on_retire=self._on_retire)
             direct.reconcile(answers)
         return direct
+
+    def plan_unbind(self, plan: BalancerPlan, service_id: str) -> None:
+        """The service uses no direct host in the next version."""
+        if service_id in self._directs_of:
+            plan.directs_of[service_id] = None
 
     def upstream(self, plan: BalancerPlan, upstream_id: str) -> Upstream:
         """The balancer of an upstream of the next version."""

@@ -193,10 +193,10 @@ class Staging:
             self.moves.back.append((service_id, None))
             if service_id in services:
                 services.drop(service_id)
-            plan.unbind(service_id)
+            balancers.plan_unbind(plan, service_id)
             yield
         again: set[str] = set()
-        rebound = self._changed_upstream_names()
+        rebound = self._changed_upstream_names() if catalogue.base.services else None
         if rebound:
             for service in catalogue.services:
                 if service.host in rebound:
@@ -245,7 +245,7 @@ class Staging:
         settings = self.catalogue.service_settings.get(service.id)
         sides = self._sides(service, settings, plan, balancers) if settings is not None else None
         if upstream is not None:
-            plan.unbind(service.id)
+            balancers.plan_unbind(plan, service.id)
             return self._side(service, upstream, plan, balancers, sides)
         tls = self._credentials.service(service, upstream, self.catalogue, self.faults)
         direct = balancers.plan_direct(plan, service, answers)

@@ -36,13 +36,13 @@ from tests.conformance.balancer_vectors import (
 )
 from tests.support.dns_server import DnsServer, Failure
 from tests.support.netns import add_addresses
-from tests.support.processes import START_TIMEOUT_S, Fleet
+from tests.support.patience import PATIENCE_S
+from tests.support.processes import Fleet
 
 SETTLE_S = 2.5
 """How long effects may take to show, by the vectors' conventions, and a little."""
 VERDICT_S = 0.05
 """How long a verdict may take to reach the worker, 10 ms by the requirements, on top of the turns that are awaited."""
-REQUEST_TIMEOUT_S = 30.0
 
 _FAILURES = {"SERVFAIL": Failure.SERVFAIL, "DOWN": Failure.SILENCE}
 
@@ -99,7 +99,7 @@ class Rig:
     async def applied(self) -> None:
         """Waits until the node runs what was written last."""
         node = self.fleet.nodes[0]
-        end = time.monotonic() + START_TIMEOUT_S
+        end = time.monotonic() + PATIENCE_S
         while await self.fleet.node_version(node) < self._version:
             assert time.monotonic() < end, f"the node does not get to version {self._version}:\n{node.log_tail()}"
             await asyncio.sleep(0.01)
@@ -122,7 +122,7 @@ class Rig:
     async def request(self, lines: Sequence[str], body: bytes) -> Answered:
         """One request to the node; `lines` is its head."""
         host, port = self.fleet.nodes[0].proxy_address
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)

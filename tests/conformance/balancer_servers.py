@@ -88,6 +88,9 @@ class Server:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.behaviour == "close":
+            # Not before it was sent something: a connection that ends unused may be retried by whoever opened it.
+            with contextlib.suppress(ConnectionError):
+                await reader.read(1)
             writer.transport.abort()
             return
         self._writers.add(writer)

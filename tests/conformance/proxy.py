@@ -31,11 +31,11 @@ import yaml
 
 from tests.conformance.proxy_compare import Answer, Json, differences, dist_differences, mapped, parsed
 from tests.conformance.recorded_upstreams import RecordedUpstreams
-from tests.support.processes import START_TIMEOUT_S, ControlPlane, Node
+from tests.support.patience import PATIENCE_S
+from tests.support.processes import ControlPlane, Node
 
 ACCEPTED = Path(__file__).with_name("accepted-proxy.yaml")
 PROXY_PORT = 18000
-TIMEOUT_S = 30.0
 PASSIVE_SETTLE_S = 0.03
 """A verdict takes up to 10 ms from the request that causes it to the workers."""
 
@@ -239,7 +239,7 @@ class Replay:
         path, tree = _with_recorded_id(line, recorded)
         path = self._in_our_ids(mapped(path, to_ours))
         body = None if tree is None else self._in_our_ids(mapped(json.dumps(tree), to_ours))
-        connection = http.client.HTTPConnection(*self._gateway.admin, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(*self._gateway.admin, timeout=PATIENCE_S)
         with contextlib.closing(connection):
             connection.request(
                 line.text("method"),
@@ -271,7 +271,7 @@ class Replay:
         expected = _words(parsed(line.text("response")))
         end = time.monotonic() + HEALTH_SETTLE_S
         while True:
-            connection = http.client.HTTPConnection(*self._gateway.admin, timeout=TIMEOUT_S)
+            connection = http.client.HTTPConnection(*self._gateway.admin, timeout=PATIENCE_S)
             with contextlib.closing(connection):
                 connection.request("GET", path)
                 answer = connection.getresponse()
@@ -349,7 +349,7 @@ class Replay:
         if "connection" not in names:
             lines.append("Connection: close")
         head = mapped("\r\n".join(lines), to_ours)
-        with socket.create_connection(self._gateway.proxy, timeout=TIMEOUT_S) as connection:
+        with socket.create_connection(self._gateway.proxy, timeout=PATIENCE_S) as connection:
             connection.sendall((head + "\r\n\r\n" + body).encode("latin-1"))
             response = http.client.HTTPResponse(connection, method=method)
             try:
@@ -445,9 +445,9 @@ def scratch_gateway(lines: Sequence[Line]) -> Iterator[Gateway]:
 
 def _await_version(status: tuple[str, int], version: int) -> None:
     """Waits until the node runs this version or a later one."""
-    end = time.monotonic() + START_TIMEOUT_S
+    end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
-        connection = http.client.HTTPConnection(*status, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(*status, timeout=PATIENCE_S)
         with contextlib.closing(connection):
             connection.request("GET", "/status")
             running = _below(parsed(connection.getresponse().read().decode()), "version")

@@ -17,7 +17,7 @@ def score() -> Score:
     return replay(RECORDING)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_all_traffic_goes_as_recorded(score: Score) -> None:
     differing = [line for line in score.lines if line.startswith(("step ", "line ", "set-up"))]
     assert differing == []

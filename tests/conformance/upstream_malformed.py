@@ -21,7 +21,8 @@ from data_plane.model import ServiceConfig
 from data_plane.proxy.settings import ProxySettings
 from tests.conformance.malformed import AT_ONCE, Vector, octets_of
 from tests.conformance.strict_http import Message, NotStrictError, read_answer
-from tests.support.proxying import PATIENCE_S, Client, Rig, proxy_to, upstream_of
+from tests.support.patience import PATIENCE_S
+from tests.support.proxying import Client, Rig, proxy_to, upstream_of
 
 READ_TIMEOUT_S = 0.5
 EARLY_BODY_BYTES = 64 << 20

@@ -11,6 +11,7 @@ from control_plane.store import audit, editor, past
 from control_plane.store.contract import AuditEntry, KeptAnswer, Origin, Store, StoreBusy, Transaction
 from control_plane.store.retention import ALWAYS_KEPT, ANSWERS_KEPT_S, Housekeeping, Retention, drop_old_versions
 from tests.contract.writing import NOW, ORIGIN, create, delete, everything, patch
+from tests.support.patience import PATIENCE_S
 
 
 async def chain(store: Store) -> list[tuple[int, str]]:
@@ -162,7 +163,7 @@ async def test_old_answers_are_forgotten_without_further_requests(store: Store) 
     await store.write(keep, ORIGIN)
     housekeeping = Housekeeping(store, Retention(), clock=lambda: NOW + ANSWERS_KEPT_S + 1)
     housekeeping.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await store.read(lambda tx: tx.records.answer("old")) is not None:
             await asyncio.sleep(0.01)
     assert await store.read(lambda tx: tx.records.answer("new")) is not None

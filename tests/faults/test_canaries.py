@@ -17,8 +17,9 @@ from pathlib import Path
 
 from tests.support import canaries, ledger
 from tests.support.load import Destination, OpenLoop, Record
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Fleet
-from tests.support.rollouts import PATIENCE_S, SERVICE, all_live, host_of
+from tests.support.rollouts import SERVICE, all_live, host_of
 
 RATE = 150
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from tests.support import ledger
 from tests.support.enrolled import EnrolledFleet
 from tests.support.load import Destination, OpenLoop
+from tests.support.patience import PATIENCE_S
 from tests.support.rollouts import all_live
-
-PATIENCE_S = 60.0
 
 
 async def rotate_under_load(fleet: EnrolledFleet, *, rotations: int, rate: float) -> ledger.Ledger:

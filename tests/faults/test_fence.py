@@ -11,7 +11,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.support.node_rig import PATIENCE_S, TinyUpstream, request
+from tests.support.node_rig import TinyUpstream, request
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Fleet
 
 
@@ -33,7 +34,7 @@ async def test_a_cut_node_fences_what_it_is_told_to_and_nothing_else(tmp_path: P
             "PATCH",
             "/fleet/services/strict/settings",
             {"partition": "fence", "fence_after_s": 1},
-            headers={"Prefer": "wait=30"},
+            headers={"Prefer": PREFER},
         )
         assert told.status == 200, told
 

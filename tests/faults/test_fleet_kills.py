@@ -20,10 +20,12 @@ import pytest
 from data_plane.node.last_good import Generation, LastGood
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop, Record
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Fleet, Node
 
 RATE = 200.0
-PATIENCE_S = 30.0
+LOOK_BACK_S = 30.0
+"""Of the load's records, those looked at: a long run must not make each look slow."""
 WRITERS = 4
 ACKNOWLEDGED_BEFORE_THE_KILL = 60
 
@@ -60,7 +62,7 @@ async def more_answers(load: OpenLoop, node: int, count: int = 20) -> None:
     since = time.monotonic()
 
     def answered() -> int:
-        recent = load.records[-int(RATE * PATIENCE_S) :]
+        recent = load.records[-int(RATE * LOOK_BACK_S) :]
         return sum(record.node == node and record.due > since and record.status == 200 for record in recent)
 
     await until(lambda: answered() >= count)
@@ -76,6 +78,17 @@ async def at_the_head(fleet: Fleet) -> int:
             while await fleet.node_version(node) < head:
                 await asyncio.sleep(0.02)
     return head
+
+
+async def known_as_gone(fleet: Fleet, node: Node) -> None:
+    """Waits until the control plane has noticed that the node is not connected any more."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            answer = await fleet.admin("GET", "/fleet/nodes")
+            assert isinstance(answer.body, dict)
+            if not any(shown["connected"] for shown in answer.body["data"] if shown["node_id"] == node.node_id):
+                return
+            await asyncio.sleep(0.02)
 
 
 async def on_disk(node: Node, version: int) -> None:
@@ -216,7 +229,8 @@ async def test_a_killed_node_costs_the_others_nothing_and_comes_back_to_the_head
     most = load.open_connections(0)
     first.kill(signal.SIGKILL)
     await first.wait()
-    answer = await fleet.admin("PATCH", "/services/example-service", {"host": "green"}, {"Prefer": "wait=10"})
+    await known_as_gone(fleet, first)
+    answer = await fleet.admin("PATCH", "/services/example-service", {"host": "green"}, {"Prefer": PREFER})
     assert answer.status == 200, "a node that is gone is not waited for"
     await first.up()  # the same ports, whether or not its orphaned workers have ended
     await fleet.until_ready()

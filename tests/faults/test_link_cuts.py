@@ -16,6 +16,7 @@ from control_plane.fleet.nodes import NodeState
 from control_plane.fleet.waiting import wait_for
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import EPOCH, Plane, Snap, entities, node, plane, until
+from tests.support.patience import PATIENCE_S
 
 PIECE_BYTES = 64 * 1024
 NODE_ID = "6f1f8a4e-2f0c-4f0e-9a55-0d6c1c1f0d01"
@@ -178,7 +179,7 @@ async def test_pulls_beyond_the_limit_wait_for_their_turn(tmp_path: Path) -> Non
     ):
         await until(lambda: len(control.nodes.live()) == 3)
         control.publish(big(1))
-        assert (await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=20)).complete
+        assert (await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=PATIENCE_S)).complete
         assert all(one.sink.began == 1 for one in (a, b, c))
 
 
@@ -211,7 +212,7 @@ async def test_a_wait_survives_a_reconnect_of_the_node(tmp_path: Path) -> None:
         one.sink.hold.clear()
         control.publish(Snap(1, entities(1)))
         await until(lambda: one.sink.began == 1)
-        waiting = asyncio.create_task(wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=20))
+        waiting = asyncio.create_task(wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=PATIENCE_S))
         await asyncio.sleep(0)  # the wait begins
         proxy.cut()
         await until(lambda: not one.link.connected)

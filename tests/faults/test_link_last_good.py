@@ -12,9 +12,11 @@ import pytest
 from control_plane.fleet.waiting import wait_for
 from data_plane.node.crash_guard import CrashGuard
 from data_plane.node.last_good import Generation, LastGood
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
 from data_plane.node.snapshot import NodeSnapshot, Offer
+from pointsman.snapshots import Fault, Stage
 from tests.support.fleet import EPOCH, Sink, Snap, entities, node, plane, until
+from tests.support.patience import PATIENCE_S
 
 NOWHERE = "127.0.0.1:1"
 
@@ -109,7 +111,7 @@ async def test_what_a_node_reported_is_what_it_starts_with_after_a_kill(tmp_path
         await until(lambda: bool(control.nodes.live()))
         for version in range(1, 8):
             control.publish(Snap(version, entities(40, weight=version)))
-            assert (await wait_for(control.nodes, version, epoch=EPOCH, timeout_s=20)).complete
+            assert (await wait_for(control.nodes, version, epoch=EPOCH, timeout_s=PATIENCE_S)).complete
             found = LastGood(tmp_path / "node").load(Generation.CURRENT).snapshot
             assert found is not None
             assert found.version == version

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from control_plane.fleet.nodes import NodeState
 from control_plane.fleet.waiting import Outcome, wait_for
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
 from data_plane.node.snapshot import NodeSnapshot
+from pointsman.snapshots import Fault, Stage
 from tests.support.fleet import EPOCH, Plane, Sink, Snap, entities, node, plane, until
+from tests.support.patience import PATIENCE_S
 
 
 def poison(snapshot: NodeSnapshot) -> Refused | None:
@@ -33,9 +35,9 @@ async def test_poison_stops_at_the_first_node_and_the_next_version_goes_on(tmp_p
     ):
         await until(lambda: len(control.nodes.live()) == 3)
         control.publish(Snap(1, entities(3)))
-        assert (await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=20)).complete
+        assert (await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=PATIENCE_S)).complete
         control.publish(Snap(2, entities(3, weight=2)))
-        report = await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=20)
+        report = await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=PATIENCE_S)
         assert sum(sink.began for sink in sinks) == 4, "one node tried it"
         assert report.count(Outcome.REJECTED) == 1
         assert sum("held back" in item.reason for item in report.nodes) == 2
@@ -59,11 +61,11 @@ async def test_a_first_node_that_hangs_does_not_hold_the_fleet_up(tmp_path: Path
     ):
         await until(lambda: len(control.nodes.live()) == 2)
         control.publish(Snap(1, entities(3)))
-        assert (await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=20)).complete
+        assert (await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=PATIENCE_S)).complete
         first = sinks[0] if control.nodes.live()[0].id == a.id else sinks[1]
         other = sinks[1] if first is sinks[0] else sinks[0]
         first.hold.clear()
         control.publish(Snap(2, entities(3, weight=2)))
         await until(lambda: other.running is not None and other.running.version == 2)
         first.hold.set()
-        assert (await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=20)).complete
+        assert (await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=PATIENCE_S)).complete

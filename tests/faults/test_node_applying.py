@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.node_rig import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import ControlPlane, Fleet, Node
 
 

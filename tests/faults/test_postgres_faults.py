@@ -20,6 +20,7 @@ from control_plane.store import editor
 from control_plane.store.contract import Origin, Store, StoreBusy, StoreError, StoreUnusable, Transaction
 from control_plane.store.postgres import PostgresSettings, open_postgres
 from tests.contract.writing import create
+from tests.support.patience import PATIENCE_S
 from tests.support.postgres import KEYRING, PostgresServer
 
 WRITERS = 4
@@ -81,7 +82,7 @@ async def under_load(stores: list[Store], bad_day: Callable[[], Coroutine[None, 
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while not reached():
             await asyncio.sleep(0.01)
 

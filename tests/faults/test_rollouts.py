@@ -15,9 +15,9 @@ import pytest
 
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Fleet
 from tests.support.rollouts import (
-    PATIENCE_S,
     SERVICE,
     View,
     all_live,

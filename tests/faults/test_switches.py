@@ -17,8 +17,9 @@ from pathlib import Path
 
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop, Record
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Answer, Fleet
-from tests.support.rollouts import PATIENCE_S, SERVICE, View, all_live, host_of, until_state, versions
+from tests.support.rollouts import SERVICE, View, all_live, host_of, until_state, versions
 
 CHECKS = {
     "active": {
@@ -47,7 +48,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Fleet, Books]]:
     async with Fleet(folder, nodes=3, workers=1) as fleet:
         await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
         await ledger.apply_example(fleet)
-        checked = await fleet.admin("PATCH", "/upstreams/green", {"healthchecks": CHECKS}, {"Prefer": "wait=20"})
+        checked = await fleet.admin("PATCH", "/upstreams/green", {"healthchecks": CHECKS}, {"Prefer": PREFER})
         assert checked.status == 200, checked.body
         await all_live(fleet)
         await until_plan(fleet, ready=True, healthy=2)
@@ -67,7 +68,7 @@ async def switch(fleet: Fleet, to: str, *, wait_s: int = 20, **more: object) -> 
 
 
 async def undo(fleet: Fleet, number: int) -> Answer:
-    return await fleet.admin("POST", f"{LIST}/{number}/undo", {}, {"Prefer": "wait=20"})
+    return await fleet.admin("POST", f"{LIST}/{number}/undo", {}, {"Prefer": PREFER})
 
 
 def of(answer: Answer) -> View:
@@ -174,7 +175,7 @@ async def refused_by_a_node(fleet: Fleet) -> None:
     """Nobody checks this side, so the preflight lets it pass with a warning, and the nodes find out by connecting."""
     dead = {"target": "127.0.0.1:1", "weight": 1}
     assert (await fleet.admin("POST", "/upstreams", {"name": "unchecked"})).status == 201
-    assert (await fleet.admin("POST", "/upstreams/unchecked/targets", dead, {"Prefer": "wait=20"})).status == 201
+    assert (await fleet.admin("POST", "/upstreams/unchecked/targets", dead, {"Prefer": PREFER})).status == 201
     async with asyncio.timeout(PATIENCE_S):
         while not (drawn := await plan(fleet, "unchecked"))["ready"]:
             await asyncio.sleep(0.05)
@@ -186,14 +187,14 @@ async def refused_by_a_node(fleet: Fleet) -> None:
     assert {each["node"] for each in unreached} == {node["hostname"] for node in asked["nodes"]}
     assert all(each["target"] == "127.0.0.1:1" and "can't reach" in each["what"] for each in unreached)
     half = {"target": fleet.upstreams["green-1"].address, "weight": 1}
-    assert (await fleet.admin("POST", "/upstreams/unchecked/targets", half, {"Prefer": "wait=20"})).status == 201
+    assert (await fleet.admin("POST", "/upstreams/unchecked/targets", half, {"Prefer": PREFER})).status == 201
     before = await versions(fleet)
     asked = await plan(fleet, "unchecked", query="&ask_nodes=1", policy={"min_healthy_percent": 50})
     assert [node["vote"] for node in asked["rehearsal"]["nodes"]] == ["ready_warn"] * 3, asked["rehearsal"]
     assert (asked["ready"], asked["rehearsal"]["would_decide"]) == (True, True)
     assert sum(each["code"] == "TARGET_UNREACHED" for each in asked["warnings"]) == 3
     assert (await host_of(fleet), await versions(fleet)) == ("blue", before)
-    gone = await fleet.admin("DELETE", f"/upstreams/unchecked/targets/{half['target']}", None, {"Prefer": "wait=20"})
+    gone = await fleet.admin("DELETE", f"/upstreams/unchecked/targets/{half['target']}", None, {"Prefer": PREFER})
     assert gone.status == 204
     answer = await switch(fleet, "unchecked")
     view = of(answer)
@@ -216,7 +217,7 @@ async def two_operators_at_once(fleet: Fleet) -> None:
     assert await host_of(fleet) == "blue"
 
     moved = of(await switch(fleet, "green"))
-    other = await fleet.admin("PATCH", f"/services/{SERVICE}", {"host": "blue"}, {"Prefer": "wait=20"})
+    other = await fleet.admin("PATCH", f"/services/{SERVICE}", {"host": "blue"}, {"Prefer": PREFER})
     assert other.status == 200
     changed = await undo(fleet, int(moved["switch"]))
     assert (changed.status, of(changed)["code"]) == (409, "SERVICE_CHANGED")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.support import sick_ledger
 
 
-@pytest.mark.timeout(120)
 async def test_switches_lose_nothing_while_a_blue_target_dies_and_comes_back(tmp_path: Path) -> None:
     result = await sick_ledger.run(tmp_path, nodes=2, switches=6, rate=200, pause_s=0.6, dead_s=0.5, alive_s=0.5)
     assert result.lost_gets == [], result.report()
@@ -21,7 +18,6 @@ async def test_switches_lose_nothing_while_a_blue_target_dies_and_comes_back(tmp
     assert result.kills >= 2
 
 
-@pytest.mark.timeout(120)
 async def test_switches_lose_nothing_at_all_while_a_blue_target_drains_and_comes_back(tmp_path: Path) -> None:
     result = await sick_ledger.run(
         tmp_path, nodes=2, switches=6, rate=200, pause_s=0.6, dead_s=0.3, alive_s=0.5, ends=signal.SIGTERM

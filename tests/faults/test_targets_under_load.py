@@ -24,7 +24,7 @@ ILL_S = 1.5
 WELL_S = 0.7
 CHECKS = {"active": ACTIVE, "passive": PASSIVE}
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

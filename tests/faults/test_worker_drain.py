@@ -10,7 +10,8 @@ import asyncio
 import signal
 from pathlib import Path
 
-from tests.support.node_rig import PATIENCE_S, TinyUpstream, config, prepared_node, ready, request
+from tests.support.node_rig import TinyUpstream, config, prepared_node, ready, request
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 
 CLIENTS = 8

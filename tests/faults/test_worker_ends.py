@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.node_rig import PATIENCE_S, TinyUpstream, config, prepared_node, ready, request, status_address
+from tests.support.node_rig import TinyUpstream, config, prepared_node, ready, request, status_address
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 
 ROUTES = 10_000

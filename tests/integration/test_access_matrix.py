@@ -28,6 +28,7 @@ from control_plane.store.contract import Origin
 from control_plane.store.sql_store import SqlStore
 from control_plane.store.sqlite import open_sqlite
 from control_plane.switching.canaries import Canaries
+from tests.support.patience import PATIENCE_S
 from tests.unit.control_plane.admin.calls import call
 from tests.unit.control_plane.admin.conftest import tree
 from tests.unit.control_plane.admin.test_access import expected
@@ -125,7 +126,7 @@ async def test_every_operation_with_every_role(plane: Plane, good: Mapping[Role,
         least = required(method, found.template)
         assert least is expected(method, found.template), (method, path, least)
         for role, token in good.items():
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 answer = await plane.ask(method, example(path), token)
             assert (answer.status == 403) is not role.covers(least), (method, path, role, answer.status, answer.body)
             assert answer.status not in (401, 429), (method, path, role, answer.status)

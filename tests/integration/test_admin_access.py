@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import ControlPlane
 
 
@@ -108,7 +109,7 @@ async def test_tokens_over_tls(tmp_path: Path) -> None:
         before = await served_certificate(plane.admin, files.ca)
         files.issue()
         plane.kill(signal.SIGHUP)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while await served_certificate(plane.admin, files.ca) == before:
                 await asyncio.sleep(0.02)
     finally:

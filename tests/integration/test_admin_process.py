@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import ControlPlane
 
 
@@ -20,7 +21,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     return subprocess.run(
         [sys.executable, "-m", "control_plane", *arguments],
-        capture_output=True, text=True, timeout=30, cwd=folder, env=environment, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, cwd=folder, env=environment, check=False,
     )  # fmt: skip
 
 

@@ -25,10 +25,10 @@ from control_plane.store.contract import Origin, Transaction
 from control_plane.store.sqlite import open_sqlite
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Fleet
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30.0
 RATE = 100.0
 JSON = "application/json"
 YAML = "application/yaml"
@@ -273,7 +273,7 @@ async def test_a_snapshot_that_no_node_can_apply_is_refused_with_its_reason_and_
 
     # A writer who waits is told at once, not after the minute it would wait: the test's own timeout is shorter.
     async with asyncio.timeout(PATIENCE_S):
-        waited = await fleet.admin("PATCH", "/services/example-service", {"host": "green"}, {"Prefer": "wait=60"})
+        waited = await fleet.admin("PATCH", "/services/example-service", {"host": "green"}, {"Prefer": PREFER})
     assert waited.status == 202
     assert isinstance(waited.body, dict)
     assert waited.body["nodes"]["rejected"] == [fleet.nodes[0].node_id]
@@ -288,7 +288,7 @@ async def test_a_snapshot_that_no_node_can_apply_is_refused_with_its_reason_and_
     assert {record.colour for record in load.records} == {"blue"}, "the old config"
 
     # The remedy that the fault points to ends it.
-    repaired = await fleet.admin("DELETE", f"/routes/{planted}", None, {"Prefer": "wait=20"})
+    repaired = await fleet.admin("DELETE", f"/routes/{planted}", None, {"Prefer": PREFER})
     assert repaired.status == 204
     node = await _until_state(fleet, "current")
     assert node["version"] == good + 3

@@ -20,9 +20,9 @@ from pointsman.cli.json_values import Json, JsonObject
 from pointsman.cli.main import main
 from pointsman.cli.output import Format, Output, Table
 from tests.integration.cli_admin import FakeAdmin
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 20.0
 CONSOLE_SCRIPT = "from pointsman.cli.main import run; run()"
 
 

@@ -17,9 +17,9 @@ import pytest
 from pointsman.cli.json_values import JsonObject
 from tests.integration.cli_admin import FakeAdmin
 from tests.support import canary_views as made
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30.0
 CONSOLE_SCRIPT = "from pointsman.cli.main import run; run()"
 
 

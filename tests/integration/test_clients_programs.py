@@ -15,9 +15,9 @@ import pytest_asyncio
 
 from tests.support.echo_upstream import echo_running
 from tests.support.node_rig import config, prepared_node, ready
+from tests.support.patience import PATIENCE_S
 from tests.support.programs import need_program
 
-PATIENCE_S = 30
 UPLOAD_BYTES = 3_000_000
 PAGES = 40
 FILES_A_PAGE = 12

@@ -16,11 +16,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 
 from tests.support.node_rig import TinyUpstream, config, prepared_node, ready
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 from tests.support.split_config import with_second_service
 
 BIG_BYTES = 16 << 20
-PATIENCE_S = 30
 
 
 @dataclass

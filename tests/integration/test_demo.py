@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import demo, ledger
 from tests.support.load import Record
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_demo_ends_well_and_prints_its_books() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "tests.support.demo", "--switches", "2", "--rate", "100"],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     for line in (

@@ -19,6 +19,7 @@ from control_plane.settings import Settings
 from data_plane.settings import NodeSettings
 from pointsman.cli.main import main
 from pointsman.settings import SettingsError, load
+from tests.support.patience import PATIENCE_S
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOM = 5.0  # seconds that a stop needs beside what is waited for
@@ -127,6 +128,8 @@ def test_units_run_a_plane_and_are_accepted_by_systemd(unit: Path, tmp_path: Pat
     # The program of the unit is not installed here; all else is verified as it is.
     copy = tmp_path / unit.name
     copy.write_text(text.replace(program, "/bin/true"))
-    verified = subprocess.run([verify, "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False)
+    verified = subprocess.run(
+        [verify, "verify", str(copy)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     complaints = [line for line in verified.stderr.splitlines() if unit.name in line]
     assert complaints == []

@@ -15,6 +15,7 @@ import pytest
 from tests.integration.test_webhooks import Receiver, listening
 from tests.support import ledger
 from tests.support.fleet import until
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import ControlPlane, Fleet, Process
 from tests.support.rollouts import all_live
 
@@ -23,7 +24,7 @@ Event = dict[str, Any]
 
 async def stream(fleet: Fleet, query: str, headers: dict[str, str] | None = None) -> AsyncIterator[Event]:
     async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2 * PATIENCE_S)) as session,
         session.get(f"{fleet.control_plane.url}/events{query}", headers=headers) as response,
     ):
         assert response.status == 200
@@ -56,7 +57,7 @@ async def test_a_switch_is_followed_step_by_step(tmp_path: Path) -> None:
             await until(lambda: "connected" in cli.log_tail())
 
             body = {"services": ["example-service"], "to": "green", "reason": "release 7"}
-            answer = await fleet.admin("POST", "/switches", body, {"Prefer": "wait=20", "X-Pointsman-Author": "anna"})
+            answer = await fleet.admin("POST", "/switches", body, {"Prefer": PREFER, "X-Pointsman-Author": "anna"})
             assert answer.status == 200, answer.body
             await until(lambda: "confirmed in" in cli.log_tail())
             text = cli.log_tail()
@@ -137,7 +138,7 @@ async def test_there_is_an_end_to_the_streams_that_can_be_open(plane: Fleet) -> 
         # The server notices a reader that is gone when it has something to say.
         await plane.admin("POST", "/upstreams", {"name": "blue"})
         await plane.admin("POST", "/upstreams", {"name": "green"})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while await again() != 200:
                 await asyncio.sleep(0.05)
         for each in opened:

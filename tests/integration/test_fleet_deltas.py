@@ -11,10 +11,11 @@ import pytest
 from control_plane.fleet import messages
 from control_plane.fleet.messages import Changes
 from control_plane.fleet.nodes import NodeState
-from control_plane.fleet.session import SnapshotRef
 from control_plane.fleet.waiting import wait_for
+from pointsman.snapshots import SnapshotRef
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import EPOCH, Snap, entities, node, plane, target, until
+from tests.support.patience import PATIENCE_S
 
 
 async def test_a_small_change_of_a_large_configuration_is_one_small_frame(tmp_path: Path) -> None:
@@ -27,12 +28,12 @@ async def test_a_small_change_of_a_large_configuration_is_one_small_frame(tmp_pa
     ):
         await until(lambda: len(control.nodes.live()) == 2)
         control.publish(Snap(1, content))
-        assert (await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=20)).complete
+        assert (await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=PATIENCE_S)).complete
         before = proxy.bytes_to_client
         key = next(iter(content))
         second = Snap(2, {**content, key: target(1, weight=7, padding=200)})
         control.publish(second)
-        assert (await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=20)).complete
+        assert (await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=PATIENCE_S)).complete
         assert proxy.bytes_to_client - before < 4096
         assert second.times_packed == 0
         for one in (a, b):

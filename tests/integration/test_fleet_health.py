@@ -26,6 +26,7 @@ from control_plane.store.sqlite import open_sqlite
 from pointsman.rules.health_digest import TableDigest, row_digest
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.fleet import until
+from tests.support.patience import PATIENCE_S
 
 UPSTREAM, TARGET = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 UP, DOWN = fleet_pb2.HEALTH_STATE_HEALTHY, fleet_pb2.HEALTH_STATE_UNHEALTHY
@@ -206,7 +207,7 @@ async def test_a_word_that_is_over_is_removed_as_a_version(tmp_path: Path, setti
 
     async with fleet_of(tmp_path) as (store, _):
         await store.write(make, Origin())
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while await store.head() < 2:
                 await asyncio.sleep(0.01)
         found = await store.read(lambda tx: tx.get("upstream_settings", UPSTREAM))

@@ -17,23 +17,24 @@ from control_plane.entities.registry import SCHEMAS
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.nodes import NodeState
 from control_plane.fleet.peers import peer_ip
-from control_plane.fleet.session import Lineage, Stage
+from control_plane.fleet.session import Lineage
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.waiting import Outcome, wait_for
 from control_plane.store.contract import Origin, Store, Transaction
 from control_plane.store.sqlite import open_sqlite
 from data_plane.node import messages
 from data_plane.node.last_good import LastGood
-from data_plane.node.outcomes import Fault, Refused
-from data_plane.node.outcomes import Stage as NodeStage
-from data_plane.node.snapshot import NOTHING, NodeSnapshot
+from data_plane.node.outcomes import Refused
+from data_plane.node.snapshot import NodeSnapshot
+from pointsman.snapshots import NOTHING, Fault, Stage
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.fleet import EPOCH, OTHER_EPOCH, Plane, Sink, Snap, entities, introduction, node, plane, until
+from tests.support.patience import PATIENCE_S
 
 
 def bad_regex(snapshot: NodeSnapshot) -> Refused | None:
     if snapshot.version == 2:
-        return Refused(NodeStage.BUILD, (Fault("BAD_REGEX", "routes", "id", "r1", "paths", "missing )"),))
+        return Refused(Stage.BUILD, (Fault("BAD_REGEX", "routes", "id", "r1", "paths", "missing )"),))
     return None
 
 
@@ -63,7 +64,7 @@ async def test_a_change_reaches_connected_nodes(tmp_path: Path) -> None:
         assert state(control, a.id) is NodeState.CONNECTING
         snapshot = Snap(1, entities(2))
         control.publish(snapshot)
-        report = await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=10)
+        report = await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=PATIENCE_S)
         assert report.complete
         assert [item.hostname for item in report.nodes] == ["a", "b"]
         assert snapshot.times_packed == 1
@@ -86,7 +87,7 @@ async def test_equal_content_is_adopted_without_a_pull(tmp_path: Path) -> None:
         await until(lambda: len(one.sink.history) == 1)
         same = Snap(2, entities(2))
         control.publish(same)
-        assert (await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=10)).complete
+        assert (await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=PATIENCE_S)).complete
         assert one.sink.running is not None
         assert one.sink.running.version == 2
 
@@ -115,8 +116,8 @@ async def test_a_rejected_version_is_parked_and_the_next_one_ends_it(tmp_path: P
         control.publish(Snap(1, entities(1)))
         await until(lambda: one.sink.running is not None)
         control.publish(Snap(2, entities(1, weight=5)))
-        report = await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=30)
-        assert report.waited_s < 20
+        report = await wait_for(control.nodes, 2, epoch=EPOCH, timeout_s=PATIENCE_S)
+        assert report.waited_s < PATIENCE_S
         assert not report.complete
         (progress,) = report.nodes
         assert (progress.outcome, progress.version, progress.stage) == (Outcome.REJECTED, 1, Stage.BUILD)
@@ -338,19 +339,20 @@ async def test_a_pull_needs_an_accepted_hello() -> None:
 
 async def test_nobody_to_wait_for_is_not_complete() -> None:
     async with plane() as control:
-        report = await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=10)
+        report = await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=PATIENCE_S)
         assert (report.total, report.complete) == (0, False)
 
 
 async def test_a_slow_node_is_named_when_the_wait_ends(tmp_path: Path) -> None:
     async with (
         plane() as control,
-        node(control.address, tmp_path, name="fast"),
+        node(control.address, tmp_path, name="fast") as fast,
         node(control.address, tmp_path, name="slow") as slow,
     ):
         await until(lambda: len(control.nodes.live()) == 2)
         slow.sink.hold.clear()
         control.publish(Snap(1, entities(1)))
+        await until(lambda: fast.sink.running is not None)
         report = await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=0.5)
         slow.sink.hold.set()
         outcomes = {item.hostname: item.outcome for item in report.nodes}
@@ -374,7 +376,7 @@ async def test_many_nodes_get_one_packing(tmp_path: Path) -> None:
         began = time.monotonic()
         snapshot = Snap(1, entities(100))
         control.publish(snapshot)
-        report = await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=20)
+        report = await wait_for(control.nodes, 1, epoch=EPOCH, timeout_s=PATIENCE_S)
         assert report.complete, time.monotonic() - began
         assert snapshot.times_packed == 1
         assert all(one.sink.running is not None for one in fleet)
@@ -416,7 +418,7 @@ async def test_stopping_does_not_wait_for_a_control_plane_that_says_nothing(tmp_
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with asyncio.timeout(5), node(address, tmp_path) as one:
+    async with asyncio.timeout(PATIENCE_S), node(address, tmp_path) as one:
         await asyncio.sleep(0)
         assert not one.link.connected
     server.close()

@@ -17,7 +17,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object
 
 
 def test_a_small_simulated_fleet_follows_changes_and_survives_a_restart(capsys: pytest.CaptureFixture[str]) -> None:
-    report = run(capsys, "--nodes=20", "--entities=50", "--changes=3", "--rollouts=2", "--beat-interval-s=0.5")
+    report = run(capsys, "--nodes=20", "--entities=50", "--changes=3", "--rollouts=2")
     assert report["changes"] == 3
     assert report["rollouts"] == 2
     assert report["storm_pulls"] == 0, "who runs the head is sent nothing"

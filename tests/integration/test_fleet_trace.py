@@ -10,7 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.node_rig import PATIENCE_S, TinyUpstream
+from tests.support.node_rig import TinyUpstream
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import ControlPlane, Node
 
 CONFIG: dict[str, Any] = {

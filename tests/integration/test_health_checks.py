@@ -19,7 +19,8 @@ from google.protobuf.duration_pb2 import Duration
 from data_plane.node.snapshot import NodeSnapshot
 from pointsman.rules.snapshot_hash import snapshot_hash
 from pointsman.wire.v1 import config_pb2 as wire
-from tests.support.node_rig import PATIENCE_S, Entities, Response, config, prepared_node, ready, request, status_address
+from tests.support.node_rig import Entities, Response, config, prepared_node, ready, request, status_address
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 
 RING_BALANCER = "failure to get a peer from the ring-balancer"

@@ -23,8 +23,8 @@ from data_plane.model import ActiveCheck, Thresholds
 from data_plane.node.probe_engine import READ_BYTES_MAX, ProbeEngine
 from data_plane.node.probe_requests import Result
 from data_plane.node.probes import ProbePlan, Prober, TlsContexts
+from tests.support.patience import PATIENCE_S
 
-PATIENCE_S = 20.0
 CHECK = ActiveCheck(timeout_s=0.2, http_path="/health", healthy=Thresholds(interval_s=0.02))
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

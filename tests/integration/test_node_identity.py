@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import ssl
 import stat
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,9 +19,9 @@ from data_plane.node.membership import FILE, Membership
 from pointsman.rules.node_names import node_id_of
 from tests.integration.test_admin_access import pointsman
 from tests.support.enrolled import ENROLLED, Plane
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 
-PATIENCE_S = 30.0
 QUICK = ("--drain-delay-s=0",)
 
 
@@ -235,4 +237,28 @@ async def test_certificates_from_files(tmp_path: Path, mode: str) -> None:
     finally:
         for each in (good, bad):
             await each.stop()
+        await plane.stop()
+
+
+async def test_strangers_who_all_connect_at_once_do_not_end_the_control_plane(tmp_path: Path) -> None:
+    """Nor need they show anything for it: it is the handshakes' beginning that must bear company."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+
+    async def connect(address: str) -> None:
+        host, port = address.rsplit(":", 1)
+        for _ in range(20):
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+                writer.close()
+
+    plane = Plane(tmp_path, *ENROLLED)
+    await plane.up()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*(connect(plane.fleet) for _ in range(24)))
+        assert plane.running, plane.log_tail()
+        assert await plane.token()
+    finally:
         await plane.stop()

@@ -13,15 +13,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from data_plane.node.metrics import METRICS
-from tests.support.node_rig import (
-    PATIENCE_S,
-    TinyUpstream,
-    config,
-    prepared_node,
-    ready,
-    request,
-    status_address,
-)
+from tests.support.node_rig import TinyUpstream, config, prepared_node, ready, request, status_address
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 
 Families = Mapping[str, Metric]

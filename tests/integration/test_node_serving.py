@@ -10,16 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.dns_server import DnsServer
-from tests.support.node_rig import (
-    PATIENCE_S,
-    TinyUpstream,
-    config,
-    prepared_node,
-    read_response,
-    ready,
-    request,
-    status_address,
-)
+from tests.support.node_rig import TinyUpstream, config, prepared_node, read_response, ready, request, status_address
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 
 

@@ -29,11 +29,11 @@ from tests.support.node_rig import (
     ready,
     request,
 )
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import ControlPlane, Node
 from tests.support.slow_clients import processes_of
 from tests.support.tls import Issued, authority_pem, client_context, issued
 
-PATIENCE_S = 30.0
 LISTEN = "127.0.0.1:0, 127.0.0.1:0 ssl"
 
 MAIN = issued("main.test")
@@ -282,7 +282,7 @@ async def test_certificates_rotate_under_load_and_nothing_is_lost(tmp_path: Path
             async with aiohttp.ClientSession(plane.url) as admin:
 
                 async def write(method: str, path: str, body: object) -> dict[str, str]:
-                    async with admin.request(method, path, json=body, headers={"Prefer": "wait=10"}) as response:
+                    async with admin.request(method, path, json=body, headers={"Prefer": PREFER}) as response:
                         answer = await response.json()
                         assert response.status < 300, answer
                         return cast(dict[str, str], answer.get("entity", answer))

@@ -24,7 +24,7 @@ def plane(tmp_path: Path) -> Iterator[ControlPlane]:
         plane.destroy()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_every_answer_is_in_the_document(plane: ControlPlane) -> None:
     made = call_everything(plane.url, calls=CALLS, seed=1)
     assert made.sent >= CALLS * 0.9

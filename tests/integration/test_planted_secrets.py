@@ -26,6 +26,7 @@ from control_plane.entities.registry import STORED
 from control_plane.store.postgres import postgres_offline
 from control_plane.store.sqlite import sqlite_offline
 from pointsman.cli.main import main
+from tests.support.patience import PREFER
 from tests.support.postgres import KEYRING_LINE, PostgresServer
 from tests.support.processes import ControlPlane, Node
 from tests.support.tls import issued
@@ -143,7 +144,7 @@ async def plant(rig: Rig) -> None:
     batch = {"method": "POST", "path": f"/consumers/{NAMED}/key-auth", "body": rig.fields("key-auth")}
     await rig.write("POST", "/batch", {"operations": [batch]})
     change = {"operation": "create", "collection": "certificates", "body": rig.certificate()}
-    status, text = await rig.ask("POST", "/fleet/rollouts", {"changes": [change]}, Prefer="wait=20")
+    status, text = await rig.ask("POST", "/fleet/rollouts", {"changes": [change]}, Prefer=PREFER)
     assert status == 200, text
     await rig.fail("POST", f"/consumers/{NAMED}/key-auth", key)  # taken
     await rig.fail("PATCH", f"/consumers/{NAMED}/key-auth/{MARK}-none", {"tags": ["a"]})
@@ -157,7 +158,7 @@ async def plant(rig: Rig) -> None:
     await rig.fail("POST", "/config/sync", {**file_of(rig, NAMED), "certificates": [{"key": f"{MARK}-bad"}]})
     await rig.write("POST", "/config", file_of(rig, f"{NAMED}-2"))
     version = json.loads((await rig.ask("GET", "/versions?size=1"))[1])["data"][0]["version"]
-    await rig.write("POST", f"/versions/{version - 1}/rollback", {"reason": "to search it"}, Prefer="wait=20")
+    await rig.write("POST", f"/versions/{version - 1}/rollback", {"reason": "to search it"}, Prefer=PREFER)
 
 
 def file_of(rig: Rig, consumer: str) -> dict[str, object]:

@@ -14,6 +14,7 @@ import pytest
 
 from data_plane.model import ServiceConfig
 from data_plane.proxy.settings import ProxySettings
+from tests.support.patience import PATIENCE_S
 from tests.support.proxying import Client, Handler, Rig, proxy_to, route_to_first, until, upstream_of
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -311,7 +312,7 @@ async def test_a_client_that_goes_away_takes_its_upstream_request_with_it() -> N
         client.send(GET)
         await until(lambda: rig.counters.upstream_connections_open == 1)
         client.reset()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await gone.wait()
         await rig.settled()
 

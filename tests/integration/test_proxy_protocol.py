@@ -13,9 +13,9 @@ import pytest
 
 from tests.integration.test_node_tls import Served, ports_of
 from tests.support.node_rig import Response, TinyUpstream, config, prepared_node, read_response, ready
+from tests.support.patience import PATIENCE_S
 from tests.support.tls import client_context
 
-PATIENCE_S = 20.0
 LISTEN = "127.0.0.1:0 proxy_protocol, 127.0.0.1:0 ssl proxy_protocol"
 LINE = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.support.node_rig import PATIENCE_S
-from tests.support.processes import START_TIMEOUT_S, ControlPlane, Node
+from tests.support.patience import PATIENCE_S
+from tests.support.processes import ControlPlane, Node
 
 WORKERS = 2
 
@@ -122,7 +122,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Rig]:
         assert (await admin.post("/services", json={"name": "shop", "host": "blue"})).status == 201
         route = await admin.post("/services/shop/routes", json={"name": "all", "paths": ["/"]})
         assert route.status == 201, await route.text()
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             while (await admin.get(f"http://{node.status}/status/ready")).status != 200:
                 await asyncio.sleep(0.05)
         proxy = await stack.enter_async_context(aiohttp.ClientSession(f"http://{node.proxy}"))

@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 
 from control_plane.store.opening import open_store
+from tests.support.patience import PATIENCE_S
 from tests.support.postgres import KEYRING, PostgresServer
-from tests.support.processes import START_TIMEOUT_S, ControlPlane, Node, Process
+from tests.support.processes import ControlPlane, Node, Process
 
 PLANES = 3
 WRITERS = 32
@@ -54,7 +55,7 @@ class Planes:
 
     async def until_known(self, count: int) -> None:
         """Waits until every plane knows on which plane each node is, and that they are on that many."""
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             for plane in self.planes:
                 while True:
                     _, listed = await self.json("GET", f"{plane.url}/fleet/nodes")
@@ -65,7 +66,7 @@ class Planes:
                     await asyncio.sleep(0.05)
 
     async def until_versions(self, version: int) -> None:
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             for node in self.nodes:
                 while (await self.json("GET", f"http://{node.status}/status"))[1].get("version") != version:
                     await asyncio.sleep(0.05)
@@ -75,7 +76,7 @@ class Planes:
 async def several(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> AsyncIterator[Planes]:
     """For all tests of this module, which therefore run in one event loop and leave every process running."""
     folder = tmp_path_factory.mktemp("planes")
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2 * PATIENCE_S)) as session:
         planes = Planes(folder, postgres.create(f"planes_{uuid.uuid4().hex}"), session)
         try:
             await planes.start()

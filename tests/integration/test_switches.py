@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import ledger
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Fleet
 from tests.support.rollouts import all_live
 
@@ -18,7 +19,7 @@ async def test_several_services_move_and_go_back_as_one(tmp_path: Path) -> None:
     async with Fleet(tmp_path, nodes=1, workers=1) as fleet:
         await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
         await ledger.apply_example(fleet)
-        written = await fleet.admin("POST", "/services", {"name": "cart", "host": "blue"}, {"Prefer": "wait=20"})
+        written = await fleet.admin("POST", "/services", {"name": "cart", "host": "blue"}, {"Prefer": PREFER})
         assert written.status == 201, written.body
         await all_live(fleet)
         head = int(written.headers["X-Pointsman-Version"])
@@ -28,20 +29,20 @@ async def test_several_services_move_and_go_back_as_one(tmp_path: Path) -> None:
             return [service["host"] for service in body["data"]]
 
         both = {"services": ["example-service", "cart"], "to": "green"}
-        answer = await fleet.admin("POST", "/switches", both, {"Prefer": "wait=20"})
+        answer = await fleet.admin("POST", "/switches", both, {"Prefer": PREFER})
         view: Any = answer.body
         assert answer.status == 200, view
         assert view["version"] == head + 1
         assert sorted(each["name"] for each in view["services"]) == ["cart", "example-service"]
         assert await hosts() == ["green", "green"]
-        answer = await fleet.admin("POST", f"/switches/{view['switch']}/undo", None, {"Prefer": "wait=20"})
+        answer = await fleet.admin("POST", f"/switches/{view['switch']}/undo", None, {"Prefer": PREFER})
         assert answer.status == 200, answer.body
         assert await hosts() == ["blue", "blue"]
 
         # Force goes where the preflight would not, and says so for ever.
-        await fleet.admin("POST", "/upstreams", {"name": "void"}, {"Prefer": "wait=20"})
+        await fleet.admin("POST", "/upstreams", {"name": "void"}, {"Prefer": PREFER})
         forced = {"service": "cart", "to": "void", "force": True, "reason": "maintenance", "policy": {"vote_by_s": 2}}
-        answer = await fleet.admin("POST", "/switches", forced, {"Prefer": "wait=20"})
+        answer = await fleet.admin("POST", "/switches", forced, {"Prefer": PREFER})
         view = answer.body
         assert (answer.status, view["forced"], view["plan"]["ready"]) == (200, True, False), view
 
@@ -112,7 +113,7 @@ async def test_a_switch_for_later_is_begun_at_its_time_and_not_before(tmp_path: 
             return int(scheduled["switch"])
 
         async def until(number: int, *states: str) -> Any:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while (found := await view(number))["state"] not in states:
                     await asyncio.sleep(0.05)
             return found
@@ -135,13 +136,13 @@ async def test_a_switch_for_later_is_begun_at_its_time_and_not_before(tmp_path: 
         await fleet.control_plane.up()
         await all_live(fleet)
         assert (await view(far))["state"] == "scheduled"
-        answer = await fleet.admin("POST", f"/switches/{soon}/undo", None, {"Prefer": "wait=20"})
+        answer = await fleet.admin("POST", f"/switches/{soon}/undo", None, {"Prefer": PREFER})
         assert answer.status == 200, answer.body
 
         # At its time it is refused as it would be by hand: it points there already.
         late = await ask("green", 1.0)
         first = await fleet.admin(
-            "POST", "/switches", {"service": "example-service", "to": "green"}, {"Prefer": "wait=20"}
+            "POST", "/switches", {"service": "example-service", "to": "green"}, {"Prefer": PREFER}
         )
         assert first.status == 200, first.body
         refused = await until(late, "confirmed", "refused", "missed")

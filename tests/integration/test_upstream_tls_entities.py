@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from tests.support.node_rig import read_response, ready
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import ControlPlane, Node
 from tests.support.tls import authority_pem, issued, server_context
 
 UP = "up.test"
-PATIENCE_S = 20.0
 ONE, STRANGER, GATEWAY = (f"{n}0000000-0000-4000-8000-000000000000" for n in (1, 2, 3))
 
 # What each service says, at its path, and what becomes of a request to it. The upstream `asks` wants a client
@@ -80,7 +79,6 @@ def document(ports: dict[str, int]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.timeout(60)
 async def test_who_is_believed_and_what_is_shown_is_what_the_entities_say(tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         asks = server_context(issued(UP), wants_client_of="clients")
@@ -96,7 +94,7 @@ async def test_who_is_believed_and_what_is_shown_is_what_the_entities_say(tmp_pa
         stack.callback(node.destroy)
         await node.up()
         session = await stack.enter_async_context(aiohttp.ClientSession(plane.url))
-        synced = await session.post("/config/sync", json=document(ports), headers={"Prefer": "wait=20"})
+        synced = await session.post("/config/sync", json=document(ports), headers={"Prefer": PREFER})
         assert synced.status in (200, 202), await synced.text()
         await ready(node)
         became: dict[str, int] = {}

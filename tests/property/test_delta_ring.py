@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from control_plane.fleet import messages
 from control_plane.fleet.ring import Ring
-from control_plane.fleet.session import SnapshotRef
 from control_plane.snapshot.builder import Snapshot, SnapshotBuilder
 from data_plane.node import messages as node_messages
 from data_plane.node.snapshot import NodeSnapshot, RepairHeader, apply_delta, apply_repair
+from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.examples import examples
 from tests.support.fleet import EPOCH, target

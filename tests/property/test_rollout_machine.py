@@ -30,7 +30,7 @@ from control_plane.fleet.rollout import (
     Vote,
     Voted,
 )
-from control_plane.fleet.session import Fault
+from pointsman.snapshots import Fault
 from tests.support.examples import examples
 
 NODES = {name: f"host-{name}" for name in "abcd"}

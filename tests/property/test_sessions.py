@@ -13,13 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from typing_extensions import override
 
 from control_plane.fleet.session import Ahead, Idle, Lineage, Parked, Rejection, Waiting
-from control_plane.fleet.session import Fault as PlaneFault
 from control_plane.fleet.session import Session as PlaneSession
-from control_plane.fleet.session import SnapshotRef as PlaneRef
-from control_plane.fleet.session import Stage as PlaneStage
 from data_plane.node import session as node
-from data_plane.node.outcomes import Fault, Refused, Stage
-from data_plane.node.snapshot import Delta, Offer, SnapshotRef
+from data_plane.node.outcomes import Refused
+from data_plane.node.snapshot import Delta, Offer
+from pointsman.snapshots import Fault, SnapshotRef, Stage
 from tests.support.examples import examples
 
 
@@ -31,22 +29,12 @@ def content(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
-def to_plane(ref: SnapshotRef) -> PlaneRef:
-    return PlaneRef(ref.epoch, ref.version, ref.snapshot_hash)
+def to_offer(ref: SnapshotRef) -> Offer:
+    return Offer(ref, 1, 1, bytes(32), 1, 1)
 
 
-def to_offer(ref: PlaneRef) -> Offer:
-    return Offer(SnapshotRef(ref.epoch, ref.version, ref.snapshot_hash), 1, 1, bytes(32), 1, 1)
-
-
-def to_delta(base: PlaneRef, ref: PlaneRef) -> Delta:
-    return Delta(
-        SnapshotRef(base.epoch, base.version, base.snapshot_hash),
-        SnapshotRef(ref.epoch, ref.version, ref.snapshot_hash),
-        1,
-        b"",
-        1,
-    )
+def to_delta(base: SnapshotRef, ref: SnapshotRef) -> Delta:
+    return Delta(base, ref, 1, b"", 1)
 
 
 class Conversation(RuleBasedStateMachine):
@@ -55,7 +43,7 @@ class Conversation(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.epoch = 1
-        self.head = PlaneRef(b"", 0, b"")
+        self.head = SnapshotRef(b"", 0, b"")
         self.bad: set[bytes] = set()  # contents that this node's software can't apply
         self.node = node.Session()
         self.disk = SnapshotRef(b"", 0, b"")
@@ -63,7 +51,7 @@ class Conversation(RuleBasedStateMachine):
         self.parked: Rejection | None = None  # what the registry keeps of the node between streams
         self.to_node: deque[Offer | Delta] = deque(maxlen=1)  # the send slot: latest wins
         self.to_plane: deque[node.TellApplied | node.TellRejected | node.TellUnusable] = deque()
-        self.ring: list[PlaneRef] = []  # what a delta may start from
+        self.ring: list[SnapshotRef] = []  # what a delta may start from
         self.bases: list[SnapshotRef] = []  # what the node kept
         self.versions: list[tuple[bytes, int]] = []  # what the node said that it runs, in order
         self.pulls: list[SnapshotRef] = []
@@ -112,7 +100,7 @@ class Conversation(RuleBasedStateMachine):
         number = new_content * 2 + breaks
         if breaks:
             self.bad.add(content(number))
-        self.head = PlaneRef(epoch(self.epoch), self.head.version + 1, content(number))
+        self.head = SnapshotRef(epoch(self.epoch), self.head.version + 1, content(number))
         self.ring = [*self.ring[-2:], self.head]
         if self.plane is not None:
             self.offer(self.plane.head_moved(self.head))
@@ -122,7 +110,7 @@ class Conversation(RuleBasedStateMachine):
     def connect(self) -> None:
         # An operator who accepts what a restore gives up; without, the node would rest as Ahead.
         lineage = Lineage(accept_rollback=True, accept_empty=True)
-        running = to_plane(self.node.running)
+        running = self.node.running
         self.plane = PlaneSession(running=running, head=self.head, rejection=self.parked, lineage=lineage)
         self.node.connected()
         self.offer(isinstance(self.plane.phase, Waiting))
@@ -158,7 +146,7 @@ class Conversation(RuleBasedStateMachine):
         if self.head.version == 0:
             return
         self.epoch += 1
-        self.head = PlaneRef(epoch(self.epoch), max(1, self.head.version - back), self.head.snapshot_hash)
+        self.head = SnapshotRef(epoch(self.epoch), max(1, self.head.version - back), self.head.snapshot_hash)
         self.ring = [self.head]
         self.restart_plane()
 
@@ -181,19 +169,18 @@ class Conversation(RuleBasedStateMachine):
         assert self.plane is not None
         report = self.to_plane.popleft()
         if isinstance(report, node.TellApplied):
-            self.offer(self.plane.applied(to_plane(report.ref)))
+            self.offer(self.plane.applied(report.ref))
         elif isinstance(report, node.TellUnusable):
-            self.offer(self.plane.unusable(to_plane(report.ref), running=to_plane(report.running)))
+            self.offer(self.plane.unusable(report.ref, running=report.running))
         else:
-            faults = tuple(PlaneFault(fault.code, message=fault.message) for fault in report.refused.faults)
-            rejection = Rejection(to_plane(report.ref), PlaneStage(report.refused.stage.value), faults)
-            self.offer(self.plane.rejected(rejection, running=to_plane(report.running)))
+            rejection = Rejection(report.ref, report.refused.stage, report.refused.faults)
+            self.offer(self.plane.rejected(rejection, running=report.running))
 
     @precondition(lambda self: self.plane is not None and not self.to_plane)
     @rule()
     def beat(self) -> None:
         assert self.plane is not None
-        self.offer(self.plane.applied(to_plane(self.node.running)))
+        self.offer(self.plane.applied(self.node.running))
 
     @precondition(lambda self: isinstance(self.work, node.StartPull))
     @rule(gone=st.booleans())
@@ -201,7 +188,7 @@ class Conversation(RuleBasedStateMachine):
         work, self.work = self.work, None
         assert isinstance(work, node.StartPull)
         # The control plane drops a snapshot only after it published, and offered, a newer one.
-        if gone and to_plane(work.offer.ref) != self.head:
+        if gone and work.offer.ref != self.head:
             self.perform(self.node.pull_gone())
         else:
             self.perform(self.node.pulled())
@@ -269,7 +256,7 @@ class Conversation(RuleBasedStateMachine):
         else:
             raise AssertionError("the conversation does not come to rest")
         assert self.plane is not None
-        assert self.plane.running == to_plane(self.node.running), "the control plane knows what runs"
+        assert self.plane.running == self.node.running, "the control plane knows what runs"
         match self.plane.phase:
             case Idle():
                 assert self.head.version == 0 or self.plane.running == self.head

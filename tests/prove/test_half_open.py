@@ -9,9 +9,9 @@ import pytest
 
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fleet import Snap, entities, node, plane, until
+from tests.support.patience import PATIENCE_S
 
 FOUND_WITHIN_S = 15.0
-PATIENCE_S = 40.0
 RARE_BEATS_S = 120.0
 """The lease is three of them: it can't be what finds the cut."""
 

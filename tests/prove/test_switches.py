@@ -16,8 +16,9 @@ import pytest
 
 from tests.support import ledger
 from tests.support.ledger import Switch, percentile
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Fleet
-from tests.support.rollouts import PATIENCE_S, SERVICE, all_live, host_of
+from tests.support.rollouts import SERVICE, all_live, host_of
 
 UNDOS = 200
 RATE = 300

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.support.load import Record
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Answer, Fleet
-from tests.support.rollouts import PATIENCE_S, SERVICE, View
+from tests.support.rollouts import SERVICE, View
 
 LIST = "/switches"
 FINAL = ("confirmed", "partial", "aborted", "undone")

@@ -22,6 +22,7 @@ import uvloop
 from pointsman.cli import switch_view
 from pointsman.cli.signs import ASCII
 from tests.support import canaries, ledger
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Fleet
 
 NODES = 3
@@ -38,7 +39,7 @@ CHECKS = {
 
 async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
     """A good switch, an undo, a canary that goes back by itself, and a refusal, under load."""
-    checked = await fleet.admin("PATCH", "/upstreams/green", {"healthchecks": CHECKS}, {"Prefer": "wait=20"})
+    checked = await fleet.admin("PATCH", "/upstreams/green", {"healthchecks": CHECKS}, {"Prefer": PREFER})
     assert checked.status == 200, checked.body
     service = {"service": "example-service"}
     done = []
@@ -67,7 +68,7 @@ async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
         fleet.upstreams[name].destroy()
     print("Green's servers are killed.\n$ pointsman switch example-service --to green")
     await _until(fleet, ready=False)
-    refused = await fleet.admin("POST", "/switches", {**service, "to": "green"}, {"Prefer": "wait=20"})
+    refused = await fleet.admin("POST", "/switches", {**service, "to": "green"}, {"Prefer": PREFER})
     assert isinstance(refused.body, dict)
     assert (refused.status, refused.body["code"]) == (409, "PREFLIGHT_REFUSED"), refused.body
     for finding in refused.body["refusals"][-1:]:
@@ -78,7 +79,7 @@ async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
 
 async def _until(fleet: Fleet, *, ready: bool) -> None:
     """Waits until the checks of all nodes say that green may, or may not, take the traffic."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             wish = {"service": "example-service", "to": "green"}
             plan = (await fleet.admin("POST", "/switches?dry_run=1", wish)).body

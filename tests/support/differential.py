@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from tests.support.hostile_requests import CHANGES, WHOLE, Plain, damaged
 from tests.support.origins import OriginRig
+from tests.support.patience import PATIENCE_S
 
 T = TypeVar("T")
 BATCH = 12
 BOOKS_LOOKS = 20
 BOOKS_PAUSE_S = 0.1
-PATIENCE_S = 60.0
 
 
 class LoopThread:

@@ -19,18 +19,19 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE_S = 90.0
+from tests.support.patience import PATIENCE_S
+
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT = re.compile(r"\b(?:80|90)\d\d\b")
 STATUS_DEFAULT = "8007"
 ADMIN_DEFAULT = "8001"
 
-# Each probe is bounded: 600 x 50 ms. `up` asks for a connection, `joined` for a node that
+# Each probe is bounded: 2,400 x 50 ms. `up` asks for a connection, `joined` for a node that
 # has reached the control plane and runs its newest version.
 PRELUDE = r"""
 set -euo pipefail
 up() {
-    for _ in $(seq 600); do
+    for _ in $(seq 2400); do
         if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then return; fi
         sleep 0.05
     done
@@ -41,7 +42,7 @@ joined() {
     local head
     head=$(curl -s "$POINTSMAN_ADDR/versions?size=1" | grep -o '"version":[0-9]*' | head -n 1 || true)
     up "$1"
-    for _ in $(seq 600); do
+    for _ in $(seq 2400); do
         if curl -s "http://127.0.0.1:$1/status" | tr -d ' ' | grep '"control_plane_connected":true' |
             grep -q "${head:-control_plane_connected}"; then return; fi
         sleep 0.05
@@ -155,7 +156,7 @@ def _execute(script: str, folder: Path, environment: dict[str, str]) -> Output:
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True,
         )  # fmt: skip
         try:
-            code = child.wait(PATIENCE_S)
+            code = child.wait(2 * PATIENCE_S)
         finally:
             with suppress(ProcessLookupError):  # nothing was left in the background
                 os.killpg(child.pid, signal.SIGKILL)

@@ -29,13 +29,14 @@ from data_plane.node.link import Link, LinkSettings
 from data_plane.node.messages import Introduction
 from data_plane.node.outcomes import Applied, ApplyOutcome, Refused
 from data_plane.node.reconnect import ReconnectSettings
-from data_plane.node.snapshot import NodeSnapshot, Offer, SnapshotRef
+from data_plane.node.snapshot import NodeSnapshot, Offer
 from pointsman.rules.snapshot_hash import BUCKETS, SnapshotHash, bucket_of, entity_hash, snapshot_hash
+from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1 import config_pb2, fleet_pb2
+from tests.support.patience import PATIENCE_S
 
 EPOCH = bytes(range(16))
 OTHER_EPOCH = bytes(range(16, 32))
-PATIENCE_S = 15.0
 
 
 def target(number: int, *, weight: int = 100, padding: int = 0) -> bytes:
@@ -229,7 +230,7 @@ async def node(
     sink = sink or Sink()
     link = Link(settings, who, sink, LastGood(folder / name))
     if restore:
-        await link.restore()
+        await link.intake.restore()
     running = asyncio.create_task(link.run())
     try:
         yield FakeNode(who.node_id, link, sink)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import resource
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import grpc
@@ -30,10 +32,12 @@ import grpc.aio
 from data_plane.node import messages
 from data_plane.node.messages import BeatAck, Goodbye, Introduction, Welcome
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
-from data_plane.node.snapshot import NOTHING, Delta, NodeSnapshot, Offer, SnapshotRef, apply_delta, unpack
+from data_plane.node.snapshot import Delta, NodeSnapshot, Offer, apply_delta, unpack
 from pointsman.rules.plane_clock import PlaneClock
+from pointsman.snapshots import NOTHING, SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.enrolled import Plane
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import ControlPlane
 from tests.support.sim_identities import SimIdentity, join_all, without_certificates
 
@@ -44,8 +48,12 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 1024 * 1024 + 64 * 1024),
 )
-PATIENCE_S = 120.0
 BEATS_REMEMBERED = 32
+CLOCK_SAMPLES = 4
+"""Beats right after the welcome, as a real node's: whoever is asked to prepare knows the control plane's clock."""
+POLICY = {"vote_by_s": 30, "confirm_by_s": 30}
+SHOWN_MAX = 5
+"""Nodes that a wait in vain names."""
 
 
 class Contents:
@@ -85,7 +93,9 @@ class SimNode:
     staged: tuple[int, NodeSnapshot] | None = None
     beats: int = 0
     beats_sent_ns: dict[int, int] = field(default_factory=dict)
+    lost: str = ""  # why its last conversation ended
     saying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    armed: asyncio.Task[None] | None = None  # outlives the conversation in which it began
 
     @property
     def node_id(self) -> str:
@@ -95,6 +105,11 @@ class SimNode:
     def ref(self) -> SnapshotRef:
         return self.running.ref if self.running is not None else NOTHING
 
+    def facts(self) -> str:
+        """Where it stands, for whoever waits for it in vain."""
+        connection = "connected" if self.connected else f"not connected since {self.lost or 'the start'}"
+        return f"{self.number} ({connection}, version {self.ref.version}, {self.deltas} deltas, {self.pulls} pulls)"
+
     async def run(self) -> None:
         """Talks until cancelled."""
         pace = Reconnect(ReconnectSettings(), self.rng)
@@ -102,10 +117,13 @@ class SimNode:
             began = time.monotonic()
             channel = self.identity.channel(self.address, _OPTIONS)
             wait_s: float | None = None
+            self.lost = "a goodbye"
             try:
                 wait_s = await self._talk(channel, pace)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
-                pass
+            except grpc.aio.AioRpcError as error:
+                self.lost = f"{error.code().name} {error.details()}"
+            except (asyncio.InvalidStateError, TimeoutError) as error:
+                self.lost = type(error).__name__
             finally:
                 self.connected = False
                 await channel.close(grace=None)
@@ -118,7 +136,7 @@ class SimNode:
             response_deserializer=fleet_pb2.PlaneMessage.FromString,
         )(None)
         who = Introduction(self.node_id, f"sim-{self.number}", "0.1.0", time.time_ns(), {"zone": "sim"}, workers=1)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await self._say(call, messages.hello(who, running=self.ref, snapshot_bytes_max=1 << 30))
             welcome = await self._next(call)
         if isinstance(welcome, Goodbye):
@@ -127,7 +145,8 @@ class SimNode:
             return None
         self.connected = True
         self.clock.reset()
-        activations: set[asyncio.Task[None]] = set()
+        for _ in range(CLOCK_SAMPLES):
+            await self._say_beat(call)
         beats = asyncio.create_task(self._beat(call, welcome.beat_interval_s))
         try:
             while True:
@@ -144,7 +163,7 @@ class SimNode:
                     case fleet_pb2.RolloutPrepare():
                         await self._prepare(call, message)
                     case fleet_pb2.RolloutActivate():
-                        activations.add(asyncio.create_task(self._activate_at(call, message)))
+                        self.armed = asyncio.create_task(self._activate_at(call, message))
                     case fleet_pb2.RolloutAbort():
                         self.staged = None
                     case None:
@@ -152,9 +171,8 @@ class SimNode:
                     case _:
                         pass
         finally:
-            for task in (beats, *activations):
-                task.cancel()
-            await asyncio.gather(beats, *activations, return_exceptions=True)
+            beats.cancel()
+            await asyncio.gather(beats, return_exceptions=True)
             call.cancel()
 
     async def _say(
@@ -175,19 +193,22 @@ class SimNode:
     ) -> None:
         await asyncio.sleep(self.rng.uniform(0, interval_s))
         while True:
-            self.beats += 1
-            if len(self.beats_sent_ns) > BEATS_REMEMBERED:
-                self.beats_sent_ns.clear()
-            error_ns = self.clock.error_ns(time.monotonic_ns())
-            beat = messages.beat(
-                self.beats,
-                running=self.ref,
-                in_flight=0,
-                clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
-            )
-            self.beats_sent_ns[self.beats] = time.monotonic_ns()
-            await self._say(call, beat)
+            await self._say_beat(call)
             await asyncio.sleep(interval_s)
+
+    async def _say_beat(self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]) -> None:
+        self.beats += 1
+        if len(self.beats_sent_ns) > BEATS_REMEMBERED:
+            self.beats_sent_ns.clear()
+        error_ns = self.clock.error_ns(time.monotonic_ns())
+        beat = messages.beat(
+            self.beats,
+            running=self.ref,
+            in_flight=0,
+            clock_error_us=0 if error_ns is None else max(1, error_ns // 1000),
+        )
+        self.beats_sent_ns[self.beats] = time.monotonic_ns()
+        await self._say(call, beat)
 
     def _take_time(self, ack: BeatAck) -> None:
         received_ns = time.monotonic_ns()
@@ -241,7 +262,8 @@ class SimNode:
             at_plane_ns=self.clock.to_plane(now_ns, now_ns) or 0,
             late_us=[late_us],
         )
-        await self._say(call, fleet_pb2.NodeMessage(rollout_activated=told))
+        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            await self._say(call, fleet_pb2.NodeMessage(rollout_activated=told))  # else the next hello says what runs
 
     async def _take_delta(
         self, call: grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage], delta: Delta
@@ -251,8 +273,9 @@ class SimNode:
         if made is None:
             base = self.running if self.ref == delta.base else self.contents.get(delta.base)
             if base is None:
-                unusable = messages.delta_unusable(delta.ref, running=self.ref, code="UNKNOWN_BASE", message="not here")
-                await self._say(call, unusable)
+                await self._say(
+                    call, messages.delta_unusable(delta.ref, running=self.ref, code="UNKNOWN_BASE", message="not here")
+                )
                 return
             made = self.contents.put(apply_delta(delta, base))
         await self._activate(call, made)
@@ -322,6 +345,13 @@ class Figures:
         }
 
 
+def why(view: dict[str, Any]) -> str:
+    """How a rollout ended, in few words: its reason, and what is to be said of its nodes."""
+    nodes = [f"{node['hostname']} {node['standing']} {node.get('reason', '')}" for node in view.get("nodes", ())]
+    unusual = [node for node in nodes if "activated" not in node][:SHOWN_MAX]
+    return f"{view.get('state')}: {view.get('reason') or view.get('message')}; {'; '.join(unusual)}"
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, 99th percentile and maximum."""
     ordered = sorted(values)
@@ -352,13 +382,14 @@ class Simulation:
         self._rng = random.Random(seed)
         self._contents = Contents()
         self.nodes: list[SimNode] = []
+        self._running: list[asyncio.Task[None]] = []
+        self._killed = False
 
     async def run(self, *, changes: int, rollouts: int = 0) -> Figures:
         """Everything, in order."""
         count = self.figures.nodes
         identities = without_certificates(count) if self._plain else await join_all(self.control_plane.database, count)
         await self.control_plane.up()
-        running: list[asyncio.Task[None]] = []
         try:
             async with aiohttp.ClientSession() as session:
                 await self._fill(session)
@@ -373,21 +404,21 @@ class Simulation:
                     for number, identity in enumerate(identities)
                 ]
                 began = time.monotonic()
-                running = [asyncio.create_task(node.run()) for node in self.nodes]
-                await self._until(lambda: all(node.running is not None for node in self.nodes))
+                self._running = [asyncio.create_task(node.run()) for node in self.nodes]
+                await self._until_each(lambda node: node.running is not None, "has a configuration")
                 self.figures.connected_s = time.monotonic() - began
                 for _ in range(changes):
                     await self._change(session)
                 if rollouts:
-                    await self._until(lambda: all(node.clock.samples for node in self.nodes))
+                    await self._until_each(lambda node: node.clock.samples > 0, "knows the control plane's clock")
                 for number in range(rollouts):
                     await self._roll_out(session, number)
                 await self._storm(session)
                 self._look()
         finally:
-            for task in running:
+            for task in self._running:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await asyncio.gather(*self._running, return_exceptions=True)
             self.control_plane.destroy()
         self.figures.simulator_cpu_s = time.process_time()
         check_histories(self.nodes)
@@ -407,7 +438,7 @@ class Simulation:
         body = {"host": f"green-{time.time_ns()}"}
         version = await self._admin(session, "PATCH", "/services/one", body, prefer="wait=60")
         self.figures.change_wait_s.append(time.monotonic() - began)
-        await self._until(lambda: all(node.ref.version >= version for node in self.nodes))
+        await self._until_each(lambda node: node.ref.version >= version, f"runs version {version}")
         last = max(node.applied_at.get(version, 0.0) for node in self.nodes)
         if last:
             self.figures.change_nodes_s.append(last - began)
@@ -422,13 +453,13 @@ class Simulation:
             "key": "one",
             "body": {"host": f"side-{number}-{time.time_ns()}"},
         }
-        body = {"changes": [change], "policy": {"vote_by_s": 30}, "reason": "simulated"}
+        body = {"changes": [change], "policy": POLICY, "reason": "simulated"}
         url = self.control_plane.url + "/fleet/rollouts"
-        async with session.post(url, json=body, headers={"Prefer": "wait=60"}) as response:
+        async with session.post(url, json=body, headers={"Prefer": PREFER}) as response:
             view = await response.json()
-            assert response.status < 300, view
+            assert response.status < 300, f"rollout {number}: {response.status} {why(view)}"
         self.figures.rollout_confirmed_s.append(time.monotonic() - began)
-        assert view["state"] == "confirmed", view.get("reason")
+        assert view["state"] == "confirmed", f"rollout {number}: {why(view)}"
         self.figures.rollout_skew_ms.append(float(view["skew_us"] or 0) / 1000)
         late = [late for node, count in zip(self.nodes, told, strict=True) for late in node.late_us[count:]]
         assert len(late) == len(self.nodes)
@@ -439,16 +470,18 @@ class Simulation:
     async def _storm(self, session: aiohttp.ClientSession) -> None:
         """The control plane is killed and comes back at once: every node notices and returns."""
         pulls = sum(node.pulls for node in self.nodes)
+        self._killed = True
         self.control_plane.kill()
         await self.control_plane.wait()
-        await self._until(lambda: not any(node.connected for node in self.nodes))
+        await self._until_each(lambda node: not node.connected, "has noticed the kill")
         began = time.monotonic()
         await self.control_plane.up()
+        self._killed = False
         self.figures.control_plane_start_s = time.monotonic() - began
         began = time.monotonic()
         asking = asyncio.create_task(self._keep_asking(session))
         try:
-            await self._until(lambda: all(node.connected for node in self.nodes))
+            await self._until_each(lambda node: node.connected, "is back")
             self.figures.storm_settled_s = time.monotonic() - began
         finally:
             asking.cancel()
@@ -472,10 +505,19 @@ class Simulation:
             assert response.status < 300, f"{method} {path}: {response.status} {text[:500]}"
             return int(response.headers.get("X-Pointsman-Version", "0"))
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                await asyncio.sleep(0.01)
+    async def _until_each(self, condition: Callable[[SimNode], bool], what: str) -> None:
+        """Waits until it is so of every node. A node that has ended by a mistake ends the simulation."""
+        deadline = time.monotonic() + PATIENCE_S
+        while missing := [node for node in self.nodes if not condition(node)]:
+            for task in self._running:
+                if task.done():
+                    task.result()
+            plane = self.control_plane
+            assert plane.running or self._killed, f"the control plane has ended:\n{plane.log_tail()}"
+            if time.monotonic() > deadline:
+                shown = ", ".join(node.facts() for node in missing[:SHOWN_MAX])
+                raise AssertionError(f"{len(missing)} nodes of which not one {what}: {shown}\n{plane.log_tail()}")
+            await asyncio.sleep(0.01)
 
     def _look(self) -> None:
         pid = self.control_plane.pid

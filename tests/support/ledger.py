@@ -26,6 +26,7 @@ import uvloop
 
 from tests.support.history import History, Write, of_fleet
 from tests.support.load import Destination, OpenLoop, Record
+from tests.support.patience import PREFER
 from tests.support.processes import Fleet
 
 HOST = "example.domain.com"
@@ -135,7 +136,7 @@ def configuration(fleet: Fleet) -> dict[str, object]:
 
 async def apply_example(fleet: Fleet) -> None:
     """Applies the example and waits until every node serves it."""
-    answer = await fleet.admin("POST", "/config/sync", configuration(fleet), {"Prefer": "wait=20"})
+    answer = await fleet.admin("POST", "/config/sync", configuration(fleet), {"Prefer": PREFER})
     assert answer.status in {200, 202}, f"sync was answered {answer.status}: {answer.body}"
     await fleet.until_ready()
 
@@ -172,7 +173,7 @@ async def switch_to(fleet: Fleet, colour: str, *, wait_s: int = 10, rollout: boo
 async def switch_by_verb(fleet: Fleet, path: str, body: Mapping[str, object], colour: str) -> tuple[Switch, Any]:
     """A switch or an undo, with the proof that the Admin API answers; the same books as of any other switch."""
     asked = time.monotonic()
-    answer = await fleet.admin("POST", path, body, {"Prefer": "wait=20"})
+    answer = await fleet.admin("POST", path, body, {"Prefer": PREFER})
     answered = time.monotonic()
     assert answer.status == 200, f"{path} was answered {answer.status}: {answer.body}"
     switch = Switch(colour, int(answer.headers["X-Pointsman-Version"]), asked, answered)
@@ -183,7 +184,7 @@ async def switch_by_verb(fleet: Fleet, path: str, body: Mapping[str, object], co
 async def canary_by_verb(fleet: Fleet, body: Mapping[str, object], ends_on: str) -> tuple[Switch, Any]:
     """A canary until it rests, whatever its end; the same books."""
     asked = time.monotonic()
-    answer = await fleet.admin("POST", "/switches", body, {"Prefer": "wait=60"})
+    answer = await fleet.admin("POST", "/switches", body, {"Prefer": PREFER})
     view: Any = answer.body
     back, forth = view["canary"]["back_version"], view["version"]
     version = forth if ends_on == body["to"] else back

@@ -19,12 +19,12 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import WebSocketException
 
 from data_plane.node.snapshot import NodeSnapshot
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 from tests.support.split_config import with_second_service
 
 PIECE = bytes(range(256)) * 64
 PAUSE_S = 0.25
-PATIENCE_S = 40.0
 
 
 class LongUpstreams:

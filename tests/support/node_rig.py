@@ -21,9 +21,9 @@ from data_plane.node.last_good import LastGood
 from data_plane.node.snapshot import NodeSnapshot
 from pointsman.rules.snapshot_hash import snapshot_hash
 from pointsman.wire.v1 import config_pb2 as wire
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 
-PATIENCE_S = 30.0
 NOBODY = "127.0.0.1:1"
 """A control plane that is never there: port 1 on loopback refuses."""
 

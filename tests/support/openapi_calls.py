@@ -27,6 +27,7 @@ from schemathesis.schemas import APIOperation
 from typing_extensions import override
 
 from control_plane.entities.types import EntityBody
+from tests.support.patience import PATIENCE_S
 from tests.support.tls import self_signed_authority
 
 CHECKED = (
@@ -171,7 +172,7 @@ def _plant(url: str, session: requests.Session, operation: _Operation, there: se
     for name, (_, where, body) in PLANTED.items():
         if name in wanted - there:
             method = "POST" if name == "targets" else "PUT"
-            done = session.request(method, f"{url}{where}", json=body, timeout=30)
+            done = session.request(method, f"{url}{where}", json=body, timeout=PATIENCE_S)
             # 404: below a parent that is not there. 409 and 400: a call took its name, or names what it needs.
             assert done.status_code in (200, 201, 400, 404, 409), done.text
             there.add(name)

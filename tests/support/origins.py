@@ -36,13 +36,13 @@ from pointsman.wire.v1 import config_pb2 as wire
 from tests.conformance.strict_http import Message, NotStrictError, read_answer, read_request
 from tests.support.node_rig import config, prepared_node, ready
 from tests.support.origin_apps.serve import SERVERS
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Process
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements-origins.lock"
 INSTALLED = ROOT / ".bench" / "origins"
 ALREADY_THERE = ("aiohttp", "http.server")
-PATIENCE_S = 20.0
 SILENCE_S = 0.4
 ALL = (*SERVERS, "node", "nginx")
 

@@ -22,10 +22,10 @@ from typing import Self, TypeVar
 
 import aiohttp
 
+from tests.support.patience import PATIENCE_S
 from tests.support.postgres import KEYRING_LINE
 
 T = TypeVar("T")
-START_TIMEOUT_S = float(os.environ.get("POINTSMAN_TEST_PATIENCE_S", "30"))
 
 
 class StartError(RuntimeError):
@@ -68,7 +68,7 @@ class Process:
         if self.running:
             os.kill(self.pid, signal_number)
 
-    async def wait(self, timeout_s: float = START_TIMEOUT_S) -> int:
+    async def wait(self, timeout_s: float = PATIENCE_S) -> int:
         assert self._child is not None
         return await asyncio.to_thread(self._child.wait, timeout_s)
 
@@ -96,14 +96,14 @@ class Process:
         return await self.until(lambda: path.read_text() if path.exists() else None, f"write {path.name}")
 
     async def until(self, probe: Callable[[], T | None], what: str) -> T:
-        end = time.monotonic() + START_TIMEOUT_S
+        end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             if (value := probe()) is not None:
                 return value
             if not self.running:
                 raise StartError(f"{self.name} ended before it could {what}:\n{self.log_tail()}")
             await asyncio.sleep(0.02)
-        raise StartError(f"{self.name} did not {what} within {START_TIMEOUT_S:g} s:\n{self.log_tail()}")
+        raise StartError(f"{self.name} did not {what} within {PATIENCE_S:g} s:\n{self.log_tail()}")
 
 
 class Upstream(Process):
@@ -218,7 +218,7 @@ class Fleet:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2 * PATIENCE_S))
         return self
 
     async def __aexit__(
@@ -268,7 +268,7 @@ class Fleet:
         assert isinstance(version, int)
         return version
 
-    async def until_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+    async def until_ready(self, timeout_s: float = PATIENCE_S) -> None:
         """Waits until every node answers ready."""
         end = time.monotonic() + timeout_s
         for node in self.nodes:

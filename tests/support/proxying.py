@@ -20,9 +20,7 @@ from data_plane.proxy.serving import ClientFactory, client_factory
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.tables import Active, ServiceRuntime, Tables
 from data_plane.router import Router, build_router
-
-# Everything here answers within milliseconds; this only ends a test that hangs.
-PATIENCE_S = 10.0
+from tests.support.patience import PATIENCE_S
 
 
 class HandBalancer:

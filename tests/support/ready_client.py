@@ -14,10 +14,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Node
 
 POLL_S = 0.2
-PATIENCE_S = 20.0
 WORKERS_MAX = 128
 
 

@@ -19,18 +19,9 @@ from pathlib import Path
 from tests.support import ledger
 from tests.support.fault_proxy import FaultProxy
 from tests.support.load import Destination, OpenLoop
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import ControlPlane, Fleet, Node, Process
-from tests.support.rollouts import (
-    PATIENCE_S,
-    View,
-    all_live,
-    host_of,
-    roll_out,
-    stored_state,
-    to,
-    until_state,
-    versions,
-)
+from tests.support.rollouts import View, all_live, host_of, roll_out, stored_state, to, until_state, versions
 
 VICTIM = 2
 POLICY = {"vote_by_s": 1.0, "confirm_by_s": 1.0}

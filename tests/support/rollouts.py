@@ -16,9 +16,9 @@ from typing import Any
 
 import aiohttp
 
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Answer, Fleet
 
-PATIENCE_S = 60.0
 SERVICE = "example-service"
 OPEN = ("queued", "preparing", "deciding", "decided")
 

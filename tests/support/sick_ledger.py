@@ -22,6 +22,7 @@ from pathlib import Path
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop, Record
 from tests.support.moody_upstream import MoodyUpstream
+from tests.support.patience import PREFER
 from tests.support.processes import Fleet
 from tests.support.target_faults import PASSIVE, POST_EVERY
 
@@ -158,6 +159,6 @@ async def _apply(fleet: Fleet) -> None:
     assert isinstance(upstreams, list)
     for upstream in upstreams:
         upstream["healthchecks"] = {"active": ACTIVE, "passive": PASSIVE}
-    answer = await fleet.admin("POST", "/config/sync", config, {"Prefer": "wait=20"})
+    answer = await fleet.admin("POST", "/config/sync", config, {"Prefer": PREFER})
     assert answer.status in {200, 202}, f"sync was answered {answer.status}: {answer.body}"
     await fleet.until_ready()

@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.support.dns_server import DnsServer
 from tests.support.load import Destination, OpenLoop, Record
 from tests.support.moody_upstream import Mood, MoodyUpstream
+from tests.support.patience import PREFER
 from tests.support.processes import Fleet
 
 HOST = "faults.test"
@@ -197,6 +198,6 @@ async def _configure(made: Bench, checks: Mapping[str, object], *, named: bool) 
             }
         ],
     }
-    answer = await made.fleet.admin("POST", "/config/sync", config, {"Prefer": "wait=20"})
+    answer = await made.fleet.admin("POST", "/config/sync", config, {"Prefer": PREFER})
     assert answer.status in {200, 202}, f"sync was answered {answer.status}: {answer.body}"
     await made.fleet.until_ready()

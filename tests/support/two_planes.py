@@ -20,9 +20,10 @@ from tests.support import ledger
 from tests.support.fault_proxy import FaultProxy
 from tests.support.history import Commit, commits_in_postgres, of_fleet
 from tests.support.load import Destination, OpenLoop
+from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.postgres import PostgresServer
 from tests.support.processes import Answer, ControlPlane, Fleet, Node, Process
-from tests.support.rollouts import OPEN, PATIENCE_S, SERVICE, View, to
+from tests.support.rollouts import OPEN, SERVICE, View, to
 
 FATES = ("killed", "stopped", "split")
 STATES = ("preparing", "decided")
@@ -143,7 +144,7 @@ async def strike(fleet: TwoPlanes, fate: str, state: str, *, delay_s: float = 0.
     finally:
         stalled.kill(signal.SIGCONT)
     # The second's turn: the service is free again, and its own node takes part.
-    other = await fleet.ask(fleet.second, "POST", "/fleet/rollouts", _unrelated(number), prefer="wait=20")
+    other = await fleet.ask(fleet.second, "POST", "/fleet/rollouts", _unrelated(number), prefer=PREFER)
     assert other.status == 200, other.body
     assert isinstance(other.body, dict)
     assert other.body["fence"] > _fence_of(fleet, number) or stored in ("confirmed", "partial")

@@ -8,8 +8,8 @@ import pytest
 
 from control_plane.admin.limits import Limits
 from control_plane.entities.types import EntityBody
-from control_plane.fleet.session import Fault, Stage
 from control_plane.fleet.waiting import NodeProgress, Outcome
+from pointsman.snapshots import Fault, Stage
 from tests.unit.control_plane.admin.conftest import Client, tree
 
 APPLIED = NodeProgress("id-1", "one", Outcome.APPLIED, 1, took_s=0.01)

@@ -26,16 +26,15 @@ from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.rollout import Policy
 from control_plane.fleet.rollouts import Entry, Rollouts
 from control_plane.fleet.server import LinkServer
-from control_plane.fleet.session import SnapshotRef
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.store import editor
 from control_plane.store.contract import Origin, Store, StoreUnavailable, Transaction, Written
+from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
+from tests.support.patience import PATIENCE_S
 
 T = TypeVar("T")
 Work = Callable[[Transaction], T]
-
-PATIENCE_S = 20.0
 
 
 async def until(reached: Callable[[], bool]) -> None:
@@ -112,6 +111,7 @@ class Talker:
         self.refuses = b"poison"
         self.votes = True
         self.activates = True
+        self.early_s = 0.0  # how much its reading of the plane's clock is fast
         self.on_activate: Callable[[], None] = lambda: None
         self.prepared: list[tuple[int, int, bool]] = []
         self.activate: fleet_pb2.RolloutActivate | None = None
@@ -241,7 +241,7 @@ class Talker:
         self.activate = activate
         self.on_activate()
         if self.activates:
-            delay_s = max(0.0, (activate.at_plane_ns - time.monotonic_ns()) / 1e9)
+            delay_s = max(0.0, (activate.at_plane_ns - time.monotonic_ns()) / 1e9 - self.early_s)
             self._at = asyncio.get_running_loop().call_later(delay_s, self.swap)
 
 

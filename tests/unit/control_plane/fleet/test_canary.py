@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from control_plane.fleet.canary import Canary
-from control_plane.fleet.session import SnapshotRef
+from pointsman.snapshots import SnapshotRef
 
 EPOCH = bytes(16)
 

@@ -22,6 +22,7 @@ from control_plane.snapshot.consistency import before_commit
 from control_plane.store import editor
 from control_plane.store.contract import NodeRecord, Origin, Store
 from control_plane.store.sqlite import open_sqlite
+from tests.support.patience import PATIENCE_S
 from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, create, slots, started, until
 
 
@@ -224,6 +225,15 @@ async def test_a_plain_write_between_decision_and_instant_waits_for_the_instant(
     assert min(first_offered(talker, 3) for talker in plane.talkers) >= entry.facts.at_plane_ns
 
 
+async def test_a_rollout_that_waited_begins_at_what_was_decided_also_when_nodes_are_early(plane: RigPlane) -> None:
+    """Their reading of the plane's clock is fast, so all of them run the version before the instant has come."""
+    for talker in plane.talkers:
+        talker.early_s = 10.0
+    first, second = await plane.roll_out(slots("green", 100)), await plane.roll_out(slots("blue", 300))
+    assert (await plane.ended(first), await plane.ended(second)) == ("confirmed", "confirmed"), second.machine.reason
+    assert (second.facts.base_version, second.machine.version, at(plane)) == (2, 3, [3, 3, 3])
+
+
 # --- the store on bad days ------------------------------------------------------------------------------------------
 
 
@@ -241,7 +251,7 @@ async def test_a_decision_that_can_not_be_written_is_none_and_its_end_is_saved_w
     assert "the disk is full" in entry.machine.reason
     assert all(talker.aborted for talker in plane.talkers)
     plane.moody.fails = False
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while (await plane.store.read(lambda tx: tx.rollout(1))).state != "aborted":  # type: ignore[union-attr]  # it is there
             await asyncio.sleep(0.01)
     again = await plane.roll_out(slots("green", 100))
@@ -265,8 +275,8 @@ async def test_a_decision_whose_answer_was_lost_is_found_to_have_fallen(plane: R
 
 @pytest.fixture
 async def planes(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[RigPlane, RigPlane]]:
-    """Two, with a node each, whose leases are short."""
-    monkeypatch.setattr(coordinating, "LEASE_S", 0.2)
+    """Two, with a node each, who wait for each other with a test's patience."""
+    monkeypatch.setattr(coordinating, "LEASE_WAIT_S", PATIENCE_S)
     monkeypatch.setattr(coordinating, "RECOVER_EVERY_S", 0.02)
     first, second = RigPlane(store, name="first", sole=False), RigPlane(store, name="second", sole=False)
     await first.write(lambda tx: (create("blue")(tx), create("green")(tx)))
@@ -307,7 +317,10 @@ async def test_who_waits_too_long_hears_who_coordinates(
     assert await first.ended(entry) == "aborted"
 
 
-async def test_who_can_not_renew_its_lease_lets_go_and_the_other_takes_over(planes: tuple[RigPlane, RigPlane]) -> None:
+async def test_who_can_not_renew_its_lease_lets_go_and_the_other_takes_over(
+    planes: tuple[RigPlane, RigPlane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinating, "LEASE_S", 1.0)
     first, second = planes
     first.talkers[0].votes = False
     entry = await first.roll_out(slots("green", 100), Policy(vote_by_s=60))

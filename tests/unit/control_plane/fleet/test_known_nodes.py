@@ -8,8 +8,9 @@ import pytest
 
 from control_plane.fleet.messages import Hello
 from control_plane.fleet.nodes import NO_CONFIG_HASH, Node, Nodes, NodeState, NodeView, SyncStatus
-from control_plane.fleet.session import NOTHING, Fault, Lineage, Rejection, SnapshotRef, Stage
+from control_plane.fleet.session import Lineage, Rejection
 from control_plane.store.contract import NodeRecord
+from pointsman.snapshots import NOTHING, Fault, SnapshotRef, Stage
 
 EPOCH = b"e" * 16
 LEASE_S = 15.0

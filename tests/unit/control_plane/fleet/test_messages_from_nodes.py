@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from control_plane.fleet import messages
 from control_plane.fleet.messages import Applied, BadMessage, Beat, Hello, Leaving, Rejected
-from control_plane.fleet.session import SnapshotRef, Stage
+from pointsman.snapshots import SnapshotRef, Stage
 from pointsman.wire.v1 import fleet_pb2
 
 REF = fleet_pb2.SnapshotRef(epoch=b"e" * 16, version=3, snapshot_hash=b"h" * 32)

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from control_plane.fleet.session import (
-    NOTHING,
-    Ahead,
-    Idle,
-    Lineage,
-    Parked,
-    Phase,
-    Rejection,
-    Session,
-    SnapshotRef,
-    Stage,
-    Waiting,
-)
+from control_plane.fleet.session import Ahead, Idle, Lineage, Parked, Phase, Rejection, Session, Waiting
+from pointsman.snapshots import NOTHING, SnapshotRef, Stage
 
 EPOCH = b"e" * 16
 

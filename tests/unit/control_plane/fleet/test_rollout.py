@@ -28,7 +28,7 @@ from control_plane.fleet.rollout import (
     arming_s,
     lead_s,
 )
-from control_plane.fleet.session import Fault
+from pointsman.snapshots import Fault
 
 NODES = {"a": "host-a", "b": "host-b", "c": "host-c"}
 READY = Voted(Vote.READY, staged=True)

@@ -8,7 +8,6 @@ import pytest
 
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.nodes import Node
-from control_plane.fleet.session import SnapshotRef
 from control_plane.fleet.tracing import (
     WAITING_MAX,
     NoNode,
@@ -18,6 +17,7 @@ from control_plane.fleet.tracing import (
     Traces,
     choose,
 )
+from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1.fleet_pb2 import PlaneMessage, TraceAnswer, TraceRequest
 
 QUESTION = Question("GET", "http", "/a?b", 80, (("Host", "a.test"), ("x", "\u00fc")))

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from control_plane.fleet.nodes import Node, Nodes, Plane
-from control_plane.fleet.session import Stage
 from control_plane.fleet.waiting import Outcome, Wait, WaitReport, wait_for
+from pointsman.snapshots import Stage
 from tests.unit.control_plane.fleet.test_known_nodes import EPOCH, LEASE_S, Times, hello, ref, rejection
 
 

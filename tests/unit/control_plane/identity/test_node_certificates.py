@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -175,3 +176,29 @@ async def test_enrolments_are_limited_by_address(nodes: NodeCertificates) -> Non
 async def test_control_planes_over_one_store_share_the_authority(store: Store, clock: Clock) -> None:
     first, second = await made(store, clock), await made(store, clock)
     assert first.trusted == second.trusted
+
+
+async def test_grpc_gets_another_certificate_only_when_there_is_one(
+    nodes: NodeCertificates, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes its TLS anew of all that it is given, under handshakes that are about to begin."""
+    asks: list[Callable[[], object]] = []
+
+    def remember(_first: object, fetch: Callable[[], object], *, require_client_authentication: bool) -> None:
+        asks.append(fetch)
+
+    monkeypatch.setattr(grpc, "dynamic_ssl_server_credentials", remember)
+    gate = EnrolledGate(nodes, ("127.0.0.1",), wall=clock)
+    gate.credentials()
+    gate.enrolment_credentials()
+
+    def changed() -> list[bool]:
+        return [ask() is not None for ask in asks]
+
+    assert changed() == [False, False]
+    clock.now += node_ca.SERVER_LIFE_S * 0.7
+    assert changed() == [True, True], "two thirds of the certificate's life are over"
+    assert changed() == [False, False]
+    await nodes.rotate_ca(origin=ROOT)
+    assert changed() == [True, True], "another CA is trusted as well"
+    assert changed() == [False, False]

@@ -9,9 +9,9 @@ import pytest
 
 from control_plane.fleet.health import AddressReport, AddressState, HealthBook, TargetReport
 from control_plane.fleet.rollout import Policy, Rollout, UpstreamReport, Vote, Voted
-from control_plane.fleet.session import Fault
 from control_plane.switching.preflight import Code, Gates, Move, Plan, Seen, Side, TargetView, target_view
 from control_plane.switching.rehearsal import rehearsed
+from pointsman.snapshots import Fault
 
 NODES = {"1": "dp-1", "2": "dp-2", "3": "dp-3"}
 H, U, X, N, Q = Seen.HEALTHY, Seen.UNCHECKED, Seen.UNHEALTHY, Seen.UNRESOLVED, Seen.UNKNOWN

@@ -16,12 +16,13 @@ import pytest
 
 from data_plane.node.applying import Applier, ApplyLimits
 from data_plane.node.names import Names
-from data_plane.node.outcomes import Applied, Fault, Refused, Stage
+from data_plane.node.outcomes import Applied, Refused
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.node.supervisor import Slot, Supervisor
 from data_plane.node.workers import Activation, WorkerDied, WorkerProcess, WorkerRefused
 from data_plane.resolve.answers import Answer, Record
 from data_plane.resolve.cache import Cache, CacheRules, Found, Outcome
+from pointsman.snapshots import Fault, Stage
 from pointsman.wire.v1 import worker_pb2 as wire
 from tests.unit.data_plane.node.entities import service, snapshot
 

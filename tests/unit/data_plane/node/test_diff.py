@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from data_plane.node.diff import BATCH_BYTES_MAX, Diff, stage_messages
+from collections.abc import Iterator
+
+from data_plane.node.diff import BATCH_BYTES_MAX, Again, Diff, stage_messages
 from pointsman.wire.v1 import worker_pb2 as wire
 from tests.unit.data_plane.node.entities import route, service, snapshot
 
@@ -57,3 +59,19 @@ def test_an_entity_larger_than_a_batch_travels_alone() -> None:
     parts = [[len(data) for data in message.stage_part.upserts] for message in messages]
     assert [len(sizes) for sizes in parts if max(sizes, default=0) > BATCH_BYTES_MAX] == [1]
     assert sum(map(len, parts)) == 3
+
+
+def test_messages_for_several_workers_are_made_once_and_as_they_are_asked_for() -> None:
+    made: list[int] = []
+
+    def source() -> Iterator[bytes]:
+        for number in range(3):
+            made.append(number)
+            yield bytes((number,))
+
+    messages = Again(source())
+    one, other = iter(messages), iter(messages)
+    assert (next(one), made) == (b"\0", [0])
+    assert [next(other), next(other), next(one)] == [b"\0", b"\1", b"\1"]
+    assert ([*one], [*other], [*messages]) == ([b"\2"], [b"\2"], [b"\0", b"\1", b"\2"])
+    assert made == [0, 1, 2]

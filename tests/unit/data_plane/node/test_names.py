@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 from data_plane.node.diff import Diff
-from data_plane.node.names import NameIndex, Names
+from data_plane.node.names import ENTITIES_PER_STEP, NameIndex, Names
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.resolve.answers import NAME_ERROR, Answer, Record
 from data_plane.resolve.cache import Cache, CacheRules, Found, NotFound, Outcome
@@ -64,6 +64,18 @@ def test_a_refused_change_can_be_undone() -> None:
     assert index.needed == {"d.test"}
     index.undo(diff)
     assert index.needed == {"a.test", "b.test"}
+
+
+def test_a_large_change_that_was_broken_off_can_be_undone() -> None:
+    before = snapshot(1, service("s1", "a.test"))
+    after = snapshot(2, service("s1", "c.test"), *(service(f"more-{n}", f"{n}.test") for n in range(ENTITIES_PER_STEP)))
+    index = index_of(before)
+    diff = Diff.between(before, after)
+    assert next(index.steps(diff.upserts, diff.deletes), "ended") is None
+    index.undo(diff)
+    assert index.needed == {"a.test"}
+    index.apply(diff.upserts, diff.deletes)
+    assert len(index.needed) == 1 + ENTITIES_PER_STEP
 
 
 class World:

@@ -14,12 +14,13 @@ from data_plane.node.applying import Activated
 from data_plane.node.diff import Diff
 from data_plane.node.health import Outlook
 from data_plane.node.messages import ref_to_wire
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
 from data_plane.node.rollouts import SAMPLES_WANTED, Rollouts
 from data_plane.node.snapshot import Delta, NodeSnapshot
 from data_plane.node.workers import WarmedEndpoint
 from pointsman.rules.plane_clock import SAMPLES_MAX, PlaneClock
 from pointsman.rules.snapshot_hash import snapshot_hash
+from pointsman.snapshots import Fault, Stage
 from pointsman.wire.v1 import fleet_pb2
 from tests.unit.data_plane.node.entities import Entities, service
 

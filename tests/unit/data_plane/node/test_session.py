@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from data_plane.node.outcomes import Fault, Refused, Stage
+from data_plane.node.outcomes import Refused
 from data_plane.node.session import (
     Adopt,
     Applying,
@@ -16,7 +16,8 @@ from data_plane.node.session import (
     TellApplied,
     TellRejected,
 )
-from data_plane.node.snapshot import NOTHING, Offer, SnapshotRef
+from data_plane.node.snapshot import Offer
+from pointsman.snapshots import NOTHING, Fault, SnapshotRef, Stage
 
 EPOCH = b"e" * 16
 NO = Refused(Stage.BUILD, (Fault("BAD_REGEX", message="no"),))

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 import zstandard
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.node.outcomes import Stage
-from data_plane.node.snapshot import Offer, SnapshotRef, SnapshotRefused, check_sizes, pack, unpack
+from data_plane.kinds import COLLECTIONS, key_of
+from data_plane.node.snapshot import Offer, SnapshotRefused, check_sizes, entity_key, pack, unpack
 from pointsman.rules.snapshot_hash import snapshot_hash
+from pointsman.snapshots import SnapshotRef, Stage
 from pointsman.wire.v1 import config_pb2, fleet_pb2
 from tests.support.fleet import EPOCH, Snap, entities
 
@@ -119,6 +121,50 @@ def test_an_entity_of_a_later_schema_level_is_refused_with_a_remedy() -> None:
 def test_an_entity_without_an_id_is_refused() -> None:
     nameless = config_pb2.Entity(route=config_pb2.Route(name="x")).SerializeToString()
     assert refusal(*packed(body(nameless))) == (Stage.DECODE, "BAD_ENTITY")
+
+
+def framed(body: bytes, *, tag: int) -> bytes:
+    """The one field of an Entity, with its length as a varint."""
+    length, varint = len(body), b""
+    while length >= 128:
+        varint, length = varint + bytes((length & 127 | 128,)), length >> 7
+    return bytes((tag,)) + varint + bytes((length,)) + body
+
+
+@pytest.mark.parametrize("kind", list(COLLECTIONS))
+@pytest.mark.parametrize("more", [0, 100, 200, 20_000, 2_200_000])
+def test_an_entity_of_any_kind_and_size_is_known_by_its_id(kind: str, more: int) -> None:
+    field = config_pb2.Entity.DESCRIPTOR.fields_by_name[kind]
+    rest = b"\xfa\x3f" + framed(bytes(more), tag=0)[1:] if more else b""  # a field of a later version
+    written = framed(framed(b"the-id", tag=10) + rest, tag=field.number << 3 | 2)
+    assert entity_key(written) == key_of(config_pb2.Entity.FromString(written)) == (COLLECTIONS[kind], "the-id")
+
+
+def test_an_id_is_found_where_it_does_not_stand_in_front() -> None:
+    behind = framed(framed(b"a name", tag=18) + framed(b"the-id", tag=10), tag=18)
+    two_kinds = framed(framed(b"a service", tag=10), tag=10) + framed(framed(b"a route", tag=10), tag=18)
+    assert entity_key(behind) == ("routes", "the-id")
+    assert entity_key(two_kinds) == ("routes", "a route")
+
+
+@pytest.mark.parametrize("route", [b"\x0a\x09cut", b"\x0a\x02\xff\xff", b"\x0a\x80\x01", b"\x0a\x00", b"\x0a"])
+def test_an_id_that_is_none_is_refused(route: bytes) -> None:
+    with pytest.raises(SnapshotRefused):
+        entity_key(framed(route, tag=18))
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_of_the_kind_that_a_decoder_finds_or_of_none(data: bytes) -> None:
+    try:
+        expected = key_of(config_pb2.Entity.FromString(data))
+    except DecodeError:
+        expected = None
+    try:
+        found = entity_key(data)
+    except SnapshotRefused:
+        assert expected is None or not expected[1]
+    else:
+        assert expected is None or expected[0] == found[0]  # an id may stand in front of what does not decode
 
 
 def test_an_entity_that_comes_twice_is_refused_by_name() -> None:

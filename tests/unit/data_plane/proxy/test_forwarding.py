@@ -52,7 +52,18 @@ def test_what_a_request_brings_is_built_on() -> None:
         (False, b"198.51.100.7", b"198.51.100.7"),
         (False, b"198.51.100.7, 10.0.0.2", b"10.0.0.2"),
         (True, b"198.51.100.7, 10.0.0.2", b"198.51.100.7"),
-        (True, b"10.0.0.3, 10.0.0.2", b"10.0.0.1"),
+        (True, b"198.51.100.8, 198.51.100.7, 10.0.0.2", b"198.51.100.7"),
+        (True, b"10.0.0.3, 10.0.0.2", b"10.0.0.3"),
+        (True, b"nonsense, 10.0.0.2", b"10.0.0.2"),
+        (True, b"10.0.0.3 , ,", b"10.0.0.3"),
+        (False, b"198.51.100.7:4711", b"198.51.100.7"),
+        (False, b"[2001:DB8::1]:4711", b"2001:db8::1"),
+        (False, b"2001:db8::1", b"2001:db8::1"),
+        (True, b"198.51.100.7, ::ffff:10.0.0.2", b"198.51.100.7"),
+        (False, b"[2001:db8::1]", b"2001:db8::1"),
+        (False, b"[2001:db8::1", b"10.0.0.1"),
+        (False, b"[2001:db8::1]x", b"10.0.0.1"),
+        (False, b"198.51.100.7:x", b"10.0.0.1"),
         (False, b"nonsense", b"10.0.0.1"),
         (False, b"", b"10.0.0.1"),
     ],
@@ -70,6 +81,7 @@ def test_nobody_is_trusted_by_default_and_strangers_never() -> None:
     assert not PeerLines("192.0.2.1", settings).trusted
     assert not PeerLines("unknown", settings).trusted
     assert PeerLines("::1", settings).trusted
+    assert PeerLines("::ffff:10.0.0.1", settings).trusted
     stranger = PeerLines("192.0.2.1", settings)
     assert stranger.client_address(head(b"X-Real-IP: 1.1.1.1")) == b"192.0.2.1"
 

@@ -241,3 +241,28 @@ def test_a_good_beginning_may_go_on_at_every_split() -> None:
     for size in range(len(data)):
         for seen in range(size):
             scanner.check_incomplete(data[:size], seen)
+
+
+@pytest.mark.parametrize("beside", [b"", b"\r\nContent-Length: 5", b"\r\nTransfer-Encoding: chunked"])
+@pytest.mark.parametrize("field", [b"Transfer-Encoding: chunked", b"Content-Length: 5"])
+def test_no_octet_round_a_framing_field_makes_two_readings(field: bytes, beside: bytes) -> None:
+    """Every octet before and behind name and value: what is let through frames one body, and no twin goes on."""
+    name, _, value = field.partition(b": ")
+    for octet in (bytes([number]) for number in range(256)):
+        for line in (octet + field, name + octet + b": " + value, name + b":" + octet + value, field + octet):
+            try:
+                head = scan(b"POST / HTTP/1.1\r\nHost: h\r\n" + line + beside)
+            except BadRequest:
+                continue
+            lines = (line + beside).split(b"\r\n")
+            said = [
+                (key.lower(), said.strip(b" \t").lower()) for key, _, said in (one.partition(b":") for one in lines)
+            ]
+            chunked = [said for key, said in said if key == b"transfer-encoding"]
+            lengths = [said for key, said in said if key == b"content-length"]
+            assert len(chunked) + len(lengths) <= 1, line
+            assert chunked in ([], [b"chunked"]), line
+            assert head.chunked == bool(chunked), line
+            assert head.length == (int(lengths[0]) if lengths else -1), line
+            for sent in b"\r\n".join(head.segments).lower().replace(b"_", b"-").split(b"\r\n"):
+                assert not sent.startswith((b"transfer-encoding:", b"content-length:")), line
