@@ -57,6 +57,7 @@ from control_plane.store.contract import Store, StoreError
 from control_plane.switching.canaries import Canaries
 from control_plane.switching.schedule import Schedule
 from control_plane.switching.switches import Switches
+from pointsman.version import software_version
 
 _log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class AdminApi:
         batch.mount(table, self.writes)
         access.mount(table, operators)
         information.mount(table, schemas, store, identity, connections)
-        openapi.mount(table, schemas, version=information.own_version())
+        openapi.mount(table, schemas, version=software_version())
 
     async def answer(self, call: Call) -> Answer:
         """Answers every call; what goes wrong is an answer too, and refused writes are noted in the audit trail."""
