@@ -182,18 +182,25 @@ class AdminServer:
         return await self.api.answer(call)
 
     async def _read(self, request: web.BaseRequest, bytes_max: int) -> bytes:
-        too_large = Refused(
-            413,
-            f"the body is larger than {bytes_max} bytes; send less at a time, or raise the control plane's setting "
-            "body_bytes_max (for files: declarative_bytes_max)",
-        )
+        def too_large() -> Refused:
+            return Refused(
+                413,
+                f"the body is larger than {bytes_max} bytes; send less at a time, or raise the control plane's setting "
+                "body_bytes_max (for files: declarative_bytes_max)",
+            )
+
         if request.content_length is not None and request.content_length > bytes_max:
-            raise too_large
+            raise too_large()
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refused(415, "compressed bodies are not accepted; send it without Content-Encoding")
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # the interim answer is no part of the real one
+        if request.content.is_eof():  # all of it is here already, so there is nothing to wait for
+            body = request.content.read_nowait()
+            if len(body) > bytes_max:
+                raise too_large()
+            return body
         chunks: list[bytes] = []
         size = 0
         try:
@@ -201,7 +208,7 @@ class AdminServer:
                 async for chunk in request.content.iter_any():
                     size += len(chunk)
                     if size > bytes_max:
-                        raise too_large
+                        raise too_large()
                     chunks.append(chunk)
         except TimeoutError:
             raise Refused(408, f"the body did not arrive within {self._limits.body_timeout_s:g} s") from None

@@ -79,6 +79,9 @@ class Fleet(Protocol):
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""
 
+    def returning(self) -> Sequence[str]:
+        """Host names of nodes that are on their way back after a start of the control plane."""
+
     def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
         """What the live nodes say of a target; None when none of them knows it."""
 
@@ -179,7 +182,7 @@ class Writes:
             else:
                 if rollouts is not None:
                     await rollouts.gate()
-                written = await self.store.write(guarded, replace(origin, request_key=key))
+                written = await self.store.write(guarded, replace(origin, request_key=key) if key else origin)
         except _Rehearsed as rehearsed:
             told = Summary(changes=[entity_change(change) for change in rehearsed.changes]).to_json()
             del told["unchanged"]
@@ -326,11 +329,13 @@ def origin_of(call: Call, source: str, *, reason: str = "") -> Origin:
 
 def _told(call: Call, header: str, chars_max: int) -> str:
     """A text for the history. Percent-encoded UTF-8, because headers can't carry more than ASCII safely."""
-    return _printable(header, unquote(call.headers.get(header) or ""), chars_max)
+    raw = call.headers.get(header)
+    return _printable(header, unquote(raw), chars_max) if raw else ""
 
 
 def _printable(name: str, raw: str, chars_max: int) -> str:
-    text = "".join(character if character.isprintable() else " " for character in raw).strip()
+    text = raw if raw.isprintable() else "".join(each if each.isprintable() else " " for each in raw)
+    text = text.strip()
     if len(text) > chars_max:
         raise Refused(400, f"{name} is longer than {chars_max} characters; shorten it")
     return text

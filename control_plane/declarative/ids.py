@@ -7,6 +7,7 @@ random ids.
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Mapping
 
@@ -23,7 +24,12 @@ def deterministic_id(schema: Schema, body: EntityBody, references: Mapping[str, 
     key = _key(schema, body, references)
     if key is None:
         return None
-    return str(uuid.uuid5(uuid.uuid5(_KONG, schema.collection), key))
+    return str(uuid.uuid5(_namespace(schema.collection), key))
+
+
+@functools.cache  # of the few collections
+def _namespace(collection: str) -> uuid.UUID:
+    return uuid.uuid5(_KONG, collection)
 
 
 def _key(schema: Schema, body: EntityBody, references: Mapping[str, JsonValue]) -> str | None:

@@ -7,7 +7,6 @@ trees of the shape of the value: a text, a list with None where an element is fi
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from abc import ABC, abstractmethod
@@ -127,8 +126,7 @@ class Field(ABC):
 
     def missing(self) -> JsonValue:
         """Return what stands where nothing was given."""
-        default = self.default
-        return copy.deepcopy(default) if isinstance(default, list | dict) else default
+        return _copied(self.default)
 
     def problem(self, value: JsonValue) -> JsonValue:
         """Return None or what is wrong with a filled value."""
@@ -526,6 +524,13 @@ class Foreign(Field):
             "properties": {"id": {"type": "string", "format": "uuid"}},
             "required": ["id"],
         }
+
+
+def _copied(value: JsonValue) -> JsonValue:
+    """Return a value that shares nothing that can be altered; `copy.deepcopy` takes ten times as long."""
+    if isinstance(value, dict):
+        return {name: _copied(item) for name, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def empty(value: JsonValue) -> bool:

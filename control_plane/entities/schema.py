@@ -131,6 +131,10 @@ class Schema:
             name for name, definition in fields.items() if definition.problem(definition.missing()) is None
         )
         """Fields whose defaults are known to be right."""
+        blank = {name: definition.missing() for name, definition in fields.items()}
+        self._made_anew = tuple(name for name, default in blank.items() if isinstance(default, list | dict))
+        self._plain: EntityBody = {name: None if name in self._made_anew else value for name, value in blank.items()}
+        """Every field with its default where that can be shared; the others' are made for each entity."""
         self.secrets: Mapping[str, str] = {
             name: definition.private_to
             for name, definition in fields.items()
@@ -154,13 +158,10 @@ class Schema:
         prepared = dict(body) if self._prepare is None else self._prepare(dict(body))
         given = frozenset(prepared)
         fields = self._fields_of(prepared)
-        filled: EntityBody = {}
-        defaults: EntityBody = {}
-        for name, definition in fields.items():
-            if name in prepared:
-                filled[name] = definition.filled(prepared[name])
-            else:
-                filled[name] = defaults[name] = definition.missing()
+        defaults = self._defaults(fields, given)
+        filled: EntityBody = {
+            name: fields[name].filled(prepared[name]) if name in prepared else value for name, value in defaults.items()
+        }
         filled.update((name, value) for name, value in prepared.items() if name not in self.fields)
         if filled.get("id") is None:
             filled["id"] = entity_id or str(uuid.uuid4())
@@ -175,7 +176,11 @@ class Schema:
         if self._settle is not None:
             self._settle(filled, given)
         ends = {name: filled.pop(name) for name in self.lifetimes if name in as_stored}
-        self._refuse_problems(filled, Problems(), fields, known=defaults if self._vary is None else None)
+        if self._vary is None:
+            taken = {name: defaults[name] for name in self._sound if name not in given}
+            self._refuse_problems(filled, Problems(), fields, taken=taken)
+        else:
+            self._refuse_problems(filled, Problems(), fields)
         if entity_id is not None:
             filled["id"] = entity_id
         return self._as_kept({**filled, **ends}, given - set(as_stored), now=now)
@@ -331,13 +336,24 @@ class Schema:
     def _fields_of(self, entity: EntityBody) -> Mapping[str, Field]:
         return self.fields if self._vary is None else {**self.fields, **self._vary(entity)}
 
+    def _defaults(self, fields: Mapping[str, Field], given: Collection[str]) -> EntityBody:
+        """Return all fields in their order, with what stands in each for which nothing is given."""
+        if fields is not self.fields:
+            return {name: definition.missing() for name, definition in fields.items()}
+        defaults = dict(self._plain)
+        for name in self._made_anew:
+            if name not in given:
+                defaults[name] = fields[name].missing()
+        return defaults
+
     def _refuse_problems(
-        self, entity: EntityBody, problems: Problems, fields: Mapping[str, Field], *, known: EntityBody | None = None
+        self, entity: EntityBody, problems: Problems, fields: Mapping[str, Field], *, taken: EntityBody | None = None
     ) -> None:
-        """Raises what is wrong. `known` are the defaults that stand in the entity: most of it, and right every time."""
+        """Raises what is wrong. `taken` are defaults that are known to be right: most of an entity, as a rule."""
+        taken = taken or {}
         for name, value in entity.items():
             definition = fields.get(name)
-            if known and name in known and known[name] is value and name in self._sound:
+            if name in taken and taken[name] is value:
                 continue
             problem = "unknown field" if definition is None else definition.problem(value)
             if problem is not None:

@@ -28,6 +28,8 @@ CHANGES_LISTED_MAX = 20
 BEGINNING = "0" * 64
 """The hash before the first record."""
 
+_DETAILS = json.JSONEncoder(separators=(",", ":"), sort_keys=True)
+_CONTENT = json.JSONEncoder(separators=(",", ":"))
 _HEAD = select(AUDIT_HEAD.c.number, AUDIT_HEAD.c.hash).where(AUDIT_HEAD.c.one == 1)
 _TAKE = Prepared(
     update(AUDIT_HEAD)
@@ -55,28 +57,27 @@ def append(connection: Connection, entries: Sequence[AuditEntry]) -> None:
     for number, entry in enumerate(entries, last - len(entries) + 1):
         origin = entry.origin
         details: EntityBody = {**({"reason": origin.reason} if origin.reason else {}), **entry.details}
-        record = AuditRecord(
-            number=number,
-            at=entry.at,
-            author=origin.author,
-            source=origin.source,
-            address=origin.address,
-            action=origin.action,
-            outcome=entry.outcome,
-            version=entry.version,
-            details=json.dumps(details, separators=(",", ":"), sort_keys=True),
-            previous=previous,
-            hash="",
-        )
-        previous = hash_of(record)
-        rows.append({name: getattr(record, name) for name in AUDIT.c.keys()} | {"hash": previous})  # noqa: SIM118
+        row: dict[str, object] = {
+            "number": number,
+            "at": entry.at,
+            "author": origin.author,
+            "source": origin.source,
+            "address": origin.address,
+            "action": origin.action,
+            "outcome": entry.outcome,
+            "version": entry.version,
+            "details": _DETAILS.encode(details),
+            "previous": previous,
+        }
+        row["hash"] = previous = _digest(list(row.values()))
+        rows.append(row)
     _ADD.change_each(connection, rows)
     _CLOSE.change(connection, {"newest": previous})
 
 
 def hash_of(record: AuditRecord) -> str:
     """What a record's hash has to be."""
-    content = [
+    content: list[object] = [
         record.number,
         record.at,
         record.author,
@@ -88,7 +89,12 @@ def hash_of(record: AuditRecord) -> str:
         record.details,
         record.previous,
     ]
-    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+    return _digest(content)
+
+
+def _digest(content: list[object]) -> str:
+    """Of a record's columns in their order, without its own hash."""
+    return hashlib.sha256(_CONTENT.encode(content).encode()).hexdigest()
 
 
 def head(connection: Connection) -> tuple[int, str]:

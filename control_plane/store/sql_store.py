@@ -6,7 +6,6 @@ A dialect says how a batch of jobs is committed and how a read gets its view; th
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -217,7 +216,8 @@ class SqlStore(Store):
 
     def wrote(self, number: int, pending: Pending) -> None:
         """Keeps at hand what this process committed, before anybody is told of it. Runs on the loop."""
-        origin = dataclasses.replace(pending.origin, action="", request_key="")  # of the audit trail, not the history
+        whole = pending.origin
+        origin = Origin(whole.author, whole.source, whole.address, whole.reason)  # what the history keeps of it
         changes = tuple(change for change, _ in pending.changes)
         self._recent.add(
             Version(number, pending.committed_at, origin, len(changes), changes),

@@ -55,7 +55,7 @@ class Prepared:
             return
         self._compile(connection)
         try:
-            _driver(connection).executemany(self._text, [self._bound(each) for each in values])
+            driver(connection).executemany(self._text, [self._bound(each) for each in values])
         except sqlite3.Error as error:
             raise self._translated(connection, error) from error
 
@@ -63,7 +63,7 @@ class Prepared:
         if not self._text:
             self._compile(connection)
         try:
-            return _driver(connection).execute(self._text, self._bound(values))
+            return driver(connection).execute(self._text, self._bound(values))
         except sqlite3.Error as error:
             raise self._translated(connection, error) from error
 
@@ -89,5 +89,6 @@ class Prepared:
         )
 
 
-def _driver(connection: Connection) -> sqlite3.Connection:
+def driver(connection: Connection) -> sqlite3.Connection:
+    """The driver's connection below one of SQLAlchemy's to SQLite."""
     return cast(sqlite3.Connection, connection.connection.dbapi_connection)

@@ -34,6 +34,7 @@ STALL_S = 0.06
 
 _CHUNK_BYTES = 16 * 1024
 _EVENTS_MAX = 512
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
 
 
@@ -63,7 +64,7 @@ class _Probe:
     __slots__ = ("batch", "deadline", "done", "errand", "fd", "received", "sock", "step", "unsent")
 
     def __init__(
-        self, errand: Errand, sock: socket.socket, done: Callable[[Result], None], *, deadline: float, batch: int
+        self, errand: Errand, sock: socket.socket, done: Callable[[Result | None], None], *, deadline: float, batch: int
     ) -> None:
         self.batch = batch
         self.errand = errand
@@ -89,18 +90,18 @@ class ProbeEngine:
         self._sweep_due = 0.0
         loop.add_reader(self._epoll.fileno(), self._ready)
 
-    def start(self, errand: Errand, done: Callable[[Result], None]) -> None:
-        """Begin a probe."""
+    def start(self, errand: Errand, done: Callable[[Result | None], None]) -> None:
+        """Begin a probe. `done` gets None when this process has nothing to make it with: it says nothing of others."""
         family = socket.AF_INET6 if ":" in errand.ip else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError:  # out of descriptors: says nothing about the endpoint, but something has to be said
-            self._loop.call_soon(done, Event.TCP)
+        except OSError as error:
+            self._loop.call_soon(done, None if error.errno in _EXHAUSTED else Event.TCP)
             return
         code = sock.connect_ex((errand.ip, errand.port))
         if code not in (0, errno.EINPROGRESS):
             sock.close()
-            self._loop.call_soon(done, Event.TCP)
+            self._loop.call_soon(done, None if code in _EXHAUSTED else Event.TCP)
             return
         probe = _Probe(errand, sock, done, deadline=self._loop.time() + errand.timeout_s, batch=self._batch)
         self._probes[probe.fd] = probe

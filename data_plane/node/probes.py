@@ -234,7 +234,7 @@ class Prober:
         self.sent += 1
         self._engine.start(errand, lambda result: self._ended(begun, address, result))
 
-    def _ended(self, begun: _Round, address: Address, result: Result) -> None:
+    def _ended(self, begun: _Round, address: Address, result: Result | None) -> None:
         schedule = begun.schedule
         self._open -= 1
         schedule.open -= 1
@@ -244,7 +244,8 @@ class Prober:
         if self._schedules.get(schedule.upstream) is not schedule:
             self._fill()
             return
-        self._tell(schedule.upstream, address.key, result)
+        if result is not None:
+            self._tell(schedule.upstream, address.key, result)
         for other in schedule.rounds.values():
             if other.waiting and other not in self._ready:
                 self._ready.append(other)

@@ -284,7 +284,7 @@ class ClientConnection(asyncio.Protocol):
                 pass
         except BadRequest as bad:
             self._shared.counters.requests_malformed += 1
-            self._refuse(bad.status, bad.message)
+            self._refuse(bad.status, bad.message, bad.head)
         except Exception:
             logger.exception("request could not be handled (%s)", self._exchange.describe())
             self._crashed()
@@ -323,7 +323,11 @@ class ClientConnection(asyncio.Protocol):
         exchange.code = 0
         exchange.bytes_in = end + 4
         exchange.bytes_out = 0
-        shared.request_scanner.scan(data, end, head)
+        try:
+            shared.request_scanner.scan(data, end, head)
+        except BadRequest as bad:
+            bad.head = data[:end]
+            raise
         exchange.request_id = shared.request_id()
         active = shared.active
         if now >= active.due:
@@ -542,8 +546,11 @@ class ClientConnection(asyncio.Protocol):
         exchange.bytes_out += len(data)
         self.transport.write(data)
 
-    def _refuse(self, status: int, message: str) -> None:
-        """Answer what can't be handled; the connection ends with it, since nobody knows where the next one begins."""
+    def _refuse(self, status: int, message: str, head: bytes = b"") -> None:
+        """Answer what can't be handled; the connection ends with it, since nobody knows where the next one begins.
+
+        `head` is what came, as far as it may say in which form it wants the answer.
+        """
         shared = self._shared
         exchange = self._exchange
         exchange.request_id = shared.request_id()
@@ -552,8 +559,8 @@ class ClientConnection(asyncio.Protocol):
         exchange.bytes_in = exchange.bytes_out = 0
         self.keep = False
         self.head.method = b""
-        body = answers.body(answers.PLAIN, message, exchange.request_id.decode())
-        self._write_answer(status, answers.PLAIN.encode(), body, ())
+        self.head.block = head
+        self._write_message(status, message, engine=True)
         if shared.access_log is not None:
             exchange.log(shared.access_log, time.monotonic())
         self._linger()

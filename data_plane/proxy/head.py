@@ -71,7 +71,12 @@ HOST_REMEMBERED_BYTES_MAX = 256
 
 
 class BadRequest(Exception):
-    """A request that goes nowhere: `status` and Kong's `message` for it. The connection ends with the answer."""
+    """A request that goes nowhere: `status` and Kong's `message` for it. The connection ends with the answer.
+
+    `head` is the whole head where there is one, good or bad, for what it says of the form of answers.
+    """
+
+    head: bytes = b""
 
     def __init__(self, status: int, message: str = BAD_REQUEST) -> None:
         super().__init__(status, message)

@@ -62,26 +62,32 @@ def ending(view: JsonObject) -> str:
 
 
 def proof(view: JsonObject) -> Table:
-    """One line a node: what it said before, how late it was, the requests still open towards the old side.
+    """One line a node: what it said before, how late it was, who answered when, what is still open on the old side.
 
-    Of a canary one line a step.
+    FIRST NEW and LAST OLD are the first answer of the new side and the last of the old, counted from the instant. Of a
+    canary one line a step.
     """
     if canary_view.is_canary(view):
         return canary_view.steps_table(view)
+    nodes = as_objects(view.get("nodes"))
+    alone = _told_apart(nodes)
+    ill = any(node.get("healthy") != node.get("targets") for node in nodes)  # else there is nothing to tell
     rows = [
         (
             node_name(node),
-            short_id(node),
+            "" if alone else short_id(node),
             as_text(node.get("standing")),
             seconds(node.get("prepared_s")),
-            f"{as_text(node.get('healthy'))}/{as_text(node.get('targets'))}" if as_number(node.get("targets")) else "",
+            f"{as_text(node.get('healthy'))}/{as_text(node.get('targets'))}" if ill else "",
             milliseconds(node.get("late_us")),
+            since_instant(node.get("first_new_us_after_instant")),
+            since_instant(node.get("last_old_us_after_instant")),
             as_text(node.get("open_on_old_side")),
             as_text(node.get("reason")),
         )
-        for node in as_objects(view.get("nodes"))
+        for node in nodes
     ]
-    columns = ("NODE", "ID", "STATE", "PREPARED", "HEALTHY", "LATE", "OPEN", "REASON")
+    columns = ("NODE", "ID", "STATE", "PREPARED", "HEALTHY", "LATE", "FIRST NEW", "LAST OLD", "OPEN", "REASON")
     return Table(columns, rows)
 
 
@@ -143,13 +149,16 @@ def plan_lines(plan: JsonObject) -> list[str]:
 
 def answer_lines(plan: JsonObject) -> Iterator[str]:
     """What each node answered when it was asked to prepare; nothing where they were not asked."""
-    for node in as_objects(as_object(plan.get("rehearsal")).get("nodes")):
+    nodes = as_objects(as_object(plan.get("rehearsal")).get("nodes"))
+    alone = _told_apart(nodes)
+    for node in nodes:
+        name = _called(node, alone=alone)
         if node.get("vote") is None:
-            yield f"{node_name(node)}: no answer, {as_text(node.get('reason'))}"
+            yield f"{name}: no answer, {as_text(node.get('reason'))}"
             continue
         looked = f"{as_text(node.get('healthy'))}/{as_text(node.get('targets'))} targets healthy"
         told = f"{as_text(node.get('vote'))} in {seconds(node.get('prepared_s'))}, {looked}"
-        yield f"{node_name(node)}: {told}, {as_text(node.get('connections'))} connections opened"
+        yield f"{name}: {told}, {as_text(node.get('connections'))} connections opened"
 
 
 def events(view: JsonObject) -> Iterator[str]:
@@ -158,21 +167,29 @@ def events(view: JsonObject) -> Iterator[str]:
         yield from canary_view.events(view, moves(view))
         return
     yield headline({**view, "version": None})
-    for node in as_objects(view.get("nodes")):
+    nodes = as_objects(view.get("nodes"))
+    alone = _told_apart(nodes)
+    for node in nodes:
         if node.get("vote") is not None:
             looked = f", {as_text(node.get('healthy'))}/{as_text(node.get('targets'))} targets healthy"
-            yield f"{node_name(node)}: {as_text(node.get('vote'))} in {seconds(node.get('prepared_s'))}{looked}"
+            took = seconds(node.get("prepared_s"))
+            yield f"{_called(node, alone=alone)}: {as_text(node.get('vote'))} in {took}{looked}"
     if view.get("version") is not None:
         yield f"decided as version {as_text(view.get('version'))}"
-    for node in as_objects(view.get("nodes")):
-        standing = as_text(node.get("standing"))
+    for node in nodes:
+        standing, name = as_text(node.get("standing")), _called(node, alone=alone)
         if standing == "activated":
-            yield f"{node_name(node)}: activated, {milliseconds(node.get('late_us'))} late"
+            yield f"{name}: activated, {milliseconds(node.get('late_us'))} late"
         elif standing == "followed" or standing in _ILL:
             reason = as_text(node.get("reason"))
-            yield f"{node_name(node)}: {standing}" + (f", {reason}" if reason else "")
+            yield f"{name}: {standing}" + (f", {reason}" if reason else "")
     if view.get("state") in ENDED:
         yield ending(view)
+    for node in nodes if view.get("safe_to_tear_down") else ():
+        if first := since_instant(node.get("first_new_us_after_instant")):
+            last = since_instant(node.get("last_old_us_after_instant"))
+            old = f", the last of the old side {last}" if last else ""
+            yield f"{_called(node, alone=alone)}: first answer of {as_text(view.get('to'))} {first}{old}"
 
 
 def tree(view: JsonObject, signs: Signs, *, width: int = WIDTH, now: float = 0.0) -> list[str]:
@@ -212,6 +229,14 @@ def milliseconds(microseconds: Json) -> str:
     return "" if number is None else f"{number / 1000:.1f} ms"
 
 
+def since_instant(microseconds: Json) -> str:
+    """A time before or after the instant, for eyes: seconds where milliseconds would be no figure any more."""
+    number = as_number(microseconds)
+    if number is None:
+        return ""
+    return f"{number / 1000:+.1f} ms" if abs(number) < 1_000_000 else f"{number / 1_000_000:+.1f} s"
+
+
 def _preflight(view: JsonObject, signs: Signs) -> str:
     plan = as_object(view.get("plan"))
     if not plan:
@@ -227,18 +252,31 @@ def _preflight(view: JsonObject, signs: Signs) -> str:
     return f"{mark} preflight  {healthy}{weight}{forced}"
 
 
+def _told_apart(nodes: Sequence[JsonObject]) -> bool:
+    """Whether host names alone do that: then ids need no room."""
+    return len({node_name(node) for node in nodes}) == len(nodes)
+
+
+def _called(node: JsonObject, *, alone: bool) -> str:
+    return node_name(node) if alone else f"{node_name(node)} {short_id(node)}"
+
+
 def _node_lines(nodes: Sequence[JsonObject], signs: Signs) -> list[str]:
     order = sorted(nodes, key=lambda node: (node.get("standing") not in _ILL, node_name(node)))
     shown, more = order[:NODES_SHOWN_MAX], len(order) - NODES_SHOWN_MAX
     lines = []
+    alone = _told_apart(nodes)
     for at, node in enumerate(shown):
         standing = as_text(node.get("standing"))
         good = standing in ("activated", "followed")
         mark = signs.good if good else signs.bad if standing in _ILL else signs.busy
         late, opened = milliseconds(node.get("late_us")), as_text(node.get("open_on_old_side"))
-        facts = [f"{mark} {node_name(node)} {short_id(node)}", standing]
+        facts = [f"{mark} {_called(node, alone=alone)}", standing]
         facts += [f"{late} late"] if late else []
-        facts += [f"{opened} open on the old side"] if opened else []
+        first, last = (since_instant(node.get(f"{name}_us_after_instant")) for name in ("first_new", "last_old"))
+        facts += [f"first new {first}"] if first else []
+        facts += [f"last old {last}"] if last else []
+        facts += [f"{opened} open"] if opened else []
         facts += [as_text(node.get("reason"))] if node.get("reason") else []
         branch = signs.last if at == len(shown) - 1 and more <= 0 else signs.branch
         lines.append(signs.bar + branch + "  ".join(facts))

@@ -23,6 +23,7 @@ from data_plane.model import ActiveCheck, Thresholds
 from data_plane.node.probe_engine import READ_BYTES_MAX, ProbeEngine
 from data_plane.node.probe_requests import Result
 from data_plane.node.probes import ProbePlan, Prober, TlsContexts
+from tests.support.descriptors import no_descriptor_left
 from tests.support.patience import PATIENCE_S
 
 CHECK = ActiveCheck(timeout_s=0.2, http_path="/health", healthy=Thresholds(interval_s=0.02))
@@ -67,9 +68,9 @@ async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def probe(
     port: int, check: ActiveCheck = CHECK, *, contexts: TlsContexts | None = None, host: str = "blue.test"
-) -> Result:
+) -> Result | None:
     engine = ProbeEngine(asyncio.get_running_loop())
-    done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    done: asyncio.Future[Result | None] = asyncio.get_running_loop().create_future()
     address = Address("k", "127.0.0.1", port, host, 1, "t")
     try:
         engine.start(ProbePlan(check).errand(address, contexts or TlsContexts()), done.set_result)
@@ -100,6 +101,29 @@ async def test_http(said: bytes, result: Result) -> None:
 async def test_a_server_that_says_nothing_is_too_slow() -> None:
     async with server(silent) as port:
         assert await probe(port) is Event.TIMEOUT
+
+
+async def test_a_node_without_a_descriptor_left_says_nothing_of_anybody() -> None:
+    told: list[Result] = []
+    async with server(says(b"HTTP/1.1 200 OK\r\n\r\n")) as port:
+        address = Address("k", "127.0.0.1", port, "x", 1, "t")
+        prober = Prober(
+            lambda upstream, available: [address] if available else (),
+            lambda upstream, key, result: told.append(result),
+            engine=ProbeEngine(asyncio.get_running_loop()),
+        )
+        try:
+            with no_descriptor_left():
+                prober.follow("u1", ProbePlan(replace(CHECK, timeout_s=5.0)))
+                async with asyncio.timeout(PATIENCE_S):
+                    while prober.sent < 3:
+                        await asyncio.sleep(0.01)
+            async with asyncio.timeout(PATIENCE_S):
+                while not told:
+                    await asyncio.sleep(0.01)
+            assert set(told) == {200}
+        finally:
+            prober.stop()
 
 
 def test_a_machine_that_stood_still_makes_nobody_ill() -> None:

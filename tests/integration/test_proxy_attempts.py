@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import resource
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 
 import pytest
 
 from data_plane.model import ServiceConfig
 from data_plane.proxy.settings import ProxySettings
+from tests.support.descriptors import descriptors, no_descriptor_left
 from tests.support.patience import PATIENCE_S
 from tests.support.proxying import Client, Handler, Rig, proxy_to, route_to_first, until, upstream_of
 
@@ -483,29 +482,6 @@ async def test_memory_of_a_body_that_never_ends_is_free_again_when_its_client_go
         await until(lambda: gathered(rig) == len(LARGE))
         await client.close()
         await until(lambda: gathered(rig) == 0)
-
-
-def descriptors() -> int:
-    """Return how many this process has open."""
-    return len(os.listdir("/proc/self/fd"))
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Take all descriptors that this process may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken: list[int] = []
-    try:
-        with closing(socket.socket()) as probe:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno() + 8, hard))
-        with pytest.raises(OSError, match="Too many open files"):  # noqa: PT012 - as many as it takes
-            while True:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for descriptor in taken:
-            os.close(descriptor)
 
 
 async def test_without_a_descriptor_left_requests_are_503_and_no_endpoint_is_blamed(

@@ -314,6 +314,22 @@ async def test_no_route_is_answered_in_the_form_asked_for() -> None:
             await client.close()
 
 
+async def test_what_is_refused_is_answered_in_the_form_asked_for(rig: Rig) -> None:
+    for request in (
+        b"GET / HTTP/1.1\r\n",
+        b"TRACE / HTTP/1.1\r\nHost: h\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nExpect: a miracle\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: cow\r\n",
+    ):
+        for accept, kind, begins in (
+            (b"", b"text/plain; charset=utf-8", b""),
+            (b"Accept: application/json\r\n", b"application/json; charset=utf-8", b'{\n  "message":"'),
+        ):
+            head, _, body = (await rig.ask(request + accept + b"\r\n", close=True)).partition(b"\r\n\r\n")
+            assert b"\r\nContent-Type: " + kind + b"\r\n" in head
+            assert body.startswith(begins)
+
+
 async def test_no_service_and_no_endpoint_are_503() -> None:
     async with proxy_to() as rig:
         answer = await rig.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")

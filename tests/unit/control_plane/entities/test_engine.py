@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
 import pytest
@@ -284,3 +285,48 @@ def test_a_list_for_a_record_has_unknown_fields() -> None:
     assert problems("upstreams", {"name": "blue", "healthchecks": ["a", 1]}) == {
         "healthchecks": ["unknown field", "unknown field"]
     }
+
+
+ROUTED = ("services", "routes", "upstreams", "targets")
+
+
+@pytest.mark.parametrize("collection", ROUTED)
+def test_no_two_entities_share_a_default(collection: str) -> None:
+    """Method: whatever can be altered in one is altered, at every level, and the next one is as the first was."""
+    body = {**SMALLEST[collection], "id": SERVICE_ID}
+    made = insert(collection, body)
+    before = json.dumps(made)
+    _spoil(made)
+    assert json.dumps(insert(collection, body)) == before
+
+
+@pytest.mark.parametrize("collection", ROUTED)
+def test_a_default_that_is_given_makes_the_same_entity(collection: str) -> None:
+    fields = SCHEMAS[collection].fields
+    defaults = {name: field.missing() for name, field in fields.items() if field.missing() is not None}
+    body = {**SMALLEST[collection], "id": SERVICE_ID}
+    assert insert(collection, {**defaults, **body}) == insert(collection, body)
+
+
+@pytest.mark.parametrize(
+    ("collection", "field"),
+    [
+        (collection, name)
+        for collection in ROUTED
+        for name, definition in SCHEMAS[collection].fields.items()
+        if definition.required and name not in SMALLEST[collection]
+    ],
+)
+def test_null_in_the_place_of_a_default_is_refused(collection: str, field: str) -> None:
+    refused = problems(collection, {**SMALLEST[collection], field: None})
+    assert isinstance(refused, dict)
+    assert field in refused
+
+
+def _spoil(value: JsonValue) -> None:
+    if isinstance(value, dict):
+        for item in value.values():
+            _spoil(item)
+        value["spoiled"] = True
+    elif isinstance(value, list):
+        value.append("spoiled")

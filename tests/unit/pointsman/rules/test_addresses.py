@@ -25,6 +25,8 @@ from pointsman.rules.addresses import (
         ("-puny_code", HostPort(AddressKind.NAME, "-puny_code", None)),
         ("1.2.3.4.example", HostPort(AddressKind.NAME, "1.2.3.4.example", None)),
         ("001.2.3.4:80", HostPort(AddressKind.IPV4, "1.2.3.4", 80)),
+        ("255.10.0.249", HostPort(AddressKind.IPV4, "255.10.0.249", None)),
+        ("0.0.0.0:00080", HostPort(AddressKind.IPV4, "0.0.0.0", 80)),
         ("::1", HostPort(AddressKind.IPV6, "0000:0000:0000:0000:0000:0000:0000:0001", None)),
         ("[2001:DB8::1]:443", HostPort(AddressKind.IPV6, "2001:0db8:0000:0000:0000:0000:0000:0001", 443)),
     ],
