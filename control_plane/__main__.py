@@ -12,14 +12,17 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import uvloop
 
-from control_plane.admin.information import own_version
 from control_plane.settings import Settings
-from control_plane.wiring import ControlPlane, StartError
 from pointsman import heap, logs
 from pointsman.settings import SettingsError, load
+from pointsman.version import software_version
+
+if TYPE_CHECKING:
+    from control_plane.wiring import ControlPlane
 
 EXIT_FAILED = 1
 EXIT_USAGE = 64
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             environment,
             program="pointsman control-plane",
             description="The control plane: entity store, Admin API and fleet link.",
-            version=own_version(),
+            version=software_version(),
         )
         settings.check()
     except SettingsError as error:
@@ -44,9 +47,12 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return EXIT_USAGE
     logs.set_up(level=settings.log_level, form=settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # The parts take a second to load, which wrong settings and --help need not wait for.
+    from control_plane import wiring  # noqa: PLC0415
+
     try:
-        return uvloop.run(_run(settings))
-    except StartError as error:
+        return uvloop.run(_run(wiring.ControlPlane(settings)))
+    except wiring.StartError as error:
         _log.error("the control plane can't start: %s", error)
         return EXIT_FAILED
     except Exception:
@@ -59,12 +65,12 @@ SWITCH_INTERVAL_S = 0.0002
 by Python's own 5 ms has to wait as long to get it back from a busy loop; so has the loop while a file is planned."""
 
 
-async def _run(settings: Settings) -> int:
+async def _run(control_plane: ControlPlane) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with ControlPlane(settings) as plane:
+    async with control_plane as plane:
         heap.settle()
         heap.collect_rarely()
         ends = {asyncio.create_task(stop.wait()), asyncio.create_task(plane.until_put_back())}

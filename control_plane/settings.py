@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from control_plane.admin.limits import Limits
+from control_plane.events.addresses import checked
 from control_plane.events.ring import Kind
-from control_plane.events.webhooks import checked
 from control_plane.store.opening import refusal
 from pointsman.logs import LogFormat, LogLevel
 from pointsman.rules.cluster_mtls import ClusterMtls

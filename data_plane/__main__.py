@@ -14,9 +14,10 @@ import uvloop
 from data_plane import wiring
 from data_plane.node.identity import IdentityError
 from data_plane.node.sockets import ListenError
-from data_plane.settings import NodeSettings, software_version
+from data_plane.settings import NodeSettings
 from pointsman import logs
 from pointsman.settings import SettingsError, load
+from pointsman.version import software_version
 
 EXIT_USAGE = 64
 EXIT_FAILED = 1

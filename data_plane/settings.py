@@ -5,7 +5,6 @@ Kong's name of a setting is in brackets where Kong has it. Sizes are bytes and t
 
 from __future__ import annotations
 
-import importlib.metadata
 import ipaddress
 import os
 import re
@@ -33,14 +32,6 @@ PORT_MAX = 65535
 JOIN_FILE_BYTES_MAX = 4096
 
 _PORT_MAP = re.compile(r"([0-9]{1,5}):([0-9]{1,5})")
-
-
-def software_version() -> str:
-    """The version of the installed distribution; "0" when run from a checkout that is not installed."""
-    try:
-        return importlib.metadata.version("pointsman")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
 
 
 ANSWER_HEADERS = {

@@ -37,11 +37,12 @@ from data_plane.resolve.cache import Cache, CacheRules
 from data_plane.resolve.client import Client
 from data_plane.resolve.resolver import Resolver
 from data_plane.resolve.system import Nameserver, ResolvConf, parse_hosts, parse_resolv_conf
-from data_plane.settings import NodeSettings, software_version
+from data_plane.settings import NodeSettings
 from pointsman import heap
 from pointsman.rules.cluster_mtls import ClusterMtls
 from pointsman.rules.plane_clock import PlaneClock
 from pointsman.settings import SettingsError, SocketAddress
+from pointsman.version import software_version
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 

@@ -52,6 +52,7 @@ from control_plane.entities.schema import Schema
 from control_plane.events.webhooks import Webhooks
 from control_plane.identity.operators import Operators
 from control_plane.store.contract import StoreError
+from pointsman.version import software_version
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class AdminApi:
         batch.mount(table, self.writes)
         access.mount(table, operators)
         information.mount(table, schemas, store, identity, connections)
-        openapi.mount(table, schemas, version=information.own_version())
+        openapi.mount(table, schemas, version=software_version())
 
     async def answer(self, call: Call) -> Answer:
         """Answers every call; what goes wrong is an answer too, and refused writes are noted in the audit trail."""

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 
 from control_plane.admin.bodies import entity_body
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
@@ -20,6 +19,7 @@ from control_plane.entities.plugin import PLUGINS
 from control_plane.entities.schema import Schema
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.store.contract import Store
+from pointsman.version import software_version
 
 KONG_VERSION = "3.10.0"
 """The Kong whose Admin API this is. decK reads the first two numbers and chooses its file format by them."""
@@ -88,14 +88,6 @@ def _about(summary: str, *required: str) -> dict[str, Operation]:
     return {"GET": Operation(summary=summary, answers={200: {"type": "object", "required": [*required]}})}
 
 
-def own_version() -> str:
-    """This product's version."""
-    try:
-        return metadata.version("pointsman")
-    except metadata.PackageNotFoundError:
-        return "0+unpackaged"
-
-
 @dataclass(frozen=True, slots=True)
 class _Information:
     table: PathTable
@@ -110,7 +102,7 @@ class _Information:
                 "tagline": "Welcome to kong",
                 "version": KONG_VERSION,
                 "edition": "community",
-                "pointsman": {"version": own_version(), "head": await self.store.head()},
+                "pointsman": {"version": software_version(), "head": await self.store.head()},
                 "hostname": socket.gethostname(),
                 "node_id": self.identity.node_id,
                 "lua_version": f"none (Python {platform.python_version()})",

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
-from control_plane.admin.information import Connections, Identity, own_version
+from control_plane.admin.information import Connections, Identity
 from control_plane.admin.messages import Answer, Call
 from control_plane.admin.operations import TEXT, Operation
 from control_plane.admin.table import PathTable
@@ -25,6 +25,7 @@ from control_plane.fleet.nodes import NodeState, SyncStatus
 from control_plane.fleet.rollouts import Figures
 from control_plane.fleet.timing import Times
 from control_plane.store.contract import StoreError
+from pointsman.version import software_version
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LAG_LOOK_EVERY_S = 0.25
@@ -245,7 +246,7 @@ class _Metrics:
         node_id = self.identity.node_id
         yield _single(DATASTORE, float(head is not None))
         info = _gauge(NODE_INFO)
-        info.add_metric((node_id, own_version()), 1)
+        info.add_metric((node_id, software_version()), 1)
         yield info
         seen = self.connections()
         connections = _gauge(CONNECTIONS)

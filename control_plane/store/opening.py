@@ -1,16 +1,18 @@
 """Which store a setting names: a file is SQLite, a URL is PostgreSQL.
 
-What PostgreSQL needs is imported where a URL is named: the driver and SQLAlchemy's asyncio are a good part of the start
-of a control plane over a file, which has no use for them.
+A store is imported where it is opened: settings are checked without any, and what PostgreSQL needs is a good part of
+the start of a control plane over a file, which has no use for it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from control_plane.store.keyring import Keyring, parse, read_file
-from control_plane.store.sql_store import BeforeCommit, SqlStore
-from control_plane.store.sqlite import open_sqlite
+
+if TYPE_CHECKING:
+    from control_plane.store.sql_store import BeforeCommit, SqlStore
 
 SCHEMES = ("postgresql://", "postgres://")
 
@@ -49,6 +51,8 @@ async def open_store(
         from control_plane.store.postgres import open_postgres  # noqa: PLC0415  # see the module's head
 
         return await open_postgres(database, keyring=keyring, before_commit=before_commit)
+    from control_plane.store.sqlite import open_sqlite  # noqa: PLC0415  # see the module's head
+
     return await open_sqlite(Path(database), keyring=keyring, before_commit=before_commit)
 
 

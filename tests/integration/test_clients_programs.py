@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from tests.support.echo_upstream import echo_running
 from tests.support.node_rig import config, prepared_node, ready
@@ -22,11 +23,14 @@ PAGES = 40
 FILES_A_PAGE = 12
 
 
-@pytest.fixture
-async def url(tmp_path: Path) -> AsyncIterator[str]:
-    """A node before one echo upstream."""
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """A node before one echo upstream, for all tests of this module, which therefore run in one event loop."""
     async with echo_running() as port:
-        node = prepared_node(tmp_path, config(f"127.0.0.1:{port}"), workers=1)
+        node = prepared_node(tmp_path_factory.mktemp("node"), config(f"127.0.0.1:{port}"), workers=1)
         try:
             await node.up()
             await ready(node)

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from control_plane.events.addresses import checked
 from control_plane.events.ring import Kind, Ring
-from control_plane.events.webhooks import Webhooks, checked, signature
+from control_plane.events.webhooks import Webhooks, signature
 from tests.support.fleet import until
 
 SECRET = "s3cr3t"
