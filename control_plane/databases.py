@@ -1,8 +1,10 @@
 """`python -m control_plane.databases`: what operators do to a database while no control plane needs to run.
 
-    db status | db upgrade | db new-key FILE | db reseal | backup FILE | restore FILE [--replace]
+    db status | db upgrade | db new-key FILE | db reseal | db forget-secrets [--yes]
+    backup FILE | restore FILE [--replace]
 
-Exit codes: 0 done, 1 not possible (the text says why), 2 `db status` found an upgrade to make, 64 wrong usage.
+Exit codes: 0 done, 1 not possible (the text says why), 2 `db status` found an upgrade to make or `db forget-secrets`
+something to drop, 64 wrong usage.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +25,13 @@ from control_plane.settings import Settings
 from control_plane.store import seals
 from control_plane.store.backup import Contents, restore_backup, write_backup
 from control_plane.store.contract import StoreError, StoreUnusable
-from control_plane.store.keyring import Keyring, add_key, read_file
+from control_plane.store.forgetting import Forgotten, forget
+from control_plane.store.keyring import Keyring, add_key, new_line, parse, read_file
 from control_plane.store.migrating import SchemaState, migrate, schema_state
 from control_plane.store.opening import given_keyring, is_postgres, shown
 from control_plane.store.postgres import NO_KEYRING, postgres_offline
 from control_plane.store.sealing import Codec
-from control_plane.store.sqlite import keyring_beside, sqlite_offline
+from control_plane.store.sqlite import keyring_beside, keyring_file_of, sqlite_offline
 from pointsman.settings import SettingsError, load
 
 EXIT_DONE = 0
@@ -73,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     new_key.add_argument("file", type=Path)
     new_key.add_argument("--active", action="store_true", help="as the first line: secrets are sealed with it")
     reseal = db.add_parser("reseal", parents=[shared], help="seal all secrets with the keyring's first key")
+    forget = db.add_parser("forget-secrets", parents=[shared], help="drop what is sealed with keys that are lost")
+    forget.add_argument("--yes", action="store_true", help="do it; without, say what would be dropped")
     backup = commands.add_parser("backup", parents=[shared], help="write everything to one file; traffic goes on")
     backup.add_argument("file", type=Path)
     restore = commands.add_parser("restore", parents=[shared], help="fill a database from a backup")
@@ -83,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "upgrade": upgrade,
         "new-key": new_key,
         "reseal": reseal,
+        "forget-secrets": forget,
         "backup": backup,
         "restore": restore,
     }.items():
@@ -106,6 +113,19 @@ class _Place:
         if is_postgres(self.database):
             raise StoreUnusable(NO_KEYRING)
         return keyring_beside(Path(self.database), connection)
+
+    def ring_without(self, connection: Connection, *, makes: bool) -> Keyring:
+        """The keys that are left; where an SQLite file's own keyring is gone, a new one, kept if `makes` says so.
+
+        Raises StoreUnusable.
+        """
+        own = keyring_file_of(Path(self.database))
+        if self.keyring or self.keyring_file or is_postgres(self.database) or own.exists():
+            return self.ring(connection)
+        if not makes:
+            return parse(new_line(), source="a ring that opens nothing")
+        add_key(own, active=True)
+        return read_file(own)
 
 
 def _place(parsed: argparse.Namespace, environment: Mapping[str, str]) -> _Place:
@@ -187,11 +207,57 @@ async def _reseal(place: _Place, _parsed: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _checked_codec(place: _Place, connection: Connection) -> tuple[Codec, bool]:
+def _check_schema(connection: Connection) -> None:
     state = schema_state(connection)
     if state.current != state.head:
         raise StoreUnusable(f"the database has schema {state.current}, this program needs {state.head}; upgrade first")
+
+
+def _checked_codec(place: _Place, connection: Connection) -> tuple[Codec, bool]:
+    _check_schema(connection)
     return seals.open_codec(connection, place.ring(connection), renew=False)
+
+
+class _OnlyLooking(Exception):
+    """Ends the transaction that found out what would be dropped."""
+
+    def __init__(self, found: Forgotten) -> None:
+        super().__init__("looking")
+        self.found = found
+
+
+async def _forget_secrets(place: _Place, parsed: argparse.Namespace) -> int:
+    def work(connection: Connection) -> Forgotten:
+        _check_schema(connection)
+        done = forget(connection, place.ring_without(connection, makes=parsed.yes), now=time.time())
+        if not parsed.yes:
+            raise _OnlyLooking(done)
+        return done
+
+    try:
+        done = await _offline(place.database, work, writes=True)
+    except _OnlyLooking as looking:
+        done = looking.found
+    if not done.anything:
+        _say(f"all secrets in {shown(place.database)} open with the keyring; nothing is to be dropped")
+        return EXIT_DONE
+    for line in done.dropped:
+        _say(f"  {line}")
+    for kind, identity in done.identities:
+        _say(f"  {kind} '{identity}': made anew at the next start; nodes that joined with a token have to join again")
+    keys = ", ".join(done.keys) or "keys of other databases"
+    if not parsed.yes:
+        _say(
+            f"{len(done.dropped)} entities would be dropped or changed, because their secrets are sealed with {keys}; "
+            "nothing was done. Look for the keyring first, then say --yes"
+        )
+        return EXIT_PENDING
+    version = f"version {done.version}" if done.version is not None else "no version"
+    _say(
+        f"{len(done.dropped)} entities were dropped or changed ({version}), and {done.past} rows of the history have "
+        "lost a secret. The control plane starts again; write the certificates and credentials anew"
+    )
+    return EXIT_DONE
 
 
 async def _backup(place: _Place, parsed: argparse.Namespace) -> int:
@@ -241,6 +307,7 @@ _COMMANDS = {
     "upgrade": _upgrade,
     "new-key": _new_key,
     "reseal": _reseal,
+    "forget-secrets": _forget_secrets,
     "backup": _backup,
     "restore": _restore,
 }

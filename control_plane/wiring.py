@@ -14,13 +14,16 @@ import ssl
 import tempfile
 import time
 import uuid
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from control_plane.admin.guard import Guard
+from control_plane.admin.parts import Parts
 from control_plane.admin.server import AdminServer
+from control_plane.admin.switches import beginning
 from control_plane.admin.tls import AdminTls
 from control_plane.events.ring import Kind, Ring
 from control_plane.events.sources import Sources
@@ -36,10 +39,11 @@ from control_plane.settings import Settings
 from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Store, StoreError, StoreUnusable
 from control_plane.store.opening import given_keyring, is_postgres, open_store, shown
-from control_plane.store.resealing import Resealer
-from control_plane.store.retention import Housekeeping, Retention
+from control_plane.store.resealing import reseal_with_active_key
+from control_plane.store.retention import Retention, keep_house
 from control_plane.switching.canaries import Canaries
 from control_plane.switching.schedule import Schedule
+from control_plane.switching.switches import Switches
 from pointsman.rules.cluster_mtls import ClusterMtls
 from pointsman.settings import SocketAddress
 
@@ -79,6 +83,12 @@ class ControlPlane:
         assert self._store is not None, "it is running"
         await self._store.until_put_back()
 
+    def _beside(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Has `work` go on beside everything else until this control plane stops."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_report_death)
+        self._stack.push_async_callback(_ended, task)
+
     async def _start(self) -> None:
         settings = self.settings
         if settings.insecure_admin and not settings.admin_listen.is_loopback:
@@ -94,13 +104,9 @@ class ControlPlane:
         self._stack.push_async_callback(store.close)
         self._store = store
         epoch = await store.epoch()
-        housekeeping = Housekeeping(store, Retention(settings.versions_kept, settings.versions_kept_days))
-        housekeeping.start()
-        self._stack.push_async_callback(housekeeping.stop)
-
-        resealer = Resealer(store)
-        resealer.start()
-        self._stack.push_async_callback(resealer.stop)
+        retention = Retention(settings.versions_kept, settings.versions_kept_days)
+        self._beside(keep_house(store, retention), "housekeeping")
+        self._beside(reseal_with_active_key(store), "resealing")
 
         gate = await _gate(store, settings)
         nodes = gate.nodes if isinstance(gate, EnrolledGate) else None
@@ -144,26 +150,28 @@ class ControlPlane:
         await canaries.start()
         self._stack.push_async_callback(canaries.stop)
 
+        switches = Switches(store, fleet.rollouts, fleet, canaries, schedule)
         operators = await _operators(store, settings)
         tls = _admin_tls(settings)
         if tls is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, tls)
         admin = AdminServer(
-            store,
-            fleet,
+            Parts(
+                store=store,
+                fleet=fleet,
+                guard=Guard(
+                    hosts=frozenset(name.lower() for name in (*settings.admin_hosts, settings.admin_listen.host)),
+                    origins=frozenset(settings.admin_origins),
+                ),
+                operators=operators,
+                node_certificates=nodes,
+                switches=switches,
+                ring=ring,
+                webhooks=webhooks,
+            ),
             listen=settings.admin_listen,
             node_id=str(uuid.UUID(bytes=epoch, version=4)),
             limits=settings.limits(),
-            guard=Guard(
-                hosts=frozenset(name.lower() for name in (*settings.admin_hosts, settings.admin_listen.host)),
-                origins=frozenset(settings.admin_origins),
-            ),
-            operators=operators,
-            node_certificates=nodes,
-            canaries=canaries,
-            schedule=schedule,
-            ring=ring,
-            webhooks=webhooks,
             tls=None if tls is None else tls.context,
             log_level=settings.log_level,
         )
@@ -172,7 +180,7 @@ class ControlPlane:
         except OSError as error:
             raise _not_listening("admin", settings.admin_listen, error) from error
         self._stack.push_async_callback(admin.stop)
-        await schedule.start()
+        await schedule.start(beginning(switches, time.time))
         self._stack.push_async_callback(schedule.stop)
         self.admin_address = admin.address
 
@@ -189,6 +197,17 @@ class ControlPlane:
         _log.info(
             "the control plane is up", extra={"version": await store.head(), "database": shown(settings.database)}
         )
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def _report_death(task: asyncio.Task[None]) -> None:
+    """What goes on beside everything else fails only by a mistake of ours, which nobody awaits."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("%s ended", task.get_name(), exc_info=error)
 
 
 async def _gate(store: Store, settings: Settings) -> Gate | None:

@@ -8,7 +8,6 @@ Nothing here knows of sockets; `server.py` does.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 
 from control_plane.admin import (
@@ -40,23 +39,19 @@ from control_plane.admin import (
     upstream_settings,
 )
 from control_plane.admin.errors import error_answer, store_answer
-from control_plane.admin.guard import WRITING, Guard
+from control_plane.admin.guard import WRITING
 from control_plane.admin.messages import Answer, Call, Instead, Refused, message_answer
+from control_plane.admin.parts import Parts
 from control_plane.admin.preconditions import not_modified
 from control_plane.admin.table import Found, PathTable
-from control_plane.admin.writes import Fleet, Writes
+from control_plane.admin.writes import Writes
 from control_plane.entities.errors import EntityError
 from control_plane.entities.plugin import PLUGINS
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.schema import Schema
-from control_plane.events.ring import Ring
 from control_plane.events.webhooks import Webhooks
-from control_plane.identity.node_certificates import NodeCertificates
 from control_plane.identity.operators import Operators
-from control_plane.store.contract import Store, StoreError
-from control_plane.switching.canaries import Canaries
-from control_plane.switching.schedule import Schedule
-from control_plane.switching.switches import Switches
+from control_plane.store.contract import StoreError
 from pointsman.version import software_version
 
 _log = logging.getLogger(__name__)
@@ -67,24 +62,16 @@ class AdminApi:
 
     def __init__(
         self,
-        store: Store,
-        fleet: Fleet,
+        parts: Parts,
         *,
         identity: information.Identity,
         connections: Callable[[], information.Connections],
-        guard: Guard | None = None,
-        operators: Operators | None = None,
-        node_certificates: NodeCertificates | None = None,
-        canaries: Canaries | None = None,
-        schedule: Schedule | None = None,
-        ring: Ring | None = None,
-        webhooks: Webhooks | None = None,
         schemas: Mapping[str, Schema] = SCHEMAS,
     ) -> None:
-        self.guard = guard or Guard()
-        ring = ring or Ring(wall=time.time)
-        webhooks = webhooks or Webhooks(ring, (), kinds=frozenset())
-        operators = operators or Operators(store)
+        store, fleet = parts.store, parts.fleet
+        self.guard = parts.guard
+        webhooks = parts.webhooks or Webhooks(parts.ring, (), kinds=frozenset())
+        operators = parts.operators or Operators(store)
         self.door = access.Door(operators)
         self.writes = Writes(store, fleet)
         self.table = table = PathTable()
@@ -112,15 +99,14 @@ class AdminApi:
         audit.mount(table, store)
         self._refusals = audit.Refusals(store)
         nodes.mount(table, fleet)
-        node_identities.mount(table, node_certificates)
+        node_identities.mount(table, parts.node_certificates)
         if fleet.rollouts is not None:
             rollouts.mount(table, fleet.rollouts, self.writes.now)
-        if fleet.rollouts is not None and canaries is not None:
-            verbs = Switches(store, fleet.rollouts, fleet, canaries, schedule or Schedule(store))
-            switches.mount(table, verbs, self.writes.now)
+        if parts.switches is not None:
+            switches.mount(table, parts.switches, self.writes.now)
         tracing.mount(table, fleet)
         traffic.mount(table, store, fleet)
-        self.streams = events.Streams(ring, self.door)
+        self.streams = events.Streams(parts.ring, self.door)
         events.mount(table, self.streams)
         self.lag = metrics.LoopLag()
         metrics.mount(table, self.writes, fleet, identity, connections, lag=self.lag, webhooks=webhooks)

@@ -35,6 +35,11 @@ async def entity_body(
     raise Refused(415, "Unsupported Content-Type; send application/json, a form or multipart/form-data")
 
 
+def is_form(call: Call) -> bool:
+    """Whether the body's values are texts without types. Raises Refused (400) for several content types."""
+    return content_type_of(call).lower().startswith(("application/x-www-form-urlencoded", "multipart/form-data"))
+
+
 def content_type_of(call: Call) -> str:
     """The Content-Type as sent; empty = none. Raises Refused (400) when there are several."""
     if len(call.content_types) > 1:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from control_plane.admin.bodies import entity_body
+from control_plane.admin.bodies import entity_body, is_form
 from control_plane.admin.messages import (
     Addressed,
     Answer,
@@ -133,7 +134,7 @@ class FlatEntity:
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into it."""
         (key,) = path
-        body = await entity_body(call, self.schema.coerce)
+        body = await _patch_body(call, self.schema, self._current(path), self.writes)
         now = self.writes.now()
 
         def work(tx: Transaction) -> EntityBody:
@@ -239,7 +240,7 @@ class NestedEntity:
     async def patch(self, call: Call, path: tuple[str, ...]) -> Answer:
         """Merges into it; the body may move it to another parent."""
         parent_key, key = path
-        body = await entity_body(call, self.schema.coerce)
+        body = await _patch_body(call, self.schema, self._current(path), self.writes)
         now = self.writes.now()
 
         def work(tx: Transaction) -> EntityBody:
@@ -358,6 +359,14 @@ class ParentOf:
     def _link(self, child: EntityBody) -> str | None:
         link = child[self.field]
         return str(link["id"]) if isinstance(link, dict) else None
+
+
+async def _patch_body(call: Call, schema: Schema, current: Current, writes: Writes) -> EntityBody:
+    """A patch's body. What a form says of a plugin's settings has the types of the plugin that is there, as in Kong."""
+    if not schema.varies or not is_form(call):
+        return await entity_body(call, schema.coerce)
+    held = await writes.store.read(current)
+    return await entity_body(call, partial(schema.coerce, over=None if held is None else held.body))
 
 
 def addressed(schema: Schema, body: EntityBody | None, *, now: float) -> Addressed | None:

@@ -17,7 +17,7 @@ from control_plane.admin.bodies import content_type_of
 from control_plane.admin.messages import Answer, Call, Refused, json_answer
 from control_plane.admin.operations import CHANGE_COUNTS, JSON, YAML, Operation, Parameter, answer_of
 from control_plane.admin.table import PathTable
-from control_plane.admin.version_guard import EXPECTED_VERSION, version_guard, version_tag
+from control_plane.admin.version_guard import EXPECTED_VERSION, position, version_guard, version_tag
 from control_plane.admin.writes import Writes
 from control_plane.entities.types import EntityBody
 from control_plane.identity.roles import Role
@@ -49,7 +49,11 @@ _DUMP = Operation(
 def _taking(summary: str, *more: Parameter, writes: bool = True) -> Operation:
     file: EntityBody = {"type": "object", "properties": {"_format_version": {"const": "3.0"}}}
     number: EntityBody = {"type": "integer", "minimum": 0}
-    answer = answer_of({**CHANGE_COUNTS, "unchanged": number, **({} if writes else {"version": number})})
+    looked_at: EntityBody = {
+        "version": number,
+        "compared_with": {"type": "string", "description": "The version and its history, for `If-Match`."},
+    }
+    answer = answer_of({**CHANGE_COUNTS, "unchanged": number, **({} if writes else looked_at)})
     return Operation(
         summary=summary,
         body={JSON: file, YAML: file},
@@ -99,7 +103,9 @@ class _Files:
         summary, version = await self.writes.store.read(
             lambda tx: (declarative.diff(tx, document, mode=mode, select_tags=tags, now=now), tx.head())
         )
-        return json_answer(200, {**summary.to_json(), "version": version}, _at(version))
+        epoch = await self.writes.store.epoch()
+        told: EntityBody = {**summary.to_json(), "version": version, "compared_with": position(version, epoch)}
+        return json_answer(200, told, _at(version, epoch))
 
     async def dump(self, call: Call, _path: tuple[str, ...]) -> Answer:
         form = call.argument("format") or "yaml"
@@ -113,10 +119,11 @@ class _Files:
         document, version = await self.writes.store.read(
             lambda tx: (declarative.dump(tx, select_tags=tags, with_ids=with_ids, with_keys=with_keys), tx.head())
         )
+        at = _at(version, await self.writes.store.epoch())
         if form == "json":
-            return json_answer(200, document, _at(version))
+            return json_answer(200, document, at)
         text = await asyncio.to_thread(declarative.to_yaml, document)
-        return Answer(200, text, _at(version), content_type=YAML_TYPE)
+        return Answer(200, text, at, content_type=YAML_TYPE)
 
     async def _write(
         self,
@@ -136,13 +143,13 @@ class _Files:
         )
         version = answer.headers.get("X-Pointsman-Version")
         if version is not None:
-            answer.headers["ETag"] = version_tag(int(version))
+            answer.headers["ETag"] = version_tag(int(version), await self.writes.store.epoch())
         return answer
 
 
-def _at(version: int) -> dict[str, str]:
+def _at(version: int, epoch: bytes) -> dict[str, str]:
     """What a later `If-Match` says of the configuration that was looked at."""
-    return {"ETag": version_tag(version)}
+    return {"ETag": version_tag(version, epoch)}
 
 
 async def _document(call: Call) -> declarative.Document:

@@ -21,6 +21,7 @@ TAGS_MAX = 5
 OFFSET_CHARS_MAX = 2_000
 
 _EMPTY = '{"data":[]'
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|nan|inf")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 
 
@@ -29,13 +30,17 @@ def page_size(call: Call) -> int:
     text = call.argument("size")
     if text is None:
         return SIZE_DEFAULT
-    try:
-        number = float(text)
-    except ValueError:
-        raise InvalidSize("size must be a number") from None
+    if not is_number(text):
+        raise InvalidSize("size must be a number")
+    number = float(text)
     if not 1 <= number <= SIZE_MAX or number != int(number):
         raise InvalidSize(f"size must be an integer between 1 and {SIZE_MAX}")
     return int(number)
+
+
+def is_number(text: str) -> bool:
+    """Whether a query argument is a decimal number."""
+    return _NUMBER.fullmatch(text.strip(" ")) is not None
 
 
 def encode_offset(*key: str) -> str:

@@ -38,7 +38,7 @@ def request_key(call: Call) -> str:
 
 
 def fingerprint(call: Call, author: str) -> str:
-    """What makes two requests the same."""
+    """What makes two requests the same. Not to be kept as it is: a body may be a password and little more."""
     digest = hashlib.sha256()
     for part in (call.method, call.path, call.query_text, author, ",".join(call.content_types)):
         digest.update(part.encode(errors="backslashreplace") + b"\0")
@@ -52,7 +52,7 @@ def kept_answer(tx: Transaction, key: str, print_: str, *, now: float) -> tuple[
     kept = tx.records.answer(key)
     if kept is None:
         return None
-    if kept.fingerprint != print_:
+    if kept.fingerprint != tx.records.keyed_digest(print_):
         raise Refused(
             409,
             "this Idempotency-Key was used for another request (path, body or author differ); nothing was changed; "
@@ -81,7 +81,7 @@ def keep(tx: Transaction, key: str, print_: str, status: int, body: JsonValue, *
         text = json.dumps({"answer": copy, "secrets": [[list(place), *where] for place, where in found]})
         if len(text) > ANSWER_BYTES_MAX:
             raise Refused(413, f"the answer is larger than {ANSWER_BYTES_MAX} bytes; send it without Idempotency-Key")
-    tx.records.keep_answer(KeptAnswer(key, print_, now, status, text))
+    tx.records.keep_answer(KeptAnswer(key, tx.records.keyed_digest(print_), now, status, text))
 
 
 def _secrets(changes: Sequence[Change]) -> dict[str, tuple[str, str, str]]:

@@ -20,18 +20,10 @@ from multidict import CIMultiDict
 from typing_extensions import override
 
 from control_plane.admin.api import AdminApi
-from control_plane.admin.guard import Guard
 from control_plane.admin.information import SERVER, Connections, Identity
 from control_plane.admin.limits import Limits
 from control_plane.admin.messages import JSON_TYPE, Answer, Call, Refused
-from control_plane.admin.writes import Fleet
-from control_plane.events.ring import Ring
-from control_plane.events.webhooks import Webhooks
-from control_plane.identity.node_certificates import NodeCertificates
-from control_plane.identity.operators import Operators
-from control_plane.store.contract import Store
-from control_plane.switching.canaries import Canaries
-from control_plane.switching.schedule import Schedule
+from control_plane.admin.parts import Parts
 from pointsman.settings import SocketAddress
 
 _log = logging.getLogger(__name__)
@@ -53,19 +45,11 @@ class AdminServer:
 
     def __init__(
         self,
-        store: Store,
-        fleet: Fleet,
+        parts: Parts,
         *,
         listen: SocketAddress,
         node_id: str,
         limits: Limits | None = None,
-        guard: Guard | None = None,
-        operators: Operators | None = None,
-        node_certificates: NodeCertificates | None = None,
-        canaries: Canaries | None = None,
-        schedule: Schedule | None = None,
-        ring: Ring | None = None,
-        webhooks: Webhooks | None = None,
         tls: ssl.SSLContext | None = None,
         log_level: str = "info",
     ) -> None:
@@ -74,17 +58,9 @@ class AdminServer:
         self._limits = limits or Limits()
         self._tls = tls
         self.api = AdminApi(
-            store,
-            fleet,
+            parts,
             identity=Identity(node_id=node_id, admin_address=lambda: str(self.address), log_level=log_level),
             connections=self._connections,
-            guard=guard,
-            operators=operators,
-            node_certificates=node_certificates,
-            canaries=canaries,
-            schedule=schedule,
-            ring=ring,
-            webhooks=webhooks,
         )
         self._http: _Server | None = None
         self._listener: asyncio.Server | None = None

@@ -39,7 +39,7 @@ from control_plane.switching.canary import Canary, NotNow, Phase
 from control_plane.switching.moving import UNDO_POLICY
 from control_plane.switching.preflight import Gates, Plan
 from control_plane.switching.refusals import Missing, Refusal
-from control_plane.switching.schedule import AHEAD_S_MAX, Due
+from control_plane.switching.schedule import AHEAD_S_MAX, Begin, Due
 from control_plane.switching.switches import SERVICES_MAX, PreflightRefused, Switches, Wish
 
 SIZE = 20
@@ -58,7 +58,6 @@ Now = Callable[[], float]
 def mount(table: PathTable, switches: Switches, now: Now) -> None:
     """Adds the paths."""
     handlers = _Handlers(switches, now)
-    switches.schedule.begin = handlers.begin_due
     methods = {"GET": handlers.list_page, "POST": handlers.create}
     table.add("/switches", methods, about={"GET": about.LIST, "POST": about.CREATE})
     table.add("/switches/{switch}", {"GET": handlers.get}, about={"GET": about.GET})
@@ -66,6 +65,20 @@ def mount(table: PathTable, switches: Switches, now: Now) -> None:
     table.add("/switches/{switch}/promote", {"POST": handlers.promote}, about={"POST": about.PROMOTE})
     table.add("/switches/{switch}/hold", {"POST": handlers.hold}, about={"POST": about.HOLD})
     table.add("/switches/{switch}/abort", {"POST": handlers.abort}, about={"POST": about.ABORT})
+
+
+def beginning(switches: Switches, now: Now) -> Begin:
+    """How a switch that was planned for later is carried out: as the same request would be if it came now."""
+
+    async def begin(due: Due) -> None:
+        wish, _ = _wish(due.asked, len(due.origin.reason))
+        if due.asked.get("canary") is not None:
+            canary = canaries.asked_for(due.asked["canary"])
+            await switches.begin_canary(wish, canary.course, canary.sticky, due.origin, now=now(), claim=due.claim)
+        else:
+            await switches.begin(wish, due.origin, now=now(), claim=due.claim)
+
+    return begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +140,6 @@ class _Handlers:
         except TooLarge as error:
             raise Refused(413, str(error)) from None
         return await self._answer(call, entry)
-
-    async def begin_due(self, due: Due) -> None:
-        """Carries out what was asked for an hour ago, say. Raises what speaks against it now."""
-        wish, _ = _wish(due.asked, len(due.origin.reason))
-        if due.asked.get("canary") is not None:
-            canary = canaries.asked_for(due.asked["canary"])
-            await self.switches.begin_canary(
-                wish, canary.course, canary.sticky, due.origin, now=self.now(), claim=due.claim
-            )
-        else:
-            await self.switches.begin(wish, due.origin, now=self.now(), claim=due.claim)
 
     async def _planned(self, call: Call, wish: Wish, origin: Origin) -> Plan:
         """The plan; with `ask_nodes` each node has been asked to prepare it."""

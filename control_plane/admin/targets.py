@@ -13,10 +13,10 @@ from control_plane.admin.bodies import entity_body
 from control_plane.admin.collections import found, page_as_kept
 from control_plane.admin.messages import Addressed, Answer, Call, Current, json_answer, not_found
 from control_plane.admin.operations import Operation, about_collection, about_entity
-from control_plane.admin.paging import SIZE_DEFAULT, SIZE_MAX, decode_id, page, page_size
+from control_plane.admin.paging import SIZE_MAX, decode_id, is_number, page, page_size
 from control_plane.admin.table import PathTable
 from control_plane.admin.writes import Writes
-from control_plane.entities.errors import InvalidOffset, InvalidSize
+from control_plane.entities.errors import InvalidOffset
 from control_plane.entities.schema import Schema
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.entities.upstream import UPSTREAM
@@ -150,14 +150,7 @@ def _target(tx: Transaction, upstream_key: str, key: str) -> EntityBody:
 def _clamped_size(call: Call) -> int:
     """The page size here: what is too large becomes the largest."""
     text = call.argument("size")
-    if text is None:
-        return SIZE_DEFAULT
-    try:
-        if float(text) > SIZE_MAX:
-            return SIZE_MAX
-    except ValueError:
-        raise InvalidSize("size must be a number") from None
-    return page_size(call)
+    return SIZE_MAX if text is not None and is_number(text) and float(text) > SIZE_MAX else page_size(call)
 
 
 def _position(call: Call) -> int:

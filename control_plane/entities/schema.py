@@ -245,9 +245,17 @@ class Schema:
         if problem is not None:
             raise InvalidUnique(self.endpoint_key, str(problem))
 
-    def coerce(self, form: EntityBody) -> EntityBody:
-        """Return a decoded form with its texts typed as the fields are; what does not fit stays text."""
-        fields = self._fields_of(form)
+    @property
+    def varies(self) -> bool:
+        """Whether the type of some fields hangs on the value of others."""
+        return self._vary is not None
+
+    def coerce(self, form: EntityBody, *, over: EntityBody | None = None) -> EntityBody:
+        """Return a decoded form with its texts typed as the fields are; what does not fit stays text.
+
+        `over` is the entity that the form is a patch of: it says of which sub-type a form is that does not.
+        """
+        fields = self._fields_of(form if over is None else {**over, **form})
         return {name: fields[name].coerced(value) if name in fields else value for name, value in form.items()}
 
     def document(self) -> EntityBody:

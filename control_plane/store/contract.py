@@ -141,7 +141,7 @@ class KeptAnswer:
     """The answer to a request with an Idempotency-Key, to be given again to the same request."""
 
     key: str
-    fingerprint: str  # of method, path and body: another request with the same key is a mistake
+    fingerprint: str  # keyed digest of method, path and body: another request with the same key is a mistake
     answered_at: float  # seconds since the epoch
     status: int
     body: str  # JSON text without secrets; empty = the answer had no body
@@ -196,6 +196,12 @@ class Records(Protocol):
     def hold_versions(self) -> int:
         """The newest version, which stays the newest until this unit of work ends: others that write wait."""
 
+    def epoch(self) -> bytes:
+        """The 16 random bytes that name this history of versions."""
+
+    def lineage(self) -> Mapping[bytes, int]:
+        """The earlier epochs that this history goes on from after a restore, each up to which of its versions."""
+
     def since(self, version: int) -> Iterable[Change]:
         """The changes of all versions above `version`, in the order in which they happened."""
 
@@ -217,6 +223,9 @@ class Records(Protocol):
 
     def answer(self, key: str) -> KeptAnswer | None:
         """The answer kept for an Idempotency-Key."""
+
+    def keyed_digest(self, text: str) -> str:
+        """A digest under a key of this database's: tells equal texts, and nothing of them to who has no keyring."""
 
     def keep_answer(self, answer: KeptAnswer) -> None:
         """Keeps an answer. Raises StoreBusy when another control plane is keeping one for the same key."""

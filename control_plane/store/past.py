@@ -11,6 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 
+from control_plane.entities.fields import String
 from control_plane.entities.registry import STORED
 from control_plane.entities.types import EntityBody
 from control_plane.store.contract import Change, Operation, Transaction
@@ -58,6 +59,8 @@ def restore(tx: Transaction, version: int) -> list[Change]:
     changes = [_inverse(change) for change in _net(tx.records.since(version))]
     order = {collection: position for position, collection in enumerate(STORED)}
     written = [change for change in changes if change.after is not None and change.collection in order]
+    for change in written:
+        _check_secrets(change, version)
     written.sort(key=lambda change: order[change.collection])
     for change in changes:
         if change.before is not None and change.collection in order:
@@ -72,6 +75,20 @@ def restore(tx: Transaction, version: int) -> list[Change]:
     for change in sorted(gone, key=lambda change: order[change.collection], reverse=True):
         tx.delete(change.collection, change.id)
     return list(tx.records.changes())
+
+
+def _check_secrets(change: Change, version: int) -> None:
+    """Raises UnknownVersion for an entity whose secret was forgotten (`forgetting.py`)."""
+    schema = STORED[change.collection]
+    for name in schema.secrets:
+        definition = schema.fields[name]
+        always_there = definition.required or (isinstance(definition, String) and definition.random)
+        if always_there and (change.after or {}).get(name) is None:
+            raise UnknownVersion(
+                f"version {version} has a {schema.singular} (id {change.id}) whose {name} was sealed with a key that "
+                "is lost; go back to a later version, or write what you need of it anew",
+                dropped=True,
+            )
 
 
 def _park(tx: Transaction, change: Change) -> None:

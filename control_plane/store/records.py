@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection
 from typing_extensions import override
@@ -43,6 +43,14 @@ class SqlRecords(Records):
         return history.lock_head(self._connection)[1]
 
     @override
+    def epoch(self) -> bytes:
+        return history.epoch(self._plain)
+
+    @override
+    def lineage(self) -> Mapping[bytes, int]:
+        return history.lineage(self._plain)
+
+    @override
     def changes(self) -> Sequence[Change]:
         return self._changes()
 
@@ -74,6 +82,10 @@ class SqlRecords(Records):
     @override
     def answer(self, key: str) -> KeptAnswer | None:
         return answers.find(self._plain, key)
+
+    @override
+    def keyed_digest(self, text: str) -> str:
+        return self._codec.keyed_digest(text)
 
     @override
     def keep_answer(self, answer: KeptAnswer) -> None:

@@ -1,4 +1,4 @@
-"""How much of the past is kept, and the task that lets go of the rest, a portion at a time.
+"""How much of the past is kept, and what lets go of the rest, a portion at a time.
 
 Only versions and kept answers go: the configuration itself is whole without them, and the audit trail keeps its record
 of each.
@@ -84,36 +84,16 @@ async def forget_old_answers(store: Store, *, now: float) -> None:
     await store.write(work, Origin(source="retention"))
 
 
-class Housekeeping:
-    """Runs both now and then."""
-
-    def __init__(
-        self, store: Store, retention: Retention, *, every_s: float = 60.0, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._store = store
-        self._retention = retention
-        self._every_s = every_s
-        self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begins."""
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        """Ends."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-            self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await forget_old_answers(self._store, now=self._clock())
-                dropped = await drop_old_versions(self._store, self._retention, now=self._clock())
-                if dropped:
-                    _log.info("old versions were dropped", extra={"versions": dropped})
-            except StoreError as error:
-                _log.warning("what is old could not be dropped; it is tried again", extra={"why": error})
-            await asyncio.sleep(self._every_s)
+async def keep_house(
+    store: Store, retention: Retention, *, every_s: float = 60.0, clock: Callable[[], float] = time.time
+) -> None:
+    """Does both now and then, until it is cancelled. `clock` is seconds since the epoch."""
+    while True:
+        try:
+            await forget_old_answers(store, now=clock())
+            dropped = await drop_old_versions(store, retention, now=clock())
+            if dropped:
+                _log.info("old versions were dropped", extra={"versions": dropped})
+        except StoreError as error:
+            _log.warning("what is old could not be dropped; it is tried again", extra={"why": error})
+        await asyncio.sleep(every_s)

@@ -63,6 +63,7 @@ class Codec:
         self._ciphers = {name: AESGCM(_derived(key, b"pointsman seal 1")) for name, key in keyring.keys.items()}
         self._index_key = index_key
         self._hash_key = _derived(index_key, b"pointsman unique keys 1")
+        self._digest_key = _derived(index_key, b"pointsman digests 1")
 
     def encode(self, collection: str, body: EntityBody) -> str:
         """Return a body as it is stored."""
@@ -83,6 +84,10 @@ class Codec:
             return text
         named = _encoder.encode([collection, ",".join(parts), text])
         return HASHED + base64.b64encode(hmac.digest(self._hash_key, named.encode(), hashlib.sha256)).decode()
+
+    def keyed_digest(self, text: str) -> str:
+        """Return a digest that only who has a key of the ring can make of a guess."""
+        return hmac.digest(self._digest_key, text.encode(), hashlib.sha256).hex()
 
     def sealed(self, place: Place, body: EntityBody, secrets: Sequence[str]) -> EntityBody:
         """Return the body with these fields sealed where they have a value."""

@@ -33,6 +33,9 @@ PORTION = 500
 IDENTITY_SECRETS: Mapping[str, tuple[str, ...]] = {"node-ca": ("key",)}
 """What earlier programs kept in the clear, by kind; today whoever keeps an object says what is secret in it."""
 
+Rewrite = Callable[[Codec, Place, EntityBody, Sequence[str]], EntityBody | None]
+"""How a row's body becomes another: from codec, place, body and the fields that are secrets; None = it stays."""
+
 _ADD = postgresql.insert(SEAL).on_conflict_do_nothing()
 _OURS = sorted(SECRETS)
 _SET_KEY = (
@@ -96,6 +99,15 @@ def forget_clear(connection: Connection) -> None:
     connection.execute(delete(SEAL).where(SEAL.c.key_id == IN_THE_CLEAR))
 
 
+def rewrite_changes(connection: Connection, codec: Codec, rewrite: Rewrite) -> int:
+    """Bring all of the history's bodies with secrets through `rewrite`; return how many rows it changed."""
+    behind, rewritten = _changes(connection, codec, None, rewrite)
+    while behind is not None:
+        behind, count = _changes(connection, codec, behind, rewrite)
+        rewritten += count
+    return rewritten
+
+
 def any_sealed(connection: Connection, key_id: str = "") -> bool:
     """Tell whether anything is sealed with a key; with any, when none is named."""
     wanted = pattern(key_id)
@@ -156,10 +168,6 @@ async def reseal(
     return None
 
 
-# How a row's body becomes another: from codec, place, body and the fields that are secrets; None = it stays as it is.
-_Rewrite = Callable[[Codec, Place, EntityBody, Sequence[str]], EntityBody | None]
-
-
 def _resealed(codec: Codec, place: Place, body: EntityBody, _secrets: Sequence[str]) -> EntityBody | None:
     """What is sealed with another key, sealed with the active one."""
     fresh = dict(body)
@@ -198,7 +206,7 @@ def _hash_keys(connection: Connection, codec: Codec) -> None:
 
 
 def _entities(
-    connection: Connection, codec: Codec, behind: tuple[object, ...] | None, rewrite: _Rewrite
+    connection: Connection, codec: Codec, behind: tuple[object, ...] | None, rewrite: Rewrite
 ) -> tuple[tuple[object, ...] | None, int]:
     place = (ENTITY.c.collection, ENTITY.c.id)
     rows = connection.execute(
@@ -218,7 +226,7 @@ def _entities(
 
 
 def _changes(
-    connection: Connection, codec: Codec, behind: tuple[object, ...] | None, rewrite: _Rewrite
+    connection: Connection, codec: Codec, behind: tuple[object, ...] | None, rewrite: Rewrite
 ) -> tuple[tuple[object, ...] | None, int]:
     place = (CHANGE.c.version, CHANGE.c.position)
     rows = connection.execute(
@@ -240,7 +248,7 @@ def _changes(
 
 
 def _identities(
-    connection: Connection, codec: Codec, behind: tuple[object, ...] | None, rewrite: _Rewrite
+    connection: Connection, codec: Codec, behind: tuple[object, ...] | None, rewrite: Rewrite
 ) -> tuple[tuple[object, ...] | None, int]:
     place = (IDENTITY.c.kind, IDENTITY.c.id)
     rows = connection.execute(

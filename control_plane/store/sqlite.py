@@ -221,12 +221,17 @@ def _open(
         raise
 
 
+def keyring_file_of(path: Path) -> Path:
+    """Where a database's keyring is when nobody names another."""
+    return path.with_name(path.name + ".keyring")
+
+
 def keyring_beside(path: Path, connection: Connection) -> Keyring:
     """The keys in the file beside the database, which is made unless something is sealed already. Raises StoreUnusable.
 
     `connection` is to the database, with this program's schema.
     """
-    file = path.with_name(path.name + ".keyring")
+    file = keyring_file_of(path)
     if not file.exists():
         if seals.any_sealed(connection):
             raise StoreUnusable(

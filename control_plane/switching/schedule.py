@@ -58,11 +58,14 @@ class Due:
         return self.number
 
 
+Begin = Callable[[Due], Awaitable[None]]
+"""Carries a switch out; raises what speaks against it."""
+
+
 class Schedule:
-    """All switches for later. `wall` is seconds since 1970; `begin` carries one out, raising what speaks against it."""
+    """All switches for later. `wall` is seconds since 1970."""
 
     def __init__(self, store: Store, *, wall: Callable[[], float] = time.time) -> None:
-        self.begin: Callable[[Due], Awaitable[None]] | None = None
         self._store = store
         self._wall = wall
         self._look = asyncio.Event()
@@ -77,9 +80,9 @@ class Schedule:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def start(self) -> None:
+    async def start(self, begin: Begin) -> None:
         """Begins to look at the clock."""
-        self._task = asyncio.create_task(self._keep_looking(), name="scheduled switches")
+        self._task = asyncio.create_task(self._keep_looking(begin), name="scheduled switches")
 
     async def stop(self) -> None:
         """Leaves what is scheduled to whoever comes next."""
@@ -119,11 +122,11 @@ class Schedule:
 
     # --- the clock --------------------------------------------------------------------------------------------------
 
-    async def _keep_looking(self) -> None:
+    async def _keep_looking(self, begin: Begin) -> None:
         while True:
             self._look.clear()
             try:
-                next_at = await self._begin_due()
+                next_at = await self._begin_due(begin)
             except StoreError as error:
                 log.warning("scheduled switches can't be looked at yet: %s", error)
                 next_at = None
@@ -132,7 +135,7 @@ class Schedule:
                 async with asyncio.timeout(max(rest_s, 0.005)):
                     await self._look.wait()
 
-    async def _begin_due(self) -> float | None:
+    async def _begin_due(self, begin: Begin) -> float | None:
         """Begins what is due; the time of the next one."""
         records = await self._store.read(lambda tx: tx.rollouts_in([SCHEDULED]))
         ahead = []
@@ -145,15 +148,14 @@ class Schedule:
                 why = f"it was to begin {late_s:.0f} s ago, and no control plane could"
                 await self._end(record.number, MISSED, why, _origin(record.body))
             else:
-                await self._carry_out(record)
+                await self._carry_out(record, begin)
         return min(ahead, default=None)
 
-    async def _carry_out(self, record: RolloutRecord) -> None:
+    async def _carry_out(self, record: RolloutRecord, begin: Begin) -> None:
         asked, origin = record.body.get("asked"), _origin(record.body)
-        assert self.begin is not None
         assert isinstance(asked, dict)
         try:
-            await self.begin(Due(record.number, asked, origin))
+            await begin(Due(record.number, asked, origin))
         except (
             StoreError
         ) as error:  # another one coordinates, or there is no store now: tried again until it is too late

@@ -24,6 +24,7 @@ from pointsman.settings import SocketAddress
 from pointsman.wire.v1 import fleet_pb2
 
 TIMEOUT_S = 10.0
+RENEW_S_MIN = 1.0
 _ENROLL = "/pointsman.wire.v1.Enrolment/Enroll"
 _RENEW = "/pointsman.wire.v1.FleetLink/Renew"
 _DER = 2  # what `_ssl` calls it
@@ -74,15 +75,19 @@ async def enrol(
     return cast(fleet_pb2.NodeCertificate, granted)
 
 
-async def renew(channel: grpc.aio.Channel, request_der: bytes) -> fleet_pb2.NodeCertificate:
-    """The next certificate, by a channel that shows the present one. Raises NotGranted."""
+async def renew(channel: grpc.aio.Channel, request_der: bytes, *, left_s: float) -> fleet_pb2.NodeCertificate:
+    """The next certificate, by a channel that shows the present one. Raises NotGranted.
+
+    The present one is good for `left_s` more: one control plane that does not answer must leave time for another try.
+    """
+    timeout_s = min(TIMEOUT_S, max(RENEW_S_MIN, left_s / 4))
     call = channel.unary_unary(
         _RENEW,
         request_serializer=fleet_pb2.RenewRequest.SerializeToString,
         response_deserializer=fleet_pb2.NodeCertificate.FromString,
     )
     try:
-        granted = await call(fleet_pb2.RenewRequest(request_der=request_der), timeout=TIMEOUT_S)
+        granted = await call(fleet_pb2.RenewRequest(request_der=request_der), timeout=timeout_s)
     except grpc.aio.AioRpcError as error:
         raise NotGranted(_why(error), permanent=error.code() in _PERMANENT) from None
     return cast(fleet_pb2.NodeCertificate, granted)

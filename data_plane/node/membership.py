@@ -195,7 +195,8 @@ class Membership(FleetAccess):
         for address in self._rng.sample(self._addresses, len(self._addresses)):
             channel = self._open(address, (), joined)
             try:
-                self._take(await renew(channel, self._request()))
+                left_s = joined.expires_at - self._wall()
+                self._take(await renew(channel, self._request(), left_s=left_s))
             except NotGranted as error:
                 last = error
             else:

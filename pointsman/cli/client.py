@@ -87,7 +87,7 @@ class AdminClient:
         wait_s: int | None = None,
         reason: str = "",
         preference: str = "",
-        expected: int | None = None,
+        expected: str = "",
     ) -> Answer:
         """Writes a JSON body; `wait_s` asks the control plane to answer when the nodes run the new version.
 
@@ -127,11 +127,12 @@ class AdminClient:
         wait_s: int | None = None,
         reason: str = "",
         preference: str = "",
-        expected: int | None = None,
+        expected: str = "",
     ) -> Answer:
         """Sends one request. Raises `RefusedRequest` for 4xx and 5xx and `CliError` when there is no answer.
 
-        `expected` = the version that the configuration must still be at for a file or a rollback to be taken.
+        `expected` = the version that the configuration must still be at for a file or a rollback to be taken,
+        alone or with its history.
         """
         if self._read_only and not _only_reads(method, path, query or {}):
             raise failure(
@@ -150,7 +151,7 @@ class AdminClient:
             preferences.append(preference)
         if preferences:
             headers["Prefer"] = ", ".join(preferences)
-        if expected is not None:
+        if expected:
             headers["If-Match"] = f'"version-{expected}"'
         if reason:
             headers["X-Pointsman-Reason"] = _header_text(reason)
@@ -168,7 +169,7 @@ class AdminClient:
         text = raw.decode("utf-8", "replace")
         body = _parsed(text, response.headers.get("Content-Type", ""))
         if response.status >= 400:
-            raise refused(response.status, body, text)
+            raise refused(response.status, body, text, path=path)
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body, text)
 
     def lines(self, path: str, query: Mapping[str, str] | None = None, *, idle_s: float) -> Iterator[str]:
@@ -184,7 +185,7 @@ class AdminClient:
             raw = response.read() if response.status >= 400 else b""
         if response.status >= 400:
             text = raw.decode("utf-8", "replace")
-            raise refused(response.status, _parsed(text, response.headers.get("Content-Type", "")), text)
+            raise refused(response.status, _parsed(text, response.headers.get("Content-Type", "")), text, path=path)
         try:
             for raw in response:
                 yield raw.decode("utf-8", "replace").rstrip("\r\n")
@@ -276,15 +277,15 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def refused(status: int, body: Json, text: str) -> RefusedRequest:
-    """The error for an answer of 4xx or 5xx, in whatever shape it came."""
+def refused(status: int, body: Json, text: str, *, path: str) -> RefusedRequest:
+    """The error for an answer of 4xx or 5xx to a request for `path`, in whatever shape it came."""
     told = as_object(body)
     message = told.get("message")
     what = message if isinstance(message, str) and message else text.strip()[:200] or f"HTTP status {status}"
     fields = told.get("fields") or told.get("options")
     where = ", ".join(_places(fields))
     return RefusedRequest(
-        _exit_code(status), [Fault(what, where, _remedy(status, told.get("code")))], status=status, body=body
+        _exit_code(status), [Fault(what, where, _remedy(status, told.get("code"), path))], status=status, body=body
     )
 
 
@@ -302,8 +303,8 @@ def _exit_code(status: int) -> ExitCode:
             return ExitCode.ERROR
 
 
-def _remedy(status: int, code: Json) -> str:
-    """What to do, by Kong's error code or else by the status."""
+def _remedy(status: int, code: Json, path: str) -> str:
+    """What to do, by Kong's error code or else by the status and what was asked for."""
     by_code = {
         1: "give a name, or an id as a UUID",
         2: "correct the fields named; `GET /schemas/{collection}` of the Admin API has the rules",
@@ -316,6 +317,8 @@ def _remedy(status: int, code: Json) -> str:
     }
     if isinstance(code, int) and code in by_code:
         return by_code[code]
+    if status in (404, 410) and path.startswith("/versions"):
+        return "see which versions there are with `pointsman history`"
     if status == 404:
         return "see what there is with `list`"
     if status == 412:

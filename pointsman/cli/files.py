@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -29,12 +30,21 @@ Wait = Annotated[
     typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until every live node runs the new version."),
 ]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.")]
+_POSITION = re.compile(r"[0-9]{1,18}(-[0-9a-f]{8})?")
+
+
+def _position(text: str) -> str:
+    if text and not _POSITION.fullmatch(text):
+        raise typer.BadParameter("expected a version like 7, or what diff tells as compared_with, like 7-1f2e3d4c")
+    return text
+
+
 ExpectVersion = Annotated[
-    int | None,
+    str,
     typer.Option(
         "--expect-version",
         metavar="VERSION",
-        min=0,
+        callback=_position,
         help="Refuse if others have written since this version, which diff tells; nobody's work is overwritten.",
     ),
 ]
@@ -46,7 +56,7 @@ def sync(
     select_tag: SelectTags = None,
     wait: Wait = None,
     reason: Reason = "",
-    expect_version: ExpectVersion = None,
+    expect_version: ExpectVersion = "",
 ) -> None:
     """Make the gateway equal to the files: create, update, and delete what they do not name."""
     _write(context, "sync", file, select_tag=select_tag, wait=wait, reason=reason, expected=expect_version)
@@ -58,7 +68,7 @@ def apply(
     select_tag: SelectTags = None,
     wait: Wait = None,
     reason: Reason = "",
-    expect_version: ExpectVersion = None,
+    expect_version: ExpectVersion = "",
 ) -> None:
     """Merge the files into the gateway: only the properties given change, nothing is deleted."""
     _write(context, "apply", file, select_tag=select_tag, wait=wait, reason=reason, expected=expect_version)
@@ -140,7 +150,7 @@ def _write(
     select_tag: list[str] | None,
     wait: int | None,
     reason: str,
-    expected: int | None,
+    expected: str,
 ) -> None:
     session = session_of(context)
     joined = read_sources(file, process_environment())
@@ -167,7 +177,7 @@ def _send(
     *,
     wait_s: int | None = None,
     reason: str = "",
-    expected: int | None = None,
+    expected: str = "",
 ) -> Answer:
     try:
         return client.request(

@@ -91,7 +91,7 @@ def rollback(
         typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until every live node runs the new version."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would change; change nothing.")] = False,
-    expect_version: ExpectVersion = None,
+    expect_version: ExpectVersion = "",
 ) -> None:
     """Make the configuration what it was at a version. This is a new version: nothing of the history is lost."""
     session = session_of(context)

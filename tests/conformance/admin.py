@@ -89,6 +89,7 @@ class Accepted:
     request_headers: str = ""  # pattern over the headers' JSON
     recorded_status: int | None = None
     recorded_body: str = ""
+    differs: str = ""  # pattern that everything which differs must match; empty = anything may
 
     def covers(self, step: Step) -> bool:
         """Whether it speaks of this step."""
@@ -103,9 +104,13 @@ class Accepted:
             and re.search(self.recorded_body, step.answer.text) is not None
         )
 
-    def fits(self, ours: Answer) -> bool:
-        """Whether we answered as the list says that we do."""
-        return ours.status == self.status and re.search(self.body, ours.text) is not None
+    def fits(self, ours: Answer, found: Sequence[str]) -> bool:
+        """Whether we answered as the list says that we do, and nothing else differs."""
+        return (
+            ours.status == self.status
+            and re.search(self.body, ours.text) is not None
+            and all(re.search(self.differs, difference) is not None for difference in found)
+        )
 
 
 def read_accepted(path: Path) -> list[Accepted]:
@@ -175,13 +180,13 @@ class Replay:
         # Health is what nodes found out and reported, and the recording's gateway had had the time to.
         deadline = time.monotonic() + PATIENCE_S
         while found and self._live and _is_live(step) and time.monotonic() < deadline:
-            if any(accepted.covers(step) and accepted.fits(ours) for accepted in self._accepted):
+            if any(accepted.covers(step) and accepted.fits(ours, found) for accepted in self._accepted):
                 break
             time.sleep(0.1)
             ours = self._send(step)
             found = differences(step.answer, ours, self._ids, ordered=_ordered(step), ignored=_ignored(step))
         for accepted in self._accepted if found else ():
-            if accepted.covers(step) and accepted.fits(ours):
+            if accepted.covers(step) and accepted.fits(ours, found):
                 self._forget_created(step, ours)
                 return accepted
         if found and missing:

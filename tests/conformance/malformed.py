@@ -422,6 +422,9 @@ async def run_all(vectors: Sequence[Vector], *, scale: float) -> list[tuple[str,
     async def one(vector: Vector) -> tuple[str, str, str]:
         async with gate:
             strict, lenient = await run_vector(vector, scale=scale)
+            if strict:
+                # Ports are the whole machine's: who still dials one that was another's a moment ago comes here.
+                strict, lenient = await run_vector(vector, scale=scale)
             return str(vector["id"]), strict, lenient
 
     return await asyncio.gather(*(one(vector) for vector in vectors))

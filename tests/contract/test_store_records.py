@@ -9,7 +9,7 @@ import pytest
 
 from control_plane.store import audit, editor, past
 from control_plane.store.contract import AuditEntry, KeptAnswer, Origin, Store, StoreBusy, Transaction
-from control_plane.store.retention import ALWAYS_KEPT, ANSWERS_KEPT_S, Housekeeping, Retention, drop_old_versions
+from control_plane.store.retention import ALWAYS_KEPT, ANSWERS_KEPT_S, Retention, drop_old_versions, keep_house
 from tests.contract.writing import NOW, ORIGIN, create, delete, everything, patch
 from tests.support.patience import PATIENCE_S
 
@@ -161,13 +161,13 @@ async def test_old_answers_are_forgotten_without_further_requests(store: Store) 
             tx.records.keep_answer(KeptAnswer(key, "f", at, 200, "{}"))
 
     await store.write(keep, ORIGIN)
-    housekeeping = Housekeeping(store, Retention(), clock=lambda: NOW + ANSWERS_KEPT_S + 1)
-    housekeeping.start()
+    house = asyncio.create_task(keep_house(store, Retention(), clock=lambda: NOW + ANSWERS_KEPT_S + 1))
     async with asyncio.timeout(PATIENCE_S):
         while await store.read(lambda tx: tx.records.answer("old")) is not None:
             await asyncio.sleep(0.01)
     assert await store.read(lambda tx: tx.records.answer("new")) is not None
-    await housekeeping.stop()
+    house.cancel()
+    await asyncio.wait({house})
 
 
 async def test_a_unit_that_fails_after_it_looked_into_the_history_costs_the_others_nothing(store: Store) -> None:

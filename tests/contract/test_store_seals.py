@@ -22,7 +22,7 @@ from control_plane.store.keyring import Keyring
 from control_plane.store.migrating import migrate
 from control_plane.store.opening import open_store
 from control_plane.store.postgres import postgres_offline
-from control_plane.store.resealing import Resealer
+from control_plane.store.resealing import reseal_with_active_key
 from control_plane.store.sealing import NotOpened
 from control_plane.store.sql_store import SqlStore
 from control_plane.store.sqlite import sqlite_offline
@@ -88,14 +88,6 @@ async def secrets(store: SqlStore) -> set[str]:
     return await store.read(lambda tx: {str(body["key"]) for body in tx.each("keyauth_credentials")})
 
 
-async def until_resealed(store: SqlStore) -> None:
-    resealer = Resealer(store)
-    resealer.start()
-    assert resealer._task is not None
-    await resealer._task
-    await resealer.stop()
-
-
 async def test_tables_hold_no_secret_and_everything_reads_as_written(database: str) -> None:
     async with opened(database) as store:
         await with_secret(store)
@@ -121,7 +113,7 @@ async def test_equal_secrets_are_still_refused(database: str) -> None:
         with pytest.raises(UniqueViolation):
             await create(store, "keyauth_credentials", key=PLANTED, consumer={"id": other["id"]})
     async with opened(database, BOTH) as store:
-        await until_resealed(store)
+        await reseal_with_active_key(store)
         with pytest.raises(UniqueViolation):
             await create(store, "keyauth_credentials", key=PLANTED, consumer={"id": other["id"]})
 
@@ -193,10 +185,10 @@ async def test_a_new_first_key_takes_over_and_the_old_one_can_go(
         assert len(await secrets(store)) == 5
         await with_secret(store, f"{PLANTED}-new")
         assert await store.in_transaction(seals.keys_in_use) == ["new", "old"]
-        await until_resealed(store)
+        await reseal_with_active_key(store)
         assert await store.in_transaction(seals.keys_in_use) == ["new"]
         assert await store.head() == version + 3, "sealing anew is no version"
-        await until_resealed(store)  # nothing to do
+        await reseal_with_active_key(store)  # nothing to do
     assert '"old:' not in await raw(database, all_rows)
     async with opened(database, NEW) as store:
         assert len(await secrets(store)) == 6

@@ -19,7 +19,7 @@ from tests.support import canaries, ledger
 from tests.support.load import Destination, OpenLoop, Record
 from tests.support.patience import PATIENCE_S
 from tests.support.processes import Fleet
-from tests.support.rollouts import SERVICE, all_live, host_of
+from tests.support.rollouts import SERVICE, all_live, host_of, why
 
 RATE = 150
 
@@ -76,7 +76,7 @@ async def test_every_ending_of_a_canary_is_told_and_loses_nothing(tmp_path: Path
 
 async def done_by_itself(fleet: Fleet) -> int:
     view = await canaries.begin(fleet, 20, 60, every_s=1, gates={"p99": None}, wait_s=40)
-    assert view["state"] == "confirmed", view
+    assert view["state"] == "confirmed", why(view)
     number = int(view["switch"])
     assert [step["left"] for step in view["canary"]["steps"]] == ["passed", "passed", None]
     assert [step["percent"] for step in view["canary"]["steps"]] == [20, 60, 100]
@@ -131,7 +131,7 @@ async def held_promoted_and_refused_to_others(fleet: Fleet) -> None:
     held = canaries.of(await canaries.tell(fleet, number, "hold"))
     assert (held["state"], held["canary"]["held_by"]) == ("held", "bob")
     view = canaries.of(await canaries.tell(fleet, number, "promote", all=True))
-    assert view["state"] == "confirmed", view
+    assert view["state"] == "confirmed", why(view)
     assert (await canaries.tell(fleet, number, "undo")).status == 200
 
 
@@ -142,7 +142,7 @@ async def undone_by_a_gate(fleet: Fleet, books: Books) -> None:
     view = await canaries.begin(fleet, 30, 60, every_s=30, gates={"errors": "5%", "p99": None}, wait_s=40)
     books.bad.append((began, time.monotonic()))
     await canaries.make(fleet, "green", ill=False)
-    assert (view["state"], view["code"]) == ("undone", "UNDONE"), view
+    assert (view["state"], view["code"]) == ("undone", "UNDONE"), why(view)
     breach = view["canary"]["breach"]
     assert breach["gate"] == "errors"
     assert breach["value"] > 0.05
@@ -202,7 +202,7 @@ async def a_node_lost_in_the_middle(fleet: Fleet, books: Books) -> None:
         while len([node for node in await nodes(fleet) if node["state"] == "current"]) == 3:
             await asyncio.sleep(0.05)
     view = canaries.of(await canaries.tell(fleet, number, "promote", all=True))
-    assert view["state"] == "confirmed", view
+    assert view["state"] == "confirmed", why(view)
     await fleet.nodes[2].up()
     await all_live(fleet)
     assert (await canaries.tell(fleet, number, "undo")).status == 200

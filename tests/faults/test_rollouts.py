@@ -19,6 +19,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.processes import Fleet
 from tests.support.rollouts import (
     SERVICE,
+    UNHURRIED,
     View,
     all_live,
     host_of,
@@ -28,6 +29,7 @@ from tests.support.rollouts import (
     until_state,
     versions,
     view_of,
+    why,
 )
 
 
@@ -79,7 +81,7 @@ async def test_two_operators_at_once_and_a_node_that_does_not_answer(fleet: Flee
     stalled = fleet.nodes[1]
     stalled.kill(signal.SIGSTOP)
     try:
-        number = await begin(fleet, "green", vote_by_s=30)
+        number = await begin(fleet, "green", **UNHURRIED)
         second = await fleet.admin("POST", "/fleet/rollouts", to("green"))
         assert second.status == 409
         assert isinstance(second.body, dict)
@@ -109,7 +111,7 @@ async def test_two_operators_at_once_and_a_node_that_does_not_answer(fleet: Flee
     finally:
         stalled.kill(signal.SIGCONT)
     await all_live(fleet)
-    answer = await roll_out(fleet, to("blue"))
+    answer = await roll_out(fleet, to("blue", **UNHURRIED))
     assert answer.status == 200, answer.body
 
 
@@ -118,13 +120,13 @@ async def test_an_unrelated_write_and_a_killed_node_meanwhile(fleet: Fleet) -> N
     stalled = fleet.nodes[1]
     stalled.kill(signal.SIGSTOP)
     try:
-        number = await begin(fleet, "green", vote_by_s=30)
+        number = await begin(fleet, "green", **UNHURRIED)
         written = await fleet.admin("POST", "/upstreams", {"name": "unrelated"})
         assert written.status == 201
     finally:
         stalled.kill(signal.SIGCONT)
     view = await until_state(fleet, number, "confirmed", "partial", "aborted")
-    assert view["state"] == "confirmed", view
+    assert view["state"] == "confirmed", why(view)
     assert view["rounds"] == 2
     assert view["version"] == int(written.headers["X-Pointsman-Version"]) + 1
     assert await versions(fleet) == [view["version"]] * 2
@@ -138,13 +140,13 @@ async def test_an_unrelated_write_and_a_killed_node_meanwhile(fleet: Fleet) -> N
 
     # A node that dies before the decision does not count; it comes back to what was decided.
     stalled.kill(signal.SIGSTOP)
-    number = await begin(fleet, "blue", vote_by_s=30)
+    number = await begin(fleet, "blue", **UNHURRIED)
     async with asyncio.timeout(PATIENCE_S):
         while len((await view_of(fleet, number))["nodes"]) < 2:
             await asyncio.sleep(0.01)
     stalled.destroy()
     view = await until_state(fleet, number, "confirmed", "partial", "aborted")
-    assert view["state"] == "confirmed", view
+    assert view["state"] == "confirmed", why(view)
     assert node_of(view, fleet, 1)["standing"] == "gone"
     await stalled.up()
     await all_live(fleet)
@@ -158,6 +160,6 @@ async def test_the_control_plane_killed_before_and_after_the_decision(fleet: Fle
     after = await kill_during(fleet, "green" if await host_of(fleet) == "blue" else "blue", state="decided", delay_s=0)
     assert before.ended in ("aborted", "confirmed")
     assert after.ended == "confirmed"
-    answer = await roll_out(fleet, to("green" if await host_of(fleet) == "blue" else "blue"))
+    answer = await roll_out(fleet, to("green" if await host_of(fleet) == "blue" else "blue", **UNHURRIED))
     assert answer.status == 200, answer.body
     assert (await ledger.books(fleet, load)).failures == []

@@ -19,7 +19,7 @@ from tests.support import ledger
 from tests.support.load import Destination, OpenLoop, Record
 from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Answer, Fleet
-from tests.support.rollouts import SERVICE, View, all_live, host_of, until_state, versions
+from tests.support.rollouts import SERVICE, UNHURRIED, View, all_live, host_of, until_state, versions, why
 
 CHECKS = {
     "active": {
@@ -63,7 +63,7 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Fleet, Books]]:
 
 
 async def switch(fleet: Fleet, to: str, *, wait_s: int = 60, **more: object) -> Answer:
-    body = {"service": SERVICE, "to": to, "reason": f"to {to}", **more}
+    body = {"service": SERVICE, "to": to, "reason": f"to {to}", "policy": UNHURRIED, **more}
     return await fleet.admin("POST", LIST, body, {"Prefer": f"wait={wait_s}", "X-Pointsman-Author": "ann"})
 
 
@@ -125,7 +125,7 @@ async def test_every_ending_of_a_switch_is_told_and_loses_nothing(tmp_path: Path
 async def done_and_undone(fleet: Fleet) -> int:
     answer = await switch(fleet, "green")
     view = of(answer)
-    assert answer.status == 200, view
+    assert answer.status == 200, why(view)
     assert (view["verb"], view["state"], view["reason"], view["author"]) == ("switch", "confirmed", "to green", "ann")
     (moved,) = view["services"]
     assert (moved["name"], moved["from"], moved["to"]) == (SERVICE, "blue", "green")
@@ -145,7 +145,7 @@ async def done_and_undone(fleet: Fleet) -> int:
 
     answer = await undo(fleet, number)
     view = of(answer)
-    assert answer.status == 200, view
+    assert answer.status == 200, why(view)
     assert (view["verb"], view["undoes"], view["to"], view["state"]) == ("undo", number, "blue", "confirmed")
     assert await host_of(fleet) == "blue"
     again = await undo(fleet, number)
@@ -247,7 +247,7 @@ async def a_lagging_node_and_a_lost_one(fleet: Fleet, books: Books) -> None:
     finally:
         stalled.kill(signal.SIGCONT)
     view = of(answer)
-    assert (answer.status, view["state"]) == (202, "partial"), view
+    assert (answer.status, view["state"]) == (202, "partial"), why(view)
     standings = {node["node_id"]: node["standing"] for node in view["nodes"]}
     assert standings == {node.node_id: "lagging" if node is stalled else "activated" for node in fleet.nodes}
     assert view["safe_to_tear_down"] is False
@@ -257,7 +257,7 @@ async def a_lagging_node_and_a_lost_one(fleet: Fleet, books: Books) -> None:
 
     # A node that is lost in the middle does not count; the others are switched and the lost one comes back to it.
     stalled.kill(signal.SIGSTOP)
-    begun = await switch(fleet, "green", wait_s=0, policy={"vote_by_s": 30})
+    begun = await switch(fleet, "green", wait_s=0, policy=UNHURRIED)
     assert begun.status == 202, begun.body
     number = int(of(begun)["switch"])
     async with asyncio.timeout(PATIENCE_S):
@@ -270,7 +270,7 @@ async def a_lagging_node_and_a_lost_one(fleet: Fleet, books: Books) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while (view := of(await fleet.admin("GET", f"{LIST}/{number}")))["state"] not in ("confirmed", "aborted"):
             await asyncio.sleep(0.02)
-    assert view["state"] == "confirmed", view
+    assert view["state"] == "confirmed", why(view)
     assert sorted(node["standing"] for node in view["nodes"]) == ["activated", "activated", "gone"]
     await stalled.up()
     await all_live(fleet)

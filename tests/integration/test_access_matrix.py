@@ -18,6 +18,7 @@ import pytest
 from control_plane.admin.api import AdminApi
 from control_plane.admin.information import Connections, Identity
 from control_plane.admin.messages import Answer
+from control_plane.admin.parts import Parts
 from control_plane.fleet.fleet import Fleet
 from control_plane.fleet.settings import FleetSettings
 from control_plane.identity import operators as identity
@@ -28,6 +29,8 @@ from control_plane.store.contract import Origin
 from control_plane.store.sql_store import SqlStore
 from control_plane.store.sqlite import open_sqlite
 from control_plane.switching.canaries import Canaries
+from control_plane.switching.schedule import Schedule
+from control_plane.switching.switches import Switches
 from tests.support.patience import PATIENCE_S
 from tests.unit.control_plane.admin.calls import call
 from tests.unit.control_plane.admin.conftest import tree
@@ -57,12 +60,14 @@ async def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     fleet = Fleet(store, FleetSettings(listen="127.0.0.1:0", canary_wait_s=0))
     await fleet.start()
     api = AdminApi(
-        store,
-        fleet,
+        Parts(
+            store=store,
+            fleet=fleet,
+            operators=Operators(store, Rules(required=True, reads_per_s=0, writes_per_s=0)),
+            switches=Switches(store, fleet.rollouts, fleet, Canaries(store, fleet.rollouts, fleet), Schedule(store)),
+        ),
         identity=Identity(node_id="-", admin_address=lambda: "127.0.0.1:8001"),
         connections=lambda: Connections(accepted=0, active=0, requests=0, writing=0),
-        operators=Operators(store, Rules(required=True, reads_per_s=0, writes_per_s=0)),
-        canaries=Canaries(store, fleet.rollouts, fleet),
     )
     yield Plane(api, store)
     await fleet.stop()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.admin.limits import Limits
+from control_plane.admin.parts import Parts
 from control_plane.admin.server import AdminServer
 from pointsman.settings import SocketAddress
 from tests.support.fresh_store import fresh_sqlite
@@ -38,8 +39,7 @@ class Reply:
 async def server(tmp_path: Path) -> AsyncIterator[AdminServer]:
     store = await fresh_sqlite(tmp_path / "store.db")
     server = AdminServer(
-        store,
-        FakeFleet(),
+        Parts(store=store, fleet=FakeFleet()),
         listen=SocketAddress("127.0.0.1", 0),
         node_id="00000000-0000-4000-8000-000000000001",
         limits=LIMITS,
@@ -278,7 +278,7 @@ async def test_clients_that_go_away_do_no_harm(server: AdminServer, dial: Dial) 
 async def test_a_stop_answers_what_is_in_flight(tmp_path: Path, dial: Dial) -> None:
     store = await fresh_sqlite(tmp_path / "store.db")
     fleet = FakeFleet(hang=True)
-    server = AdminServer(store, fleet, listen=SocketAddress("127.0.0.1", 0), node_id="n")
+    server = AdminServer(Parts(store=store, fleet=fleet), listen=SocketAddress("127.0.0.1", 0), node_id="n")
     await server.start()
     client, idle = await dial(server), await dial(server)
     await client.send(request("POST", "/services", b'{"host":"h"}', "Prefer: wait=60"))

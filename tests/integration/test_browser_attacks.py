@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.admin.guard import Guard
+from control_plane.admin.parts import Parts
 from control_plane.admin.server import AdminServer
 from control_plane.store.contract import Store
 from control_plane.store.sqlite import open_sqlite
@@ -130,11 +131,9 @@ PREFLIGHTS = [
 async def server(tmp_path: Path) -> AsyncIterator[tuple[AdminServer, Store]]:
     store = await open_sqlite(tmp_path / "store.db")
     admin = AdminServer(
-        store,
-        FakeFleet(),
+        Parts(store=store, fleet=FakeFleet(), guard=Guard(origins=frozenset({"https://ops.example.com"}))),
         listen=SocketAddress("127.0.0.1", 0),
         node_id="00000000-0000-4000-8000-000000000001",
-        guard=Guard(origins=frozenset({"https://ops.example.com"})),
     )
     await admin.start()
     yield admin, store

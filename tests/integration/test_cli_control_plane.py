@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from control_plane.admin.parts import Parts
 from control_plane.admin.server import AdminServer
 from control_plane.entities.types import EntityBody
 from control_plane.fleet.health import TargetVerdict
@@ -146,7 +147,9 @@ class Plane:
 async def plane(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Plane]:
     store = await open_sqlite(tmp_path / "store.db")
     fleet = TwoNodes(store)
-    server = AdminServer(store, fleet, listen=SocketAddress("127.0.0.1", 0), node_id=str(UUID(int=9)))
+    server = AdminServer(
+        Parts(store=store, fleet=fleet), listen=SocketAddress("127.0.0.1", 0), node_id=str(UUID(int=9))
+    )
     await server.start()
     yield Plane(server, fleet, capsys)
     await server.stop()

@@ -15,7 +15,9 @@ import pytest
 from sqlalchemy import Connection, inspect, text
 
 from control_plane import databases
-from control_plane.store.contract import StoreUnusable
+from control_plane.admin.messages import Refused
+from control_plane.admin.version_guard import version_guard, version_tag
+from control_plane.store.contract import Origin, Store, StoreUnusable
 from control_plane.store.migrating import migrate
 from control_plane.store.opening import open_store
 from control_plane.store.postgres import postgres_offline
@@ -162,9 +164,22 @@ async def test_a_backup_of_a_running_store_is_restored_in_a_new_epoch(
     assert list(await store.changes_since(0)) == list(history)
     assert await store.epoch() != epoch
     assert await store.lineage() == {epoch: 3}
+    await guarded(store, version_tag(3, epoch))
+    with pytest.raises(Refused, match="another history"):
+        await guarded(store, version_tag(4, epoch))  # it was taken back
     await create(store, "services", name="on", host="x")
     assert await store.head() == 4
+    with pytest.raises(Refused, match="another history"):
+        await guarded(store, version_tag(4, epoch))
+    await guarded(store, version_tag(4, await store.epoch()))
+    with pytest.raises(Refused, match="others have written since version 3"):
+        await guarded(store, version_tag(3, epoch))
     await store.close()
+
+
+async def guarded(store: Store, tag: str) -> None:
+    """What a file with that `If-Match` is told before it writes."""
+    await store.write(version_guard({"If-Match": tag}), Origin())
 
 
 async def test_a_backup_moves_to_the_other_database(

@@ -59,9 +59,9 @@ async def test_a_job_that_comes_late_is_refused_and_a_rollback_is_waited_for(tmp
         await all_live(fleet)
 
         compared = await operator.json("diff", "-f", "-", text=config("/second"))
-        head = compared["version"]
+        head, position = compared["version"], str(compared["compared_with"])
         await operator.run("route", "set", "r", 'tags=["theirs"]', "--wait", "30")
-        late = await operator.run("sync", "-f", "-", "--expect-version", str(head), text=config("/second"), exits=4)
+        late = await operator.run("sync", "-f", "-", "--expect-version", position, text=config("/second"), exits=4)
         assert "others have written since" in late
         assert (await operator.json("version", "show", str(head + 1)))["source"] == "admin-api"
 

@@ -14,13 +14,18 @@ from kong.components import KongResponseError
 
 from control_plane.entities.types import EntityBody, JsonValue
 from tests.support.deck_calls import Deck
+from tests.support.postgres import PostgresServer
 from tests.support.processes import ControlPlane
 from tests.support.tls import authority_pem, issued
 
 
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    plane = ControlPlane(tmp_path_factory.mktemp("plane"), "--admin-origins", "http://manager.test:8002")
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    folder, database = tmp_path_factory.mktemp("plane"), ""
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        database = server.create(folder.name)
+    plane = ControlPlane(folder, "--admin-origins", "http://manager.test:8002", database=database)
     try:
         asyncio.run(plane.up())
         yield plane

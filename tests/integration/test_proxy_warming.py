@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -94,3 +95,16 @@ def nobody_accepts() -> Iterator[int]:
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
         yield listener.getsockname()[1]
+
+
+async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def test_a_time_in_which_the_worker_did_not_run_is_no_endpoint_s_slowness() -> None:
+    async with upstream_of(silent) as port, proxy_to(port) as rig:
+        assert rig.active.tables is not None
+        uses = [(rig.active.tables.services["s"], rig.balancer.endpoints)]
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        (warmed,) = await rig.factory.warm(uses, connections=1, within_s=0.2)
+        assert (warmed.idle, warmed.error) == (1, "")

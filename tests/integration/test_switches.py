@@ -12,7 +12,7 @@ import pytest
 from tests.support import ledger
 from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import Fleet
-from tests.support.rollouts import all_live
+from tests.support.rollouts import all_live, why
 
 
 async def test_several_services_move_and_go_back_as_one(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ async def test_several_services_move_and_go_back_as_one(tmp_path: Path) -> None:
         both = {"services": ["example-service", "cart"], "to": "green"}
         answer = await fleet.admin("POST", "/switches", both, {"Prefer": PREFER})
         view: Any = answer.body
-        assert answer.status == 200, view
+        assert answer.status == 200, why(view)
         assert view["version"] == head + 1
         assert sorted(each["name"] for each in view["services"]) == ["cart", "example-service"]
         assert await hosts() == ["green", "green"]
@@ -45,7 +45,7 @@ async def test_several_services_move_and_go_back_as_one(tmp_path: Path) -> None:
         forced = {"service": "cart", "to": "void", "force": True, "reason": "maintenance", "policy": {"vote_by_s": 2}}
         answer = await fleet.admin("POST", "/switches", forced, {"Prefer": PREFER})
         view = answer.body
-        assert (answer.status, view["forced"], view["plan"]["ready"]) == (200, True, False), view
+        assert (answer.status, view["forced"], view["plan"]["ready"]) == (200, True, False), why(view)
 
 
 async def the_node_says_what_it_runs(fleet: Fleet) -> None:

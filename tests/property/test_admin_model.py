@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from control_plane.admin.api import AdminApi
 from control_plane.admin.information import Connections, Identity
+from control_plane.admin.parts import Parts
 from control_plane.entities.types import EntityBody
 from tests.support.examples import examples
 from tests.support.fresh_store import fresh_sqlite
@@ -48,8 +49,7 @@ class AdminMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory(prefix="pointsman-model-")
         self.store = self.loop.run_until_complete(fresh_sqlite(Path(self.folder.name) / "store.db"))
         self.api = AdminApi(
-            self.store,
-            FakeFleet(),
+            Parts(store=self.store, fleet=FakeFleet()),
             identity=Identity(node_id="00000000-0000-4000-8000-000000000001", admin_address=lambda: "127.0.0.1:8001"),
             connections=lambda: Connections(accepted=0, active=0, requests=0, writing=0),
         )

@@ -25,7 +25,7 @@ async def begin(fleet: Fleet, *steps: float, wait_s: int | None = None, to: str 
     return of(answer)
 
 
-async def tell(fleet: Fleet, number: int, verb: str, *, wait_s: int = 20, **body: object) -> Answer:
+async def tell(fleet: Fleet, number: int, verb: str, *, wait_s: int = 60, **body: object) -> Answer:
     """One of promote, hold, abort and undo."""
     headers = {"Prefer": f"wait={wait_s}", "X-Pointsman-Author": "bob"}
     return await fleet.admin("POST", f"{LIST}/{number}/{verb}", body, headers)

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import grpc
@@ -39,6 +38,7 @@ from pointsman.wire.v1 import fleet_pb2
 from tests.support.enrolled import Plane
 from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.processes import ControlPlane
+from tests.support.rollouts import why
 from tests.support.sim_identities import SimIdentity, join_all, without_certificates
 
 _CONTROL = "/pointsman.wire.v1.FleetLink/Control"
@@ -343,13 +343,6 @@ class Figures:
             "control_plane_rss_max_mib": round(self.control_plane_rss_max_bytes / 2**20, 1),
             "simulator_cpu_s": round(self.simulator_cpu_s, 1),
         }
-
-
-def why(view: dict[str, Any]) -> str:
-    """How a rollout ended, in few words: its reason, and what is to be said of its nodes."""
-    nodes = [f"{node['hostname']} {node['standing']} {node.get('reason', '')}" for node in view.get("nodes", ())]
-    unusual = [node for node in nodes if "activated" not in node][:SHOWN_MAX]
-    return f"{view.get('state')}: {view.get('reason') or view.get('message')}; {'; '.join(unusual)}"
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

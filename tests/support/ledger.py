@@ -152,7 +152,7 @@ async def _watch(fleet: Fleet, switch: Switch) -> None:
     await asyncio.gather(*(one(index) for index in range(len(fleet.nodes))))
 
 
-async def switch_to(fleet: Fleet, colour: str, *, wait_s: int = 10, rollout: bool = False) -> Switch:
+async def switch_to(fleet: Fleet, colour: str, *, wait_s: int = 60, rollout: bool = False) -> Switch:
     """One PATCH that waits for the fleet, then each node's own word; `rollout` = in two phases, at one instant."""
     prefer = f"wait={wait_s}, rollout" if rollout else f"wait={wait_s}"
     asked = time.monotonic()

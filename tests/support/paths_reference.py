@@ -18,6 +18,7 @@ from control_plane.admin.api import AdminApi
 from control_plane.admin.information import Connections, Identity
 from control_plane.admin.openapi import document
 from control_plane.admin.operations import Operation
+from control_plane.admin.parts import Parts
 from control_plane.admin.table import PathTable
 from control_plane.entities.registry import SCHEMAS
 from control_plane.entities.types import EntityBody, JsonValue
@@ -42,8 +43,7 @@ async def _table() -> PathTable:
         store = await open_sqlite(Path(folder) / "store.db")
         try:
             return AdminApi(
-                store,
-                FakeFleet(),
+                Parts(store=store, fleet=FakeFleet()),
                 identity=Identity(node_id="-", admin_address=lambda: "127.0.0.1:8001"),
                 connections=lambda: Connections(accepted=0, active=0, requests=0, writing=0),
             ).table
@@ -62,7 +62,7 @@ async def described() -> EntityBody:
     Those need a fleet of real nodes; here they are only told of, never called, so nothing stands behind them.
     """
     table = await _table()
-    switches.mount(table, cast("Switches", SimpleNamespace(schedule=SimpleNamespace())), time.time)
+    switches.mount(table, cast("Switches", SimpleNamespace()), time.time)
     return document(table, SCHEMAS, version="-")
 
 

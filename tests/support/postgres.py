@@ -46,6 +46,24 @@ def need_postgres() -> Path:
     return folder
 
 
+SERVER_FOLDER = "POINTSMAN_TEST_POSTGRES"
+"""Where this names the folder of a server, control planes of tests have databases there instead of SQLite files."""
+
+
+def own_database(name: str) -> str:
+    """The URL of a database of that name, made unless it is there; empty = tests run over SQLite."""
+    folder = os.environ.get(SERVER_FOLDER, "")
+    if not folder:
+        return ""
+    psql = [str(need_postgres() / "psql"), "-X", "-A", "-t", "-q", "-h", folder, "-U", "pointsman", "-d", "postgres"]
+    there = subprocess.run(
+        [*psql, "-c", f"SELECT 1 FROM pg_database WHERE datname = '{name}'"], check=True, stdout=subprocess.PIPE
+    ).stdout.strip()
+    if not there:
+        subprocess.run([*psql, "-c", f'CREATE DATABASE "{name}"'], check=True)
+    return f"postgresql://pointsman@/{name}?host={folder}"
+
+
 class PostgresServer:
     """A running server. `url(name)` is a database's address; `restart` and `kill` are for bad days."""
 

@@ -23,7 +23,7 @@ from typing import Self, TypeVar
 import aiohttp
 
 from tests.support.patience import PATIENCE_S
-from tests.support.postgres import KEYRING_LINE
+from tests.support.postgres import KEYRING_LINE, own_database
 
 T = TypeVar("T")
 
@@ -130,12 +130,13 @@ class Upstream(Process):
 
 
 class ControlPlane(Process):
-    """A control plane over SQLite in the test's folder, or over the database at a URL."""
+    """A control plane over the database at a URL, else over what `own_database` makes, else over SQLite."""
 
     def __init__(self, folder: Path, *extra: str, name: str = "control-plane", database: str = "") -> None:
         super().__init__(name, [sys.executable, "-m", "control_plane"], folder)
         self.admin = "127.0.0.1:0"
         self.fleet = "127.0.0.1:0"
+        database = database or own_database(f"{folder.name}-{name}")
         self.database = database or str(folder / f"{name}.db")
         if database:  # SQLite brings its own
             self.environment["POINTSMAN_KEYRING"] = KEYRING_LINE

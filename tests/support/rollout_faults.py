@@ -21,7 +21,7 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.load import Destination, OpenLoop
 from tests.support.patience import PATIENCE_S
 from tests.support.processes import ControlPlane, Fleet, Node, Process
-from tests.support.rollouts import View, all_live, host_of, roll_out, stored_state, to, until_state, versions
+from tests.support.rollouts import View, all_live, host_of, roll_out, stored_state, to, until_state, versions, why
 
 VICTIM = 2
 POLICY = {"vote_by_s": 1.0, "confirm_by_s": 1.0}
@@ -113,15 +113,15 @@ async def strike(fleet: FaultyFleet, fault: Fault, moment: Moment, *, delay_s: f
     await _mend(fleet, fault)
     (standing,) = [node["standing"] for node in view["nodes"] if node["node_id"] == victim.node_id]
     if view["state"] == "aborted":
-        assert moment is Moment.PREPARING, view
+        assert moment is Moment.PREPARING, why(view)
         assert await host_of(fleet) == host
         assert view["reason"], "it says why"
         assert healthy == [before] * VICTIM, "an aborted rollout changed what a node runs"
     else:
         assert (await host_of(fleet), view["version"]) == (colour, before + 1)
-        assert healthy == [view["version"]] * VICTIM, view
+        assert healthy == [view["version"]] * VICTIM, why(view)
     if view["state"] == "partial":
-        assert standing == "lagging", view
+        assert standing == "lagging", why(view)
         assert victim_reason(view, victim), "it says why"
     await all_live(fleet)
     return Struck(view["state"], standing)
@@ -184,7 +184,7 @@ async def fill_disks(fleet: FaultyFleet) -> None:
         with full_disk(fleet.control_plane):
             fleet.nodes[0].kill(signal.SIGCONT)
             view = await until_state(fleet, number, "aborted")
-            assert "full" in view["reason"] or "disk" in view["reason"], view
+            assert "full" in view["reason"] or "disk" in view["reason"], why(view)
             refused = await fleet.admin("POST", "/upstreams", {"name": "no-room"})
             assert refused.status == 503, refused.body
     finally:

@@ -13,6 +13,7 @@ from control_plane.admin.api import AdminApi
 from control_plane.admin.information import Connections, Identity
 from control_plane.admin.limits import Limits
 from control_plane.admin.messages import Answer
+from control_plane.admin.parts import Parts
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.identity.operators import Operators
 from control_plane.snapshot.consistency import check_changes
@@ -68,11 +69,9 @@ def tree(answer: Answer) -> EntityBody:
 def make_api(store: Store, fleet: FakeFleet, *, operators: Operators | None = None) -> AdminApi:
     """An API over these parts."""
     return AdminApi(
-        store,
-        fleet,
+        Parts(store=store, fleet=fleet, operators=operators),
         identity=Identity(node_id="00000000-0000-4000-8000-000000000001", admin_address=lambda: "127.0.0.1:8001"),
         connections=lambda: Connections(accepted=3, active=2, requests=9, writing=1),
-        operators=operators,
     )
 
 

@@ -160,14 +160,17 @@ services:
 async def test_two_jobs_do_not_overwrite_one_another(client: Client) -> None:
     await client.ask("POST", "/config/sync", FIRST, content_type=YAML)
     first = await client.ask("POST", "/config/diff", SECOND, content_type=YAML)
-    assert (tree(first)["version"], first.headers["ETag"]) == (1, '"version-1"')
+    epoch = (await client.store.epoch()).hex()[:8]
+    assert tree(first)["version"] == 1
+    assert tree(first)["compared_with"] == f"1-{epoch}"
+    assert first.headers["ETag"] == f'"version-1-{epoch}"'
     await client.tree("PATCH", "/services/example-service", {"retries": 9})
 
     guarded = {"If-Match": first.headers["ETag"]}
     answer = await client.ask("POST", "/config/sync", SECOND, content_type=YAML, headers=guarded)
     assert answer.status == 412
     refusal = tree(answer)
-    assert refusal["etag"] == '"version-2"'
+    assert refusal["etag"] == f'"version-2-{epoch}"'
     assert refusal["complete"] is True
     changes = refusal["changes"]
     assert isinstance(changes, list)
@@ -182,7 +185,7 @@ async def test_two_jobs_do_not_overwrite_one_another(client: Client) -> None:
 
     guarded = {"If-Match": (await client.ask("GET", "/config/dump")).headers["ETag"]}
     answer = await client.ask("POST", "/config/sync", SECOND, content_type=YAML, headers=guarded)
-    assert (answer.status, answer.headers["ETag"]) == (200, '"version-3"')
+    assert (answer.status, answer.headers["ETag"]) == (200, f'"version-3-{epoch}"')
 
 
 async def test_teams_that_share_a_gateway_by_tags_do_not_stop_one_another(client: Client) -> None:
@@ -204,6 +207,8 @@ async def test_teams_that_share_a_gateway_by_tags_do_not_stop_one_another(client
         ({"If-Match": "*"}, 200),
         ({"If-Match": '"version-7"'}, 412),
         ({"If-Match": '"version-0"'}, 412),
+        ({"If-Match": '"version-1-0123abcd"'}, 412),
+        ({"If-Match": '"version-1-"'}, 400),
         ({"If-Match": "1"}, 400),
         ({"If-None-Match": "*"}, 412),
     ],

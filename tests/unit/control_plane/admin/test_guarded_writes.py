@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from control_plane.admin.repeats import fingerprint
 from control_plane.entities.types import EntityBody, JsonValue
 from tests.support.tls import issued
+from tests.unit.control_plane.admin.calls import call
 from tests.unit.control_plane.admin.conftest import Client, tree
 
 SERVICE: EntityBody = {"name": "a", "host": "blue"}
@@ -187,3 +189,15 @@ async def test_old_answers_are_forgotten(client: Client) -> None:
     await client.ask("DELETE", "/services/y", headers={"Idempotency-Key": "k2"})
     assert await client.store.read(lambda tx: tx.records.answer("k1")) is None
     assert await client.store.read(lambda tx: tx.records.answer("k2")) is not None
+
+
+async def test_what_tells_two_requests_apart_is_kept_under_the_databases_key(client: Client) -> None:
+    body: EntityBody = {"name": "a", "host": "weak-secret"}
+    await client.ask("POST", "/services", body, headers={"Idempotency-Key": "k1"})
+    kept = await client.store.read(lambda tx: tx.records.answer("k1"))
+    assert kept is not None
+    sent = call("POST", "/services", content_type="application/json")
+    sent.received = json.dumps(body).encode()
+    guess = fingerprint(sent, "")
+    assert kept.fingerprint != guess, "whoever has a copy of the database could try passwords"
+    assert kept.fingerprint == await client.store.read(lambda tx: tx.records.keyed_digest(guess))

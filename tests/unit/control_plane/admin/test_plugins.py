@@ -41,6 +41,7 @@ WEB = PluginKind(
     protocols=("http", "https"),
 )
 DEEP: EntityBody = {"side": "left", "deep": True}
+FORM = "application/x-www-form-urlencoded"
 CONFIG: EntityBody = {
     "text": "a", "times": 1, "where": {"side": "left", "deep": False}, "words": None, "named": None,
 }  # fmt: skip
@@ -131,7 +132,7 @@ async def test_a_patch_merges_the_settings_record_by_record(client: Client) -> N
 
 async def test_a_form_is_typed_by_the_plugin(client: Client) -> None:
     form = b"name=stamp&config.text=5&config.times=3&config.where.deep=true&config.words[]=a&config.words[]=b"
-    answer = await client.ask("POST", "/plugins", form, content_type="application/x-www-form-urlencoded")
+    answer = await client.ask("POST", "/plugins", form, content_type=FORM)
     assert answer.status == 201, answer.body
     assert tree(answer)["config"] == {
         **CONFIG, "text": "5", "times": 3, "where": DEEP, "words": ["a", "b"],
@@ -236,3 +237,20 @@ async def rows(client: Client, path: str) -> list[EntityBody]:
     data = (await client.tree("GET", path))["data"]
     assert isinstance(data, list)
     return [row for row in data if isinstance(row, dict)]
+
+
+@pytest.mark.parametrize("above", ["", "/services/s"])
+async def test_a_form_that_does_not_name_the_plugin_has_the_types_of_the_one_that_is_there(
+    client: Client, above: str
+) -> None:
+    await parents(client)
+    plugin = await made(client, {"name": "stamp", "service": {"name": "s"}, "config": {"text": "a"}})
+    path = f"{above}/plugins/{plugin['id']}"
+    form = b"config.times=3&config.where.deep=true&config.words=x&enabled=false"
+    answer = await client.ask("PATCH", path, form, content_type=FORM)
+    assert (answer.status, tree(answer)["enabled"]) == (200, False), answer.body
+    assert tree(answer)["config"] == {**CONFIG, "times": 3, "where": DEEP, "words": ["x"]}
+    answer = await client.ask("PATCH", path, b"config.times=x", content_type=FORM)
+    assert (answer.status, tree(answer)["fields"]) == (400, {"config": {"times": "expected an integer"}})
+    answer = await client.ask("PATCH", f"{above}/plugins/none", b"config.times=3", content_type=FORM)
+    assert answer.status == 404
