@@ -141,11 +141,7 @@ async def test_the_ca_is_rotated_under_nodes_that_stay(tmp_path: Path) -> None:
         assert json.loads(before)["state"] == "introducing"
         old = json.loads(before)["authorities"][0]["fingerprint"]
 
-        async def settled() -> bool:
-            _, out, _ = await pointsman("--addr", plane.url, "-o", "json", "ca", "show")
-            return bool(json.loads(out)["state"] == "settled")
-
-        await until(settled, "the rotation to end")
+        await until(plane.ca_settled, "the rotation to end")
         file = plane.folder / "first.state" / FILE
         await until(lambda: file.read_bytes().count(b"BEGIN CERTIFICATE") == 2, "the node to trust the new CA alone")
         _, names, _ = await pointsman("--addr", plane.url, "-o", "name", "ca", "show")
@@ -224,11 +220,7 @@ async def test_a_node_joins_at_one_control_plane_and_is_renewed_at_another(
         code, _, err = await pointsman("--addr", here.url, "ca", "rotate")
         assert code == 0, err
 
-        async def settled() -> bool:
-            _, out, _ = await pointsman("--addr", here.url, "-o", "json", "ca", "show")
-            return bool(json.loads(out)["state"] == "settled")
-
-        await until(settled, "the rotation to end")
+        await until(here.ca_settled, "the rotation to end")
         assert file.read_bytes() != first
         assert await connected(there, joined)()  # type: ignore[misc]  # a coroutine function
         code, _, err = await pointsman("--addr", here.url, "node", "revoke", joined.node_id)

@@ -42,6 +42,11 @@ class Plane(ControlPlane):
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/fleet/nodes") as answer:
             return {node["node_id"]: node for node in (await answer.json())["data"]}
 
+    async def ca_settled(self) -> bool:
+        """Whether no rotation of the CA is under way."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/fleet/ca") as answer:
+            return bool((await answer.json())["state"] == "settled")
+
     async def refusals(self) -> str:
         """The lines of the metric."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
