@@ -137,13 +137,13 @@ class ControlPlane:
         webhooks = Webhooks(ring, settings.webhooks, kinds=_webhook_kinds(settings), secret=settings.webhook_secret)
         await webhooks.start()
         self._stack.push_async_callback(webhooks.stop)
-        sources = Sources(ring, store, fleet.registry, fleet.rollouts, canaries)
+        schedule = Schedule(store)
+        sources = Sources(ring, store, fleet.registry, fleet.rollouts, canaries=canaries, schedule=schedule)
         await sources.start()
         self._stack.push_async_callback(sources.stop)
         await canaries.start()
         self._stack.push_async_callback(canaries.stop)
 
-        schedule = Schedule(store)
         operators = await _operators(store, settings)
         tls = _admin_tls(settings)
         if tls is not None:

@@ -164,7 +164,8 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: 
     ).to_json()
     cores = sorted(os.sched_getaffinity(0)) if settings.worker_affinity else []
     sums = MetricsSum(settings.metrics_series_max)
-    side_reports = SideReports(sums.sides)
+    plane_clock = PlaneClock()
+    side_reports = SideReports(sums.sides, lambda at_ns: plane_clock.to_plane(at_ns, time.monotonic_ns()) or 0)
 
     async def spawn(slot: Slot) -> WorkerProcess:
         affinity = frozenset({cores[slot.index % len(cores)]}) if cores else frozenset[int]()
@@ -207,7 +208,6 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: 
         ),
     )
     levels = Levels()
-    plane_clock = PlaneClock()
     rollouts = Rollouts(
         node_id,
         applier,

@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from control_plane.admin import rollout_operations as about
 from control_plane.admin.messages import Answer, Call, Refused, json_answer, not_found
 from control_plane.admin.preferences import wait_seconds
 from control_plane.admin.table import PathTable
@@ -31,27 +32,18 @@ from control_plane.fleet.rollouts import Entry, Rollouts, TooLarge, Unchanged
 from control_plane.store import editor
 from control_plane.store.contract import Transaction
 
-CHANGES_MAX = 1000
 SIZE = 20
 SIZE_MAX = 100
-_OPERATIONS = ("create", "upsert", "update", "delete")
-_NUMBERS = {
-    "need_percent": (1.0, 100.0),
-    "vote_by_s": (0.1, 60.0),
-    "min_healthy_percent": (0.0, 100.0),
-    "confirm_by_s": (0.1, 60.0),
-    "hold_s": (1.0, 600.0),
-}
-
 Now = Callable[[], float]
 
 
 def mount(table: PathTable, rollouts: Rollouts, now: Now) -> None:
     """Adds the paths."""
     handlers = _Handlers(rollouts, now)
-    table.add("/fleet/rollouts", {"GET": handlers.list_page, "POST": handlers.create})
-    table.add("/fleet/rollouts/{rollout}", {"GET": handlers.get})
-    table.add("/fleet/rollouts/{rollout}/abort", {"POST": handlers.abort})
+    methods = {"GET": handlers.list_page, "POST": handlers.create}
+    table.add("/fleet/rollouts", methods, about={"GET": about.LIST, "POST": about.CREATE})
+    table.add("/fleet/rollouts/{rollout}", {"GET": handlers.get}, about={"GET": about.GET})
+    table.add("/fleet/rollouts/{rollout}/abort", {"POST": handlers.abort}, about={"POST": about.ABORT})
 
 
 def status_of(entry: Entry) -> int:
@@ -162,8 +154,8 @@ def policy_of(told: JsonValue) -> Policy:
     values: dict[str, float] = {}
     policy = Policy()
     for name, value in told.items():
-        if name in _NUMBERS:
-            low, high = _NUMBERS[name]
+        if name in about.NUMBERS:
+            low, high = about.NUMBERS[name]
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 problems[name] = f"expected a number from {low:g} to {high:g}"
             else:
@@ -181,8 +173,8 @@ def policy_of(told: JsonValue) -> Policy:
             else:
                 policy = replace(policy, tolerate=frozenset(str(code) for code in value))
         elif name == "connections_per_target":
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10_000:
-                problems[name] = "expected a whole number from 0 to 10000"
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= about.CONNECTIONS_MAX:
+                problems[name] = f"expected a whole number from 0 to {about.CONNECTIONS_MAX}"
             else:
                 policy = replace(policy, connections_per_target=value)
         else:
@@ -202,8 +194,8 @@ def policy_of(told: JsonValue) -> Policy:
 def _work(told: JsonValue, now: float) -> Callable[[Transaction], None]:
     if not isinstance(told, list) or not told:
         raise SchemaViolation({"changes": "expected a list of at least one change"})
-    if len(told) > CHANGES_MAX:
-        raise SchemaViolation({"changes": f"expected at most {CHANGES_MAX} changes; use a file: /config/apply"})
+    if len(told) > about.CHANGES_MAX:
+        raise SchemaViolation({"changes": f"expected at most {about.CHANGES_MAX} changes; use a file: /config/apply"})
     changes = []
     for at, change in enumerate(told, 1):
         if not isinstance(change, dict):
@@ -250,8 +242,8 @@ def _change(told: EntityBody, place: str) -> _Change:
     if unknown:
         raise SchemaViolation({f"{place}.{unknown[0]}": "unknown field"})
     operation = told.get("operation", "update")
-    if operation not in _OPERATIONS:
-        raise SchemaViolation({f"{place}.operation": f"expected one of: {', '.join(_OPERATIONS)}"})
+    if operation not in about.OPERATIONS:
+        raise SchemaViolation({f"{place}.operation": f"expected one of: {', '.join(about.OPERATIONS)}"})
     collection = told.get("collection")
     if not isinstance(collection, str) or collection not in SCHEMAS:
         raise SchemaViolation({f"{place}.collection": f"expected one of: {', '.join(sorted(SCHEMAS))}"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from control_plane.admin.operations import FORM, JSON, Operation, Parameter, answer_of
+from control_plane.admin.rollout_operations import BEFORE, FEW, POLICY_FIELDS, REASON, WAIT
 from control_plane.entities.types import EntityBody, JsonValue
 
 _TEXT: EntityBody = {"type": "string"}
@@ -116,6 +117,14 @@ _NODE: EntityBody = {
         "healthy": _WHOLE,
         "targets": _WHOLE,
         "connections": _WHOLE,
+        "first_new_us_after_instant": {
+            "type": ["integer", "null"],
+            "description": "When the first answer of the new side began; null = none yet, or the node has not said.",
+        },
+        "last_old_us_after_instant": {
+            "type": ["integer", "null"],
+            "description": "When the last answer of the old side began; negative = before the instant.",
+        },
         "late_us": {"type": ["integer", "null"], "description": "The latest worker, against the instant."},
         "open_on_old_side": {"type": ["integer", "null"], "description": "Requests; null = not counted yet."},
         "reason": _TEXT,
@@ -157,18 +166,13 @@ _SWITCH: EntityBody = {
     "required": ["switch", "verb", "services", "to", "state"],
 }
 
-_REASON: EntityBody = {**_TEXT, "maxLength": 1000, "description": "For the history."}
 _POLICY: EntityBody = {
     "type": "object",
     "properties": {
         "min_healthy_percent": {**_NUMBER, "maximum": 100},
         "min_healthy_targets": {**_WHOLE, "maximum": 1000},
         "min_capacity_percent": {**_NUMBER, "maximum": 10_000},
-        "need_percent": {"type": "number", "minimum": 1, "maximum": 100},
-        "vote_by_s": {"type": "number", "minimum": 0.1, "maximum": 60},
-        "confirm_by_s": {"type": "number", "minimum": 0.1, "maximum": 60},
-        "on_refuse": {"enum": ["abort", "proceed"]},
-        "on_slow": {"enum": ["abort", "proceed"]},
+        **{name: field for name, field in POLICY_FIELDS.items() if name != "min_healthy_percent"},
     },
     "description": "What it asks of the side and of the fleet; a rollout's fields and three of its own.",
 }
@@ -179,7 +183,7 @@ _WISH: EntityBody = {
         "services": {**_NAMES, "description": "Names or ids; `service` names a single one."},
         "service": {**_TEXT, "minLength": 1},
         "to": {**_TEXT, "minLength": 1, "description": "The upstream that takes over."},
-        "reason": _REASON,
+        "reason": REASON,
         "force": {**_YES, "description": "Pass over what is about health and capacity; needs a reason."},
         "policy": _POLICY,
         "at": {"type": ["string", "number"], "description": "Begin then: a time with its zone, or seconds since 1970."},
@@ -200,26 +204,14 @@ def _flag(name: str, description: str) -> Parameter:
     return Parameter(name=name, schema={"type": "integer", "enum": [0, 1]}, description=description)
 
 
-_WAIT = Parameter(
-    name="Prefer",
-    schema=_TEXT,
-    description="`wait=SECONDS`: answer when it has ended, at the latest after that time.",
-    where="header",
-)
 _ENDS: dict[int, EntityBody | None] = {200: _SWITCH, 202: _SWITCH}
 _BEGUN: dict[int, EntityBody | None] = {200: {"anyOf": [_SWITCH, _PLAN]}, 202: _SWITCH}
 _ROWS: list[JsonValue] = ["data"]
-_BEFORE = Parameter(
-    name="before", schema={**_WHOLE, "maximum": 10**18 - 1}, description="Only those with a smaller number."
-)
-_FEW = Parameter(
-    name="size", schema={"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, description="How many."
-)
 _SERVICE = Parameter(name="service", schema=_TEXT, description="Only those that moved this service, by name or id.")
 
 LIST = Operation(
     summary="List switches, newest first",
-    parameters=(_FEW, _BEFORE, _SERVICE),
+    parameters=(FEW, BEFORE, _SERVICE),
     answers={
         200: {"type": "object", "properties": {"data": {"type": "array", "items": _SWITCH}}, "required": _ROWS},
     },
@@ -230,26 +222,26 @@ CREATE = Operation(
     parameters=(
         _flag("dry_run", "1 = answer the plan; nothing happens."),
         _flag("ask_nodes", "With `dry_run`: 1 = every node prepares it as far as its vote, and lets go."),
-        _WAIT,
+        WAIT,
     ),
     answers=_BEGUN,
 )
 GET = Operation(summary="Show one switch with what each node proved", answers={200: _SWITCH})
 UNDO = Operation(
     summary="Go back to the side before",
-    body=_bodies({"reason": _REASON, "policy": _POLICY}),
+    body=_bodies({"reason": REASON, "policy": _POLICY}),
     body_required=False,
-    parameters=(_WAIT,),
+    parameters=(WAIT,),
     answers=_ENDS,
 )
 PROMOTE = replace(
     UNDO,
     summary="Bring a canary to its next step, or a later one, without waiting for time or gates",
-    body=_bodies({"reason": _REASON, "to_step": _NUMBER_OF, "all": _YES}),
+    body=_bodies({"reason": REASON, "to_step": _NUMBER_OF, "all": _YES}),
 )
 HOLD = replace(
     UNDO,
     summary="Keep a canary on its step until it is promoted; its gates go on watching",
-    body=_bodies({"reason": _REASON}),
+    body=_bodies({"reason": REASON}),
 )
 ABORT = replace(HOLD, summary="End a canary: all requests back to the old side")

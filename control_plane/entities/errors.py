@@ -261,15 +261,20 @@ class StillReferenced(EntityError):
 
 
 class UpstreamInUse(EntityError):
-    """An upstream cannot go while a service's settings send requests to it; answered like a foreign key's refusal."""
+    """An upstream cannot go while a service's settings send requests to it; answered like a foreign key's refusal.
+
+    `canary` = the open one that these settings belong to: they are not to be taken back by hand.
+    """
 
     code, name = 4, "foreign key violation"
 
-    def __init__(self, upstream: str, service: str, field: str) -> None:
+    def __init__(self, upstream: str, service: str, field: str, *, canary: int | None = None) -> None:
+        remedy = f"PATCH /fleet/services/{service}/settings with {field} null"
+        if canary is not None:
+            remedy = f"it is that of canary {canary}, which `pointsman switch abort {canary}` ends"
         super().__init__(
-            f"the {field} of service '{service}' sends requests to upstream '{upstream}'; "
-            f"end it first: PATCH /fleet/services/{service}/settings with {field} null",
-            fields={"@referenced_by": "service_settings"},
+            f"the {field} of service '{service}' sends requests to upstream '{upstream}'; end it first: {remedy}",
+            fields={"@referenced_by": "service_settings", **({} if canary is None else {"canary": canary})},
         )
 
 

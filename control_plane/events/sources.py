@@ -18,10 +18,11 @@ from control_plane.fleet.rollout import Standing
 from control_plane.fleet.rollouts import Entry, Rollouts
 from control_plane.store.contract import Store, StoreError, Version
 from control_plane.switching import canary_record
-from control_plane.switching.acts import act_of
+from control_plane.switching.acts import act_of, view_of
 from control_plane.switching.canaries import Canaries
 from control_plane.switching.canary import Canary
 from control_plane.switching.canary_record import Asked
+from control_plane.switching.schedule import Schedule
 
 T = TypeVar("T")
 
@@ -34,16 +35,32 @@ FAULTS_MAX = 5
 ROLLOUTS_MAX = 256
 """Rollouts of which it is remembered what was told."""
 
+_OF_A_SWITCH = (
+    *("switch", "verb", "services", "to", "undoes", "state", "ended_because"),
+    *("version", "author", "reason", "took_s"),
+)
+"""What every event of a switch has from its view."""
+
 
 class Sources:
     """Listens from `start` to `stop`."""
 
-    def __init__(self, ring: Ring, store: Store, nodes: Nodes, rollouts: Rollouts, canaries: Canaries) -> None:
+    def __init__(
+        self,
+        ring: Ring,
+        store: Store,
+        nodes: Nodes,
+        rollouts: Rollouts,
+        *,
+        canaries: Canaries,
+        schedule: Schedule,
+    ) -> None:
         self._ring = ring
         self._store = store
         self._nodes = nodes
         self._rollouts = rollouts
         self._canaries = canaries
+        self._schedule = schedule
         self._told_of_nodes: dict[str, tuple[object, ...]] = {}
         self._told_of_rollouts: dict[int, tuple[str, bool]] = {}
         self._told_of_canaries: dict[int, tuple[object, ...]] = {}
@@ -59,6 +76,7 @@ class Sources:
             self._nodes.listen(self._node),
             self._rollouts.listen(self._rollout),
             self._canaries.listen(self._canary),
+            self._schedule.listen(self._scheduled),
         ]
         self._task = asyncio.create_task(self._follow_versions(head), name="events of versions")
 
@@ -141,17 +159,22 @@ class Sources:
         course = view["canary"]
         assert isinstance(course, dict)
         breach = course["breach"]
-        names = ("switch", "verb", "services", "to", "undoes", "state", "ended_because", "version", "author", "reason")
         self._ring.add(
             Kind.SWITCH,
             {
-                **{name: view[name] for name in (*names, "took_s")},
+                **{name: view[name] for name in _OF_A_SWITCH},
                 "step": course["step"],
                 "share_percent": course["share_percent"],
                 "held_by": course["held_by"],
                 "broken_gate": breach["what"] if isinstance(breach, dict) else None,
             },
         )
+
+    def _scheduled(self, record: EntityBody) -> None:
+        act = act_of(record)
+        assert act is not None
+        view = view_of(record, act, undone_by=None)
+        self._ring.add(Kind.SWITCH, {**{name: view[name] for name in _OF_A_SWITCH}, "begins_at": record["at"]})
 
 
 def _remember(told: dict[int, T], number: int, what: T) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from control_plane.fleet.health import HealthBook
 from control_plane.fleet.nodes import Node, Nodes
@@ -33,8 +33,10 @@ class Draining:
         self._health = health
         self._others = others
 
-    async def watch(self, drained: Collection[Drained], *, since: float, lagging: Collection[str]) -> None:
-        """Keeps `drained` up to date until nothing is open, or `DRAIN_S` are over.
+    async def watch(
+        self, drained: Collection[Drained], *, since: float, lagging: Collection[str], meanwhile: Callable[[], None]
+    ) -> None:
+        """Keeps `drained` up to date until nothing is open, or `DRAIN_S` are over; calls `meanwhile` at each look.
 
         `since` is when traffic left, monotonic; `lagging` are host names of nodes that may still send there.
         """
@@ -46,6 +48,7 @@ class Draining:
             self._others.ask_counts(upstreams)
             for each in drained:
                 self._count(each, since + COUNTS_OLD_S, lagging)
+            meanwhile()
             if all(each.in_flight == 0 and not each.waiting_for for each in drained):
                 break
             await asyncio.sleep(DRAIN_EVERY_S)

@@ -128,7 +128,9 @@ class Fleet:
             accept_rollback=self._settings.accept_rollback,
             accept_empty=self._settings.accept_empty,
         )
-        self._nodes.load(await self._store.nodes())
+        known = await self._store.nodes()
+        self._nodes.load(known)
+        self._nodes.await_return(known)
         if self.gate is not None:
             await self.gate.refresh()
         try:
@@ -182,6 +184,10 @@ class Fleet:
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""
         return {node.id: node.hostname for node in self._nodes.live()}
+
+    def returning(self) -> Sequence[str]:
+        """Host names of nodes that were connected before our start, a moment ago, and are on their way back."""
+        return self._nodes.returning()
 
     def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
         """What the live nodes say of a target; None when none of them knows it."""

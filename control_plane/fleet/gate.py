@@ -121,6 +121,26 @@ class ServerPair:
             [(self._pair.key, self._pair.chain)], root_certificates=self._of.trusted
         )
 
+    def fetcher(self) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
+        """What one listener asks before each handshake: its new configuration, or None when it has that already.
+
+        None is not only cheaper. gRPC frees what it had when it is given another, and a handshake that begins in
+        another thread at that moment may still use it (grpc/grpc#36693): given the same anew each time, a control
+        plane died of a segmentation fault when a thousand nodes dialled it at once.
+        """
+        told = self._pair, self._of.trusted
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal told
+            with self._lock:
+                self._renew()
+                if (self._pair, self._of.trusted) == told:
+                    return None
+                told = self._pair, self._of.trusted
+                return self._configuration()
+
+        return fetch
+
     def _renew(self) -> None:
         self._of, before = self._authorities(), self._of
         signed_anew = self._of.issuing is not before.issuing
@@ -130,25 +150,9 @@ class ServerPair:
     def credentials(self, *, ask_for_certificate: bool) -> grpc.ServerCredentials:
         """TLS by this certificate; the peer has to show one too, or is not asked for any."""
         with self._lock:
-            given = self._pair, self._of.trusted
-
-            def fresh() -> grpc.ServerCertificateConfiguration | None:
-                """None = as before.
-
-                gRPC makes its TLS anew of whatever comes, equal or not, while other threads may be about to begin a
-                handshake with what was there: given anew each time, a few connections at once end the process.
-                """
-                nonlocal given
-                with self._lock:
-                    self._renew()
-                    if given == (self._pair, self._of.trusted):
-                        return None
-                    given = self._pair, self._of.trusted
-                    return self._configuration()
-
             return grpc.dynamic_ssl_server_credentials(
                 self._configuration(),
-                fresh,  # type: ignore[arg-type]  # the stubs do not know that None is an answer
+                self.fetcher(),  # type: ignore[arg-type]  # the stubs do not know that None is an answer
                 require_client_authentication=ask_for_certificate,
             )
 

@@ -280,7 +280,15 @@ def node_id(text: str) -> str:
         raise BadMessage("node_id is not a UUID") from error
 
 
-def welcome(*, plane_id: str, beat_interval_s: float, head: SnapshotRef, protocol: int, schema_level: int) -> bytes:
+def welcome(
+    *,
+    plane_id: str,
+    beat_interval_s: float,
+    head: SnapshotRef,
+    protocol: int,
+    schema_level: int,
+    min_ready_version: int = 0,
+) -> bytes:
     """The answer to a hello."""
     message = fleet_pb2.Welcome(
         protocol=protocol,
@@ -288,6 +296,7 @@ def welcome(*, plane_id: str, beat_interval_s: float, head: SnapshotRef, protoco
         plane_id=plane_id,
         beat_interval=_duration(beat_interval_s),
         head=wire_ref(head),
+        min_ready_version=min_ready_version,
     )
     return fleet_pb2.PlaneMessage(welcome=message).SerializeToString()
 
@@ -436,6 +445,8 @@ def _side_row(sums: fleet_pb2.SideSums, since: int) -> SideRow:
         if sums.HasField("mirror")
         else None,
         sums.closed_late,
+        sums.first_answer_ns,
+        sums.last_answer_ns,
     )
 
 

@@ -24,6 +24,9 @@ FAULTS_SHARED_MAX = 3
 """Faults of a refusal that other control planes get to know."""
 TOLD_S = 10.0
 """What a control plane passed on of a node's is newer than a record that says less, for so long."""
+COME_BACK_S = 20.0
+"""How long after a start of ours nodes that were connected before it are waited for: the longest time between two dials
+of a node is 15 s."""
 REFRESH_S = 3600.0
 """A connected node's row is renewed at least this often, so that a crash of ours can't make it look long gone."""
 
@@ -144,6 +147,7 @@ class Nodes:
         plane: Plane = Plane("", ""),
     ) -> None:
         self._plane = plane
+        self._others: frozenset[str] = frozenset()
         self.lineage = Lineage()
         """Set before the first node is accepted."""
         self._clock = clock
@@ -153,6 +157,8 @@ class Nodes:
         self._nodes_max = nodes_max
         self._nodes: dict[str, Node] = {}
         self._dirty: set[str] = set()
+        self._awaited: dict[str, str] = {}  # host names by id: connected before our start, and not heard since
+        self._awaited_until = 0.0
         self.certificate_expires_at: Callable[[str], float | None] = _not_known
         """When a node's newest certificate ends, where that is known without a stream of the node."""
         self._listeners: list[Callable[[Node], None]] = []
@@ -193,11 +199,39 @@ class Nodes:
                 saved_at=record.last_seen,
             )
 
+    def await_return(self, records: Sequence[NodeRecord]) -> None:
+        """Expects the nodes of these records that were connected when the control plane before us ended.
+
+        One that was killed leaves them connected by their records. One that stopped had seen all of them go, at its
+        end: whoever was seen last in that moment was there.
+        """
+        ended = max((record.last_seen for record in records), default=0.0)
+        self._awaited = {
+            record.id: record.hostname
+            for record in records
+            if record.id in self._nodes and (record.plane or record.last_seen >= ended - self._lease_s)
+        }
+        self._awaited_until = self._clock() + COME_BACK_S
+
+    def returning(self) -> list[str]:
+        """Host names of the nodes that are expected back in these first seconds and have not come yet.
+
+        What is asked of the fleet in this time is better asked a moment later: they serve, and would be passed over.
+        """
+        if not self._awaited or self._clock() >= self._awaited_until:
+            return []
+        return sorted(host for node_id, host in self._awaited.items() if self._may_come(node_id))
+
+    def _may_come(self, node_id: str) -> bool:
+        node = self._nodes.get(node_id)
+        return node is not None and node.elsewhere is None
+
     def merge(self, records: Iterable[NodeRecord], planes: Mapping[str, str]) -> None:
         """What other control planes have saved of the nodes that are not connected here.
 
         `planes` are those that live, host names by id.
         """
+        self._others = frozenset(planes) - {self._plane.id}
         for record in records:
             node = self._nodes.get(record.id)
             if node is None:
@@ -357,6 +391,11 @@ class Nodes:
             if now - node.last_beat < self._lease_s
         ]
 
+    @property
+    def other_planes(self) -> frozenset[str]:
+        """Ids of the other control planes over the same database that live, as far as is known."""
+        return self._others
+
     def elsewhere(self) -> list[Node]:
         """Nodes that are connected to other control planes which live, by what these saved last."""
         return [node for node in self._nodes.values() if node.elsewhere is not None]
@@ -402,6 +441,7 @@ class Nodes:
     def _known(self, hello: Hello, *, ip: str) -> Node:
         now = self._wall()
         node = self._nodes.get(hello.node_id)
+        self._awaited.pop(hello.node_id, None)
         if node is None:
             self._make_room()
             node = self._nodes[hello.node_id] = Node(id=hello.node_id, first_seen=now, last_seen=now)

@@ -82,7 +82,7 @@ class Others:
 
     async def take(self, number: int, fence: int) -> Remote:
         """Which nodes of others take part; from now on they stay at what they run."""
-        planes = {node.elsewhere.id for node in self._nodes.elsewhere() if node.elsewhere is not None}
+        planes = set(self._nodes.other_planes)  # also those that we know no nodes of: one may have connected just now
         remote = Remote(number, fence, planes=planes, waiting=planes - self._silent)
         if not planes:
             return remote

@@ -232,6 +232,8 @@ class Relay:
         self._ended.append(taken.number)
         if aborted:
             self._server.send(taken.members, words.abort(taken.number, aborted))
+        else:
+            self._server.min_ready_version = max(self._server.min_ready_version, taken.proposed.version)
         if taken.armed is not None:
             self._instant_passed(taken)
         elif not self._taken:

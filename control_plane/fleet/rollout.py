@@ -139,6 +139,10 @@ class Member:
     round: int = 0
     activation: ActivationReport | None = None
     reason: str = ""
+    first_new_us: int | None = None
+    """When it served the first answer of an upstream that gets traffic, after the instant; None = not known."""
+    last_old_us: int | None = None
+    """When the last answer of one that loses it began; before the instant it is negative."""
 
 
 @dataclass(frozen=True, slots=True)

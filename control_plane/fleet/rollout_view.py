@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 
 from control_plane.entities.types import EntityBody, JsonValue
 from control_plane.fleet.rollout import Member, Policy, Rollout, Standing, State
-from control_plane.store.contract import Change, Origin, RolloutRecord
+from control_plane.store.contract import Change, Origin, RolloutRecord, Transaction
 
 CHANGES_SHOWN_MAX = 200
+LOOKED_AT_MAX = 20
+"""Rollouts among which one that was decided is looked for."""
 
 
 @dataclass(slots=True)
@@ -168,6 +170,15 @@ def from_record(record: RolloutRecord) -> tuple[Facts, Rollout]:
     )
 
 
+def newest_decided(tx: Transaction) -> int:
+    """The version of the newest rollout that every node should have come to run; 0 = there is none among the last."""
+    for record in tx.rollouts(size=LOOKED_AT_MAX):
+        version = record.body.get("version")
+        if record.state in (State.CONFIRMED.value, State.PARTIAL.value) and isinstance(version, int):
+            return version
+    return 0
+
+
 def _changes(changes: Sequence[Change]) -> list[JsonValue]:
     """Which entities, never their bodies: those may hold private keys, and the history has them."""
     shown: list[JsonValue] = []
@@ -217,6 +228,8 @@ def _member(member: Member, facts: Facts) -> EntityBody:
             "upstreams": upstreams,
         },
         "activated_us_after_instant": after_us,
+        "first_new_us_after_instant": member.first_new_us,
+        "last_old_us_after_instant": member.last_old_us,
         "late_us": list(activation.late_us) if activation is not None else None,
         "armed_us_before_instant": activation.ahead_us if activation is not None else None,
         "clock_error_us": activation.clock_error_us

@@ -10,9 +10,7 @@ is created, and so is a plain write.
 While a rollout is on its way its nodes are offered nothing else. When the head moves meanwhile, what was prepared is
 made anew from it before the decision; from the second time on plain writes wait for that, at most `GATE_S_MAX`.
 
-The lease is kept while a rollout is open and dropped after the last one, so that another control plane's turn comes at
-once. Who could not renew it in time, because it was stopped or cut off from the database, lets go of what is not
-decided. The record of a rollout says who coordinates it under which fence: only that one writes its end.
+The record of a rollout says who coordinates it under which fence (`tenure.py`): only that one writes its end.
 
 State is in the store at each step. A control plane that dies before the decision leaves a rollout that never was: it is
 aborted by the next one, and nodes let go by themselves. One that dies after it leaves a version that is the head:
@@ -24,6 +22,7 @@ transaction of the decision, so that one that was thought dead can't decide any 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict, deque
@@ -31,6 +30,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar
 
 from control_plane.entities.errors import EntityError
+from control_plane.entities.service_settings import COLLECTION as SERVICE_SETTINGS
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import relay_words
 from control_plane.fleet import rollout_messages as words
@@ -38,7 +38,7 @@ from control_plane.fleet.draining import Draining, at
 from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import RolloutWord, ref, wire_delta
 from control_plane.fleet.nodes import Node, Nodes
-from control_plane.fleet.others import Others, Remote, forget_frame
+from control_plane.fleet.others import Others, Remote
 from control_plane.fleet.publisher import Publisher
 from control_plane.fleet.relay import Relay
 from control_plane.fleet.rollout import (
@@ -48,6 +48,7 @@ from control_plane.fleet.rollout import (
     Activate,
     Decide,
     Finish,
+    Member,
     Policy,
     Prepare,
     Release,
@@ -58,10 +59,11 @@ from control_plane.fleet.rollout import (
     arming_s,
     lead_s,
 )
+from control_plane.fleet.rollout_entry import Elsewhere, Entry, Figures, TooLarge, TooMany, Unchanged
 from control_plane.fleet.rollout_plan import Overtaken, Owner, Plan, plan, replay
-from control_plane.fleet.rollout_view import Drained, Facts, from_record, to_json
+from control_plane.fleet.rollout_view import Drained, Facts, from_record, newest_decided
 from control_plane.fleet.server import LinkServer
-from control_plane.fleet.timing import Times
+from control_plane.fleet.tenure import LEASE, Fenced, Tenure
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import Lease, Origin, RolloutRecord, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
@@ -70,14 +72,10 @@ from pointsman.wire.v1 import fleet_pb2
 
 T = TypeVar("T")
 
-LEASE = "rollouts"
-LEASE_S = 5.0
 LEASE_WAIT_S = 2.0
 """How long a new rollout waits for another control plane's to end before it is refused."""
 LEASE_ASK_S = 0.05
-RECOVER_EVERY_S = 0.5
-RECOVER_SOLE_S = 5.0
-"""How often rollouts that nobody coordinates are looked for; a sole control plane leaves none but by a broken store."""
+RETURNING_EVERY_S = 0.02
 RESUMED_S = 60.0
 """For nodes to come back after a restart of ours: they wait longer from one attempt to the next."""
 WAITING_MAX = 32
@@ -87,88 +85,20 @@ RECENT_MAX = 64
 ARMINGS_MAX = 20
 """Rollouts by which the lead of the next one is judged."""
 GATE_S_MAX = 2.0
+REHEARSAL_S = 0.3
+"""What a plain write may be late on the nodes for a rehearsal."""
 COMMIT_S = 0.004
 """What writing a decision takes, about. When it took longer the instant is set anew before anyone hears of it."""
 SAVES_QUICK = 5
 """Tries to save the end of a rollout before those who wait for it are told all the same."""
-
-_OPEN = (State.QUEUED, State.PREPARING, State.DECIDING, State.DECIDED)
+ANSWERS_OLD_S = 1.5
+"""Nodes say about once a second who answered last."""
 
 log = logging.getLogger(__name__)
 
 
-class Figures:
-    """What is counted since the start, for `/metrics`."""
-
-    def __init__(self) -> None:
-        self.ended: dict[str, int] = {state.value: 0 for state in State if state.final}
-        self.took = Times()
-        """From the turn of a rollout to its end."""
-        self.late = Times()
-        """Of each node that activated at the instant, how late its last worker was."""
-        self.left_behind = 0
-        """Nodes that the newest rollout ended without: they had not said in time that they run its version."""
-
-
-class Unchanged(Exception):
-    """The unit of work changes nothing, so there is nothing to roll out; `result` is what it returned."""
-
-    def __init__(self, result: object, head: int) -> None:
-        super().__init__("nothing changes")
-        self.result = result
-        self.head = head
-
-
-class Elsewhere(StoreError):
-    """Another control plane coordinates rollouts now; the text names it."""
-
-
-class TooMany(StoreError):
-    """Too many rollouts wait already."""
-
-
-class TooLarge(Exception):
-    """The change does not fit a rollout."""
-
-
 class _Moved(Exception):
     """The head is not what was prepared for."""
-
-
-class _Fenced(Exception):
-    """The lease has changed hands, or was over."""
-
-    def __init__(self, lease: Lease | None, holder: str) -> None:
-        super().__init__(
-            "this control plane was held up for longer than its lease"
-            if lease is None or lease.holder in ("", holder)
-            else f"control plane {lease.holder} has taken over"
-        )
-
-
-class Entry:
-    """One rollout of this process."""
-
-    def __init__(self, facts: Facts, machine: Rollout, result: object, owner: Owner | None = None) -> None:
-        self.facts = facts
-        self.machine = machine
-        self.result = result
-        self.owner = owner
-        self.ended = asyncio.Event()
-        self.base: Snapshot | None = None
-        self.proposed: Snapshot | None = None
-        self.began = time.monotonic()
-        self.activated_s = 0.0  # monotonic: the instant
-        self.lead_s = 0.0  # that was left of the lead when nodes were told
-        self.wake = asyncio.Event()
-        self.remote = Remote(0, 0)  # who takes part at other control planes
-
-    def view(self) -> EntityBody:
-        """All of it, for the Admin API and the store."""
-        return to_json(self.facts, self.machine)
-
-    def record(self) -> RolloutRecord:
-        return RolloutRecord(self.facts.number, self.machine.state.value, self.view())
 
 
 class Rollouts:
@@ -191,9 +121,6 @@ class Rollouts:
         self._server = server
         self._nodes = nodes
         self._sole = sole
-        self._holder = f"{server.plane_id} on {hostname}" if hostname else server.plane_id
-        self._leased_until = 0.0  # monotonic: the lease is ours at least until then
-        self._book = asyncio.Lock()  # who writes which rollouts of the store are ours, and who looks
         self._ending: set[int] = set()  # ended, and their record does not say so yet
         self._wall = wall
         self._turn = asyncio.Lock()
@@ -213,6 +140,16 @@ class Rollouts:
             store, publisher, server, nodes, health, tell=self._tell_plane, own=self._own, gate=self._gate
         )
         self._draining = Draining(store, nodes, health, self._others)
+        self._tenure = Tenure(
+            store,
+            f"{server.plane_id} on {hostname}" if hostname else server.plane_id,
+            sole=sole,
+            wall=wall,
+            ours=lambda: self._open.keys() | self._ending,
+            busy=lambda: bool(self._open),
+            lost=self._lost,
+            resume=self._resume,
+        )
         self._stop_listening: list[Callable[[], None]] = []
         self._listeners: list[Callable[[Entry], None]] = []
         self.figures = Figures()
@@ -220,12 +157,13 @@ class Rollouts:
     async def start(self) -> None:
         """Begins to listen, and takes over what an earlier process left open."""
         self._epoch = await self._store.epoch()
+        self._server.min_ready_version = await self._store.read(newest_decided)
         self._server.on_rollout = self._heard
-        self._stop_listening.append(self._nodes.listen(self._node_changed))
-        self._own(self._recover(), "rollouts left open")
+        self._stop_listening += [self._nodes.listen(self._node_changed), self._store.subscribe(self._written)]
+        self._own(self._tenure.recover(), "rollouts left open")
         if not self._sole:
             self._stop_listening.append(self._store.hear_planes(self._heard_plane))
-            self._own(self._keep_lease(), "lease of rollouts")
+            self._own(self._tenure.keep(), "lease of rollouts")
             self._own(self._relay.watch(), "rollouts of other control planes")
 
     async def stop(self) -> None:
@@ -293,8 +231,8 @@ class Rollouts:
             raise Unchanged(planned.result, planned.head)
         machine = Rollout(policy, {}, rehearsal=rehearsal)
         entry = await self._register(planned, origin, machine, act, owner=owner, claim=claim)
-        if not rehearsal:
-            self._end_rehearsals(f"gave way to rollout {entry.facts.number}")
+        for other in self._rehearsals() if not rehearsal else ():
+            self._end_rehearsal(other, f"gave way to rollout {entry.facts.number}")
         self._own(self._coordinate(entry), f"rollout {entry.facts.number}")
         return entry
 
@@ -343,12 +281,21 @@ class Rollouts:
 
     # --- one rollout ------------------------------------------------------------------------------------------------
 
-    def _end_rehearsals(self, reason: str) -> None:
+    def _written(self, version: int) -> None:
+        """Nodes of a rehearsal are offered nothing else: a plain write must not wait for a slow one's vote."""
+        for entry in self._rehearsals():
+            rest_s = max(0.0, entry.began + REHEARSAL_S - _now())
+            reason = f"gave way to version {version}, written meanwhile"
+            asyncio.get_running_loop().call_later(rest_s, self._end_rehearsal, entry, reason)
+
+    def _rehearsals(self) -> list[Entry]:
+        return [entry for entry in self._open.values() if entry.machine.rehearsal]
+
+    def _end_rehearsal(self, entry: Entry, reason: str) -> None:
         """Nobody waits for votes that nothing will come of."""
-        for entry in list(self._open.values()):
-            if entry.machine.rehearsal and entry.machine.state in (State.QUEUED, State.PREPARING):
-                self._perform(entry, entry.machine.abort(reason, ""))
-                entry.wake.set()
+        if entry.machine.state in (State.QUEUED, State.PREPARING):
+            self._perform(entry, entry.machine.abort(reason, ""))
+            entry.wake.set()
 
     async def _register(
         self,
@@ -361,7 +308,7 @@ class Rollouts:
         claim: Callable[[Transaction], int] | None,
     ) -> Entry:
         facts = Facts(0, origin, planned.changes, planned.gain, planned.lose, created_at=self._wall(), act=act)
-        facts.coordinator = self._holder
+        facts.coordinator = self._tenure.holder
         entry = Entry(facts, machine, planned.result, owner)
 
         def register(tx: Transaction) -> Lease | None:
@@ -370,7 +317,7 @@ class Rollouts:
                 owner.admit(tx)
             if not machine.rehearsal:
                 check_not_held(tx, planned.changes)
-            lease = self._take_lease(tx)
+            lease = self._tenure.take(tx)
             if lease is None:
                 return tx.lease(LEASE)
             facts.fence = lease.fence
@@ -383,18 +330,15 @@ class Rollouts:
         until = _now() + LEASE_WAIT_S
         while True:
             began = _now()
-            async with self._book:
+            async with self._tenure.book:
                 other = (await self._store.write(register, origin)).result
                 if other is None:
-                    self._leased_until = began + LEASE_S
+                    self._tenure.taken(began)
                     self._open[facts.number] = entry
                     return entry
             if _now() >= until:
                 raise Elsewhere(f"control plane {other.holder} coordinates a rollout now; ask it, or ask again shortly")
             await asyncio.sleep(LEASE_ASK_S)
-
-    def _take_lease(self, tx: Transaction) -> Lease | None:
-        return tx.take_lease(LEASE, self._holder, for_s=LEASE_S, alone=self._sole)
 
     async def _coordinate(self, entry: Entry) -> None:
         machine = entry.machine
@@ -418,6 +362,7 @@ class Rollouts:
 
     async def _begin(self, entry: Entry) -> None:
         """What nodes run is the base: the head, unless that is held because the first node refused it."""
+        await self._until_back(entry)
         remote = entry.remote = await self._others.take(entry.facts.number, entry.facts.fence)
         head = await self._propose(entry)
         # What comes of it takes a moment, and is what this rollout begins at.
@@ -450,6 +395,14 @@ class Rollouts:
             self._perform(entry, entry.machine.abort(f"{NO_NODE}, but to others: {where}", ""))
             return
         self._perform(entry, entry.machine.begin([*at_base, *remote.nodes], _now()))
+
+    async def _until_back(self, entry: Entry) -> None:
+        """A control plane that has just started knows no node yet; they serve, and are on their way back."""
+        while self._nodes.returning() and not entry.machine.state.final:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETURNING_EVERY_S):
+                    await entry.wake.wait()
+            entry.wake.clear()
 
     async def _propose(self, entry: Entry) -> Snapshot:
         while True:
@@ -552,9 +505,7 @@ class Rollouts:
         lead = lead_s(nodes=len(machine.members), clock_errors_us=errors, armings_s=self._armings_s)
 
         def commit(tx: Transaction) -> int:
-            lease = self._take_lease(tx)
-            if lease is None or lease.fence != facts.fence:
-                raise _Fenced(tx.lease(LEASE) if lease is None else lease, self._holder)
+            self._tenure.check(tx, facts.fence)
             if tx.head() != proposed.version - 1:
                 raise _Moved
             if entry.owner is not None:
@@ -579,7 +530,7 @@ class Rollouts:
             self._server.let_go(None)
             await self._rebase(entry)
             return
-        except (_Fenced, Overtaken, StoreError, EntityError) as error:
+        except (Fenced, Overtaken, StoreError, EntityError) as error:
             self._server.let_go(None)
             self._perform(entry, machine.not_decided(str(error)))
             return
@@ -629,6 +580,7 @@ class Rollouts:
         if aheads_us:
             self._armings_s.append(arming_s(entry.lead_s, aheads_us))
         if machine.state is not State.ABORTED:
+            self._server.min_ready_version = max(self._server.min_ready_version, machine.version or 0)
             facts.drained = [Drained(upstream) for upstream in facts.lose]
         level = logging.INFO if machine.state is State.CONFIRMED or machine.rehearsal else logging.WARNING
         log.log(
@@ -668,10 +620,7 @@ class Rollouts:
                 return stored
             tx.save_rollout(entry.record())
             tx.release(facts.number)
-            if not self._sole:
-                forget_frame(tx, facts.number)
-            if not self._sole and not tx.rollouts_in([state.value for state in _OPEN]):
-                tx.drop_lease(LEASE, self._holder)
+            self._tenure.ended(tx, facts.number)
             return None
 
         tries = 0
@@ -781,34 +730,29 @@ class Rollouts:
     async def _drain(self, entry: Entry) -> None:
         lagging = [m.hostname for m in entry.machine.members.values() if m.standing is Standing.LAGGING]
         since = max(entry.activated_s, entry.began)
-        await self._draining.watch(entry.facts.drained, since=since, lagging=lagging)
+        await self._draining.watch(
+            entry.facts.drained, since=since, lagging=lagging, meanwhile=lambda: self._note_answers(entry)
+        )
         self._tell(entry)
+        await asyncio.sleep(ANSWERS_OLD_S)  # the nodes' last word on who answered comes after that on what is open
+        self._note_answers(entry)
         await self._save(entry)
 
+    def _note_answers(self, entry: Entry) -> None:
+        """What each node of ours has said of its first answer by the new side, and its last one by the old."""
+        facts, at_ns = entry.facts, entry.facts.at_plane_ns
+        if at_ns is None or facts.resumed:
+            return  # it was by another process' clock
+        services = {change.id for change in facts.changes if change.collection in ("services", SERVICE_SETTINGS)}
+        for member in entry.machine.members.values():
+            first_ns = self._server.sides.first_ns(member.id, services, facts.gain)
+            last_ns = self._server.sides.last_ns(member.id, services, facts.lose)
+            if member.first_new_us is None and first_ns and first_ns >= at_ns - 1000 * _doubt_us(member):
+                member.first_new_us = (first_ns - at_ns) // 1000
+            if last_ns:
+                member.last_old_us = (last_ns - at_ns) // 1000
+
     # --- after a restart --------------------------------------------------------------------------------------------
-
-    async def _keep_lease(self) -> None:
-        """While a rollout of ours is open nobody else must take us for dead."""
-
-        def renew(tx: Transaction) -> tuple[Lease | None, Lease | None]:
-            """Ours, and whose it is."""
-            return self._take_lease(tx), tx.lease(LEASE)
-
-        while True:
-            await asyncio.sleep(LEASE_S / 4)
-            if not self._open:
-                continue
-            began = _now()
-            try:
-                mine, lease = (await self._store.write(renew, Origin())).result
-            except StoreError as error:
-                log.warning("the lease of rollouts is not renewed: %s", error)
-                if _now() >= self._leased_until:
-                    self._lost(None, f"the lease of rollouts could not be renewed: {error}")
-                continue
-            if mine is not None:
-                self._leased_until = began + LEASE_S
-            self._lost(mine, str(_Fenced(lease, self._holder)))
 
     def _lost(self, lease: Lease | None, why: str) -> None:
         """Lets go of what is not decided and not under this lease. A decision that is being written meets the fence."""
@@ -817,57 +761,6 @@ class Rollouts:
                 continue
             if entry.machine.state in (State.QUEUED, State.PREPARING):
                 self._perform(entry, entry.machine.abort(why, ""))
-
-    async def _recover(self) -> None:
-        """Brings what another process left open to its end, as soon as the lease is ours; looks again for ever."""
-        while True:
-            try:
-                async with self._book:
-                    await self._take_over()
-            except StoreError as error:
-                log.warning("rollouts left open can't be looked at yet: %s", error)
-            await asyncio.sleep(RECOVER_SOLE_S if self._sole else RECOVER_EVERY_S)
-
-    async def _take_over(self) -> None:
-        states = [state.value for state in _OPEN]
-
-        def left_open(tx: Transaction) -> Sequence[RolloutRecord]:
-            ours = self._open.keys() | self._ending
-            return [record for record in tx.rollouts_in(states) if record.number not in ours]
-
-        if not await self._store.read(left_open):
-            return
-        took: list[Entry] = []
-
-        def take(tx: Transaction) -> None:
-            took.clear()
-            lease = self._take_lease(tx)
-            if lease is None:
-                return
-            for record in left_open(tx):
-                facts, machine = from_record(record)
-                facts.coordinator, facts.fence = self._holder, lease.fence
-                if machine.state is not State.DECIDED:
-                    machine.state = State.ABORTED
-                    machine.reason = "the control plane ended before the decision"
-                    facts.ended_at = self._wall()
-                    tx.release(facts.number)
-                    forget_frame(tx, facts.number)
-                    log.warning("rollout %d is aborted: %s", facts.number, machine.reason)
-                else:
-                    took.append(Entry(facts, machine, None))
-                tx.save_rollout(RolloutRecord(facts.number, machine.state.value, to_json(facts, machine)))
-            if not self._sole and not self._open and not took:
-                tx.drop_lease(LEASE, self._holder)
-
-        began = _now()
-        await self._store.write(take, Origin())
-        self._leased_until = max(self._leased_until, began + LEASE_S)
-        for entry in took:
-            log.warning(
-                "rollout %d was decided as version %s; its end is awaited", entry.facts.number, entry.machine.version
-            )
-            self._resume(entry)
 
     def _resume(self, entry: Entry) -> None:
         """Waits for the end of a rollout that was decided, without telling nodes anything: the version is the head."""
@@ -889,6 +782,11 @@ class Rollouts:
             log.error("%s ended by a mistake of ours", task.get_name(), exc_info=error)
             if self._current is not None:
                 self._fail(self._current, "an unexpected error in the control plane; see its log")
+
+
+def _doubt_us(member: Member) -> int:
+    """How far a node's word on a time may be off."""
+    return member.activation.clock_error_us if member.activation is not None else 0
 
 
 def _ref(snapshot: Snapshot) -> SnapshotRef:

@@ -4,8 +4,7 @@ Each node has one `Control` stream with small messages and, when it needs bulk, 
 large snapshot never delays a word. Requests and answers are bytes to gRPC: frames for all nodes are made once and
 passed through.
 
-A node that does not read delays nobody. Its connection holds one slot for the latest offer and one for the latest
-acknowledgement, a newer one replaces the older, and a node that neither reads nor beats for a lease is dropped.
+A node that neither reads nor beats for a lease is dropped; what waits for it is in its `connection.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -25,8 +23,9 @@ from google.protobuf.message import DecodeError
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import messages
 from control_plane.fleet.canary import Canary
+from control_plane.fleet.connection import Connection
 from control_plane.fleet.enrolment import certificate_frame, status_of
-from control_plane.fleet.gate import ANYBODY, Caller, EnrolledGate, Gate, Trust
+from control_plane.fleet.gate import ANYBODY, Caller, EnrolledGate, Gate
 from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import (
     Applied,
@@ -47,7 +46,7 @@ from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.session import Idle, Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.side_figures import SideBook
-from control_plane.fleet.tracing import WAITING_MAX, NoNode, Question, Traces, choose
+from control_plane.fleet.tracing import NoNode, Question, Traces, choose
 from control_plane.identity.refusals import NotLetIn, Refusal, Refusals
 from control_plane.store.contract import StoreError
 from pointsman.snapshots import NOTHING, SnapshotRef
@@ -60,10 +59,8 @@ NODE_ID_KEY = "pointsman-node-id"
 """Metadata of a pull that names the node; a certificate has to name the same one."""
 
 ZONE_LABEL = "zone"
-HINTS_WAITING_MAX = 256
 RENEWALS_PER_S = 200.0
 """How fast nodes are asked to renew when all of them must."""
-URGENT_WAITING_MAX = 64
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second control plane on this port must fail to start, not share it silently
@@ -79,135 +76,6 @@ _OPTIONS = (
     # Nodes ping every 9 s. gRPC's default tolerates one ping in five minutes and answers with a GOAWAY.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
-
-
-class Connection:
-    """One node's control stream: what waits to be sent to it."""
-
-    def __init__(
-        self,
-        node: Node,
-        boot_id: int,
-        shelf: Shelf,
-        caller: Caller,
-        *,
-        write_timeout_s: float,
-        plane_now_ns: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
-        self.node = node
-        self.caller = caller
-        self._shelf = shelf
-        self.boot_id = boot_id
-        self.gone = asyncio.Event()
-        self._write_timeout_s = write_timeout_s
-        self._plane_now_ns = plane_now_ns
-        self._urgent: deque[bytes] = deque(maxlen=URGENT_WAITING_MAX)
-        self._offer: Published | None = None
-        self._ack: tuple[int, int] | None = None
-        self._health_request: bytes | None = None
-        self._hints: deque[bytes] = deque(maxlen=HINTS_WAITING_MAX)
-        self._questions: deque[bytes] = deque(maxlen=WAITING_MAX)
-        self.trust_told: Trust | None = None
-        """What this stream has told the node about CAs."""
-        self._goodbye: bytes | None = None
-        self._goodbye_reason = ""
-        self._wake = asyncio.Event()
-
-    def offer(self, published: Published) -> None:
-        """The head to offer; takes the place of one that is not sent yet."""
-        self._offer = published
-        self._wake.set()
-
-    def acknowledge(self, sequence: int, received_ns: int) -> None:
-        """The answer to the latest beat, which came in at that plane time. It is stamped when it goes out."""
-        self._ack = (sequence, received_ns)
-        self._wake.set()
-
-    def urge(self, frame: bytes) -> None:
-        """A word about a rollout: goes before everything else, in order."""
-        self._urgent.append(frame)
-        self._wake.set()
-
-    def ask_health(self, frame: bytes) -> None:
-        """Asks for a full health report."""
-        self._health_request = frame
-        self._wake.set()
-
-    def hint(self, frames: Sequence[bytes]) -> None:
-        """What others see of targets. A node that does not read loses the oldest, and hears all of it again later."""
-        self._hints.extend(frames)
-        self._wake.set()
-
-    def ask(self, frame: bytes) -> None:
-        """A question of an operator's."""
-        self._questions.append(frame)
-        self._wake.set()
-
-    @property
-    def ending(self) -> bool:
-        """Whether goodbye is said, or is about to be."""
-        return self._goodbye is not None
-
-    def say_goodbye(self, frame: bytes, reason: str) -> None:
-        """Ends the stream after this word; what else waits is dropped."""
-        self._goodbye = frame
-        self._goodbye_reason = reason
-        self._wake.set()
-
-    async def write(self, context: grpc.aio.ServicerContext[bytes, bytes], nodes: Nodes) -> str:
-        """Sends what comes; returns why it stopped."""
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                if self._goodbye is not None:
-                    async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(self._goodbye)
-                    return self._goodbye_reason
-                while self._urgent and self._goodbye is None:
-                    async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(self._urgent.popleft())
-                if self._ack is not None:
-                    (sequence, received_ns), self._ack = self._ack, None
-                    ack = messages.beat_ack(
-                        sequence, self._shelf.head_ref, received_ns=received_ns, sent_ns=self._plane_now_ns()
-                    )
-                    async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(ack)
-                if self._health_request is not None:
-                    request, self._health_request = self._health_request, None
-                    async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(request)
-                while self._offer is not None and self._goodbye is None:
-                    published = self._offer
-                    frame = await self._frame(published)
-                    if self._offer is not published:
-                        continue  # a newer head arrived while this one was packed
-                    self._offer = None
-                    nodes.offered(self.node, published.ref)
-                    async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(frame)
-                while self._questions and self._goodbye is None:
-                    async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(self._questions.popleft())
-                if self._hints:
-                    async with asyncio.timeout(self._write_timeout_s):
-                        await context.write(self._hints.popleft())
-                    self._wake.set()  # one at a time: words about snapshots go first
-        except TimeoutError:
-            return f"did not read for {self._write_timeout_s:g} s"
-        except grpc.aio.BaseError:
-            return "the stream broke"
-
-    async def _frame(self, published: Published) -> bytes:
-        """What tells this node of a snapshot: a delta from what it runs, or the offer of the whole."""
-        session = self.node.session
-        base = session.base if session is not None else None
-        if base is not None and (snapshot := self._shelf.base(base)) is not None:
-            delta = await published.delta(base, snapshot)
-            if delta is not None:
-                return delta
-        return (await published.frames()).offer
 
 
 class LinkServer:
@@ -241,6 +109,8 @@ class LinkServer:
         self._traces = Traces()
         self.on_rollout: Callable[[str, RolloutWord], None] = _nobody
         """Who hears what nodes say about rollouts: node id and word."""
+        self.min_ready_version = 0
+        """The version of the newest rollout that was decided: a node that comes back with less is not ready yet."""
         self._pinned: dict[str, tuple[int, Published | None]] = {}
         self._withheld: list[Published] | None = None
         self._connections: dict[str, Connection] = {}
@@ -584,6 +454,7 @@ class LinkServer:
             head=self._shelf.head_ref,
             protocol=PROTOCOL,
             schema_level=SCHEMA_LEVEL,
+            min_ready_version=self.min_ready_version,
         )
 
     def _accept(self, hello: Hello, ip: str, caller: Caller) -> Connection:

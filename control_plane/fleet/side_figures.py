@@ -7,7 +7,7 @@ started anew in between is seen by its token and counts from nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pointsman.rules.latency_buckets import BUCKETS, quantile_ms
@@ -98,13 +98,19 @@ class MirrorFigures:
 
 @dataclass(frozen=True, slots=True)
 class SideRow:
-    """One side as a node reports it. `closed_late` counts what the drain deadline ended."""
+    """One side as a node reports it. `closed_late` counts what the drain deadline ended.
+
+    `first_ns` is when its first answer began since the service uses it, `last_ns` when the last one did, by our
+    monotonic clock as the node knows it; 0 = never, or not known.
+    """
 
     service: str
     upstream: str
     figures: SideFigures
     mirror: MirrorFigures | None = None
     closed_late: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
 
 
 WINDOW_S = 10.0
@@ -201,6 +207,21 @@ class SideBook:
                 if of == service:
                     found.setdefault(node, {})[upstream] = each.row.figures
         return found
+
+    def first_ns(self, node: str, services: Collection[str], upstreams: Collection[str]) -> int:
+        """Return when the first answer of these sides began on a node, 0 when it is not known."""
+        return min((row.first_ns for row in self._rows_of(node, services, upstreams) if row.first_ns), default=0)
+
+    def last_ns(self, node: str, services: Collection[str], upstreams: Collection[str]) -> int:
+        """Return when the last answer of these sides began on a node, 0 when it is not known."""
+        return max((row.last_ns for row in self._rows_of(node, services, upstreams)), default=0)
+
+    def _rows_of(self, node: str, services: Collection[str], upstreams: Collection[str]) -> Iterator[SideRow]:
+        kept = self._nodes.get(node, {})
+        for service in services:
+            for upstream in upstreams:
+                if (each := kept.get((service, upstream))) is not None:
+                    yield each.row
 
     def rates(self, *, now: float) -> Sequence[SideRate]:
         """Return all that is known, with what happened lately."""

@@ -112,7 +112,9 @@ def _check_upstreams_unused(tx: Transaction, gone: set[str], before: Mapping[str
         for field, upstream in named_upstreams(settings):
             if upstream in gone and tx.get("upstreams", upstream) is None:
                 body = before.get(upstream) or {}
-                raise UpstreamInUse(str(body.get("name") or upstream), _service_name(tx, settings), field)
+                held = tx.holders([(SERVICE_SETTINGS, str(settings["id"]))])
+                name = str(body.get("name") or upstream)
+                raise UpstreamInUse(name, _service_name(tx, settings), field, canary=next(iter(held.values()), None))
 
 
 def _service_name(tx: Transaction, settings: EntityBody) -> str:

@@ -139,6 +139,8 @@ def _proof(node: EntityBody, sides: Sequence[EntityBody]) -> EntityBody:
         "targets": sum(each["targets"] for each in upstreams if isinstance(each["targets"], int)),
         "connections": sum(each["connections"] for each in upstreams if isinstance(each["connections"], int)),
         "activated_us_after_instant": node.get("activated_us_after_instant"),
+        "first_new_us_after_instant": node.get("first_new_us_after_instant"),
+        "last_old_us_after_instant": node.get("last_old_us_after_instant"),
         "late_us": max(lateness, default=None),
         "clock_error_us": node.get("clock_error_us"),
         "open_on_old_side": sum(known) if sides and len(known) == len(counts) else None,

@@ -25,10 +25,12 @@ from typing import Protocol
 from control_plane.entities.errors import EntityError
 from control_plane.entities.service_settings import COLLECTION as SERVICE_SETTINGS
 from control_plane.entities.types import EntityBody
+from control_plane.fleet.nodes import COME_BACK_S
 from control_plane.fleet.rollout import State, TooLate
 from control_plane.fleet.rollout_plan import Overtaken, Owner
-from control_plane.fleet.rollouts import LEASE_S, Entry, Rollouts, TooLarge, TooMany, Unchanged
+from control_plane.fleet.rollouts import Entry, Rollouts, TooLarge, TooMany, Unchanged
 from control_plane.fleet.side_figures import SideFigures
+from control_plane.fleet.tenure import LEASE_S
 from control_plane.fleet.waiting import Outcome, WaitReport
 from control_plane.store.contract import AuditEntry, Change, Operation, Origin, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
@@ -47,8 +49,6 @@ TICK_S = 0.25
 """How often both sides are looked at."""
 LOOK_EVERY_S = 1.0
 """How often canaries that nobody drives are looked for."""
-COME_BACK_S = 15.0
-"""For the nodes of a canary that is taken up to come back, before it goes on without those that do not."""
 RETURN_WAIT_S = 30.0
 """For nodes to say that they are back, where that was a plain write."""
 

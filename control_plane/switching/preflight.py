@@ -189,6 +189,11 @@ class Plan:
     rehearsed: Rehearsed | None = None
 
     @property
+    def unreported(self) -> bool:
+        """Whether a node has said nothing yet of a target of the new side."""
+        return any(Seen.UNKNOWN in target.seen.values() for target in self.new.targets)
+
+    @property
     def capacity_percent(self) -> float | None:
         """Weight of the new side that can take traffic against that of the sides in use; None = they have none."""
         weight = sum(side.weight_in_all for side in self.old)

@@ -67,6 +67,15 @@ class Schedule:
         self._wall = wall
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._listeners: list[Callable[[EntityBody], None]] = []
+
+    def listen(self, listener: Callable[[EntityBody], None]) -> Callable[[], None]:
+        """Calls `listener` with the record of each switch that was scheduled, or ended without having begun, here.
+
+        Returns how to stop that. What begins is the rollout's or the canary's to tell.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     async def start(self) -> None:
         """Begins to look at the clock."""
@@ -98,6 +107,7 @@ class Schedule:
 
         body = (await self._store.write(keep, origin)).result
         self._look.set()
+        self._tell(body)
         return body
 
     async def cancel(self, number: int, origin: Origin) -> bool:
@@ -160,18 +170,24 @@ class Schedule:
     async def _end(self, number: int, state: str, why: str, origin: Origin, entry: AuditEntry | None = None) -> bool:
         now = self._wall()
 
-        def end(tx: Transaction) -> bool:
+        def end(tx: Transaction) -> EntityBody | None:
             record = tx.rollout(number)
             if record is None or record.state != SCHEDULED:
-                return False
-            tx.save_rollout(
-                RolloutRecord(number, state, {**record.body, "state": state, "reason": why, "ended_at": now})
-            )
+                return None
+            body: EntityBody = {**record.body, "state": state, "reason": why, "ended_at": now}
+            tx.save_rollout(RolloutRecord(number, state, body))
             if entry is not None:
                 tx.records.append_audit([entry])
-            return True
+            return body
 
-        return (await self._store.write(end, origin)).result
+        ended = (await self._store.write(end, origin)).result
+        if ended is not None:
+            self._tell(ended)
+        return ended is not None
+
+    def _tell(self, body: EntityBody) -> None:
+        for listener in tuple(self._listeners):
+            listener(body)
 
 
 def _time(body: EntityBody) -> float:

@@ -11,6 +11,7 @@ back at one instant, the others follow.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -39,6 +40,9 @@ ACTS_MAX = 10_000
 PAGE = 100
 TURN_S = 5.0
 """What a rehearsal waits for its turn beside the time to vote."""
+UNREPORTED_S = 2.0
+"""What a plan waits for nodes' first word on a target."""
+LOOK_EVERY_S = 0.05
 _CAME_TO_NOTHING = (State.ABORTED.value, Phase.UNDONE.value, *NOTHING_CAME_OF_IT)
 
 
@@ -47,6 +51,9 @@ class Fleet(Protocol):
 
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""
+
+    def returning(self) -> Sequence[str]:
+        """Host names of nodes that are on their way back after a start of the control plane."""
 
     def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
         """What the live nodes say of a target."""
@@ -86,7 +93,20 @@ class Switches:
         self._seen = 0
 
     async def plan(self, wish: Wish) -> Plan:
-        """What a switch would do and what speaks against it. Raises Missing and Refusal."""
+        """What a switch would do and what speaks against it. Raises Missing and Refusal.
+
+        Nodes that are on their way back after a start of ours are waited for, and for a moment a node's first word on
+        a target: what is not known yet would speak against a side that has done nothing.
+        """
+        deadline = time.monotonic() + UNREPORTED_S
+        while True:
+            drawn = await self._draw(wish)
+            unsaid = drawn.unreported and time.monotonic() < deadline
+            if not unsaid and not self._fleet.returning():
+                return drawn
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _draw(self, wish: Wish) -> Plan:
         found = await self._store.read(lambda tx: _look_up(tx, wish))
         nodes = self._fleet.live_nodes()
 

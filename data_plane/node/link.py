@@ -13,7 +13,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, Protocol, assert_never
 
 import grpc
@@ -40,6 +40,7 @@ from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.side_sums import SideSource
 from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, Offer
 from pointsman.rules.plane_clock import PlaneClock
+from pointsman.snapshots import NOTHING
 from pointsman.wire.v1 import fleet_pb2
 
 _Call = grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]
@@ -224,6 +225,7 @@ class Link:
         self._refused = ""
         self._last_loss = ""
         self._head_version: int | None = None
+        self._ready_from = NOTHING
 
     @property
     def connected(self) -> bool:
@@ -239,6 +241,18 @@ class Link:
     def snapshot_bytes_max(self) -> int:
         """The largest snapshot that is accepted."""
         return self._settings.snapshot_bytes_max
+
+    @property
+    def left_behind(self) -> str:
+        """Why this node must not get traffic yet although it serves; empty when it may.
+
+        It was away while the fleet was switched, and runs what is older than that. Who never reaches the control plane
+        knows nothing of it and serves what it has.
+        """
+        running, needed = self.intake.running, self._ready_from
+        if running.epoch != needed.epoch or running.version >= needed.version:
+            return ""
+        return f"the fleet was switched to version {needed.version} while this node was away, it runs {running.version}"
 
     @property
     def status(self) -> LinkStatus:
@@ -380,6 +394,7 @@ class Link:
         conversation.welcomed_at = self._clock()
         self._refused = ""
         self._head_version = welcome.head.version
+        self._ready_from = replace(welcome.head, version=welcome.min_ready_version)
         log.info("connected to control plane %s at %s", welcome.plane_id, conversation.address)
         self.intake.connected()
         self._heard(caught_up=welcome.head == self.intake.running)

@@ -58,6 +58,8 @@ class Welcome:
     plane_id: str
     beat_interval_s: float
     head: SnapshotRef
+    min_ready_version: int = 0
+    """Of the head's epoch: a node that runs less is not ready before it has caught up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ def decode(message: fleet_pb2.PlaneMessage) -> PlaneMessage | None:
             interval_s = _seconds(welcome.beat_interval)
             if not 0 < interval_s <= 600:
                 raise BadMessage(f"a beat interval of {interval_s:g} s")
-            return Welcome(_text(welcome.plane_id), interval_s, ref_from_wire(welcome.head))
+            head = ref_from_wire(welcome.head)
+            return Welcome(_text(welcome.plane_id), interval_s, head, welcome.min_ready_version)
         case "offer":
             return offer_from_wire(message.offer)
         case "delta":

@@ -144,6 +144,10 @@ class Node:
         return status.certificate or ("" if status.connected else status.refused or status.last_loss)
 
     @property
+    def left_behind(self) -> str:
+        return self._link.left_behind
+
+    @property
     def software(self) -> str:
         return self._link.software
 

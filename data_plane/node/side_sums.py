@@ -29,7 +29,11 @@ SideKey = tuple[str, str]
 
 @dataclass(slots=True)
 class SideSum:
-    """The sums of one side; see control_plane/fleet/side_figures.py. `open` is a level."""
+    """The sums of one side; see control_plane/fleet/side_figures.py. `open` is a level.
+
+    `first_ns` is when its first answer began since the service uses it, `last_ns` when the last one did, by
+    CLOCK_MONOTONIC; 0 = never.
+    """
 
     requests: int = 0
     errors_5xx: int = 0
@@ -41,6 +45,8 @@ class SideSum:
     mirror_errors_5xx: int = 0
     mirror_failed: int = 0
     mirror_skipped: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
     watched: bool = False
     service_name: str = ""
     upstream_name: str = ""
@@ -60,6 +66,8 @@ class SideSum:
             mirror_errors_5xx=mirror.errors_5xx,
             mirror_failed=mirror.failed,
             mirror_skipped=mirror.skipped,
+            first_ns=sums.first_answer_ns,
+            last_ns=sums.last_answer_ns,
             watched=sums.watched,
             service_name=sums.service_name,
             upstream_name=sums.upstream_name,
@@ -78,6 +86,8 @@ class SideSum:
         self.mirror_errors_5xx += other.mirror_errors_5xx
         self.mirror_failed += other.mirror_failed
         self.mirror_skipped += other.mirror_skipped
+        self.first_ns = min(self.first_ns or other.first_ns, other.first_ns or self.first_ns)
+        self.last_ns = max(self.last_ns, other.last_ns)
         self.watched |= other.watched
         self.service_name = other.service_name or self.service_name
         self.upstream_name = other.upstream_name or self.upstream_name
@@ -87,8 +97,8 @@ class SideSum:
         """How many copies there were to be sent."""
         return self.mirror_sent + self.mirror_failed + self.mirror_skipped
 
-    def row(self, key: SideKey) -> fleet_pb2.SideSums:
-        """Return it as the control plane is told."""
+    def row(self, key: SideKey, to_plane: Callable[[int], int]) -> fleet_pb2.SideSums:
+        """Return it as the control plane is told; `to_plane` gives its time for one of ours, 0 = not known."""
         row = fleet_pb2.SideSums(
             service=key[0],
             upstream=key[1],
@@ -98,6 +108,8 @@ class SideSum:
             latency=self.latency if any(self.latency) else (),
             open=self.open,
             closed_late=self.closed_late,
+            first_answer_ns=to_plane(self.first_ns) if self.first_ns else 0,
+            last_answer_ns=to_plane(self.last_ns) if self.last_ns else 0,
         )
         if self.mirrored:
             row.mirror.sent = self.mirror_sent
@@ -139,7 +151,7 @@ class SidesSum:
         self._workers.remove(worker)
         past = self._past
         for key, sums in worker.sums.items():
-            sums.open, sums.watched = 0, False
+            sums.open, sums.watched, sums.first_ns = 0, False, 0
             into = past.sums.get(key)
             if into is not None:
                 into.add(sums)
@@ -205,11 +217,16 @@ class SideSource(Protocol):
     def next_report(self) -> fleet_pb2.SideReport | None: ...
 
 
+def _not_known(_monotonic_ns: int) -> int:
+    return 0
+
+
 class SideReports:
     """What is to be said of the sides. Latest wins: what waits is which sides, and what they count is looked up."""
 
-    def __init__(self, sums: SidesSum) -> None:
+    def __init__(self, sums: SidesSum, to_plane: Callable[[int], int] = _not_known) -> None:
         self._sums = sums
+        self._to_plane = to_plane
         # Names this start of the node process: counts of another one begin at nothing.
         self._since = secrets.randbits(63) | 1
         self._told: dict[SideKey, int] = {}  # requests when they were reported last
@@ -252,7 +269,7 @@ class SideReports:
             self._waiting.discard(key)
             sums = self._sums.of(key)
             self._told[key] = sums.requests
-            report.sides.append(sums.row(key))
+            report.sides.append(sums.row(key, self._to_plane))
         return report
 
     def _rank(self, key: SideKey) -> tuple[bool, int]:

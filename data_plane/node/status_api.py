@@ -2,7 +2,8 @@
 
     GET  /status         figures and the running version; 200 as long as the process serves
     GET  /status/live    the same promise without the figures
-    GET  /status/ready   200 only when a config is active in every worker and the node is not on its way out
+    GET  /status/ready   200 only when a config is active in every worker, no switch of the fleet has left the node
+                         behind, and it is not on its way out
     POST /status/ready   `status=draining` takes the node out of its load balancers
     GET  /metrics        everything counted, for Prometheus
 
@@ -38,6 +39,11 @@ JsonTree = dict[str, object]
 
 class NodeFacts(MetricFacts, Protocol):
     """What the status API reads of the node, beyond what the metrics do."""
+
+    @property
+    def left_behind(self) -> str:
+        """Why the node is not ready although it serves; empty when it is."""
+        ...
 
     def mark_draining(self) -> None: ...
 
@@ -153,6 +159,8 @@ class StatusApi:
                 "router builds not yet complete, "
                 f"router ready in {facts.workers_ready} of {facts.worker_count} workers",
             )
+        if facts.left_behind:
+            return _message(503, facts.left_behind)
         return _message(200, "ready")
 
     async def _set_ready(self, request: web.Request) -> web.Response:

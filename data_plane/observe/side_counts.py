@@ -9,7 +9,7 @@ does a service's place in counting out who goes where (`Turns`).
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from data_plane.balancer.turns import Turn
 from pointsman.rules.latency_buckets import BUCKETS, bucket_of
@@ -25,13 +25,16 @@ class SideCounts:
     """The sums of one side since the worker's start; written by exchanges and by mirroring, read by the worker.
 
     `quick_ms` counts answers with a status below 500 by whole milliseconds, up to `QUICK_MS`; `latency` and `slow` hold
-    all others. `told` is what the node process was told last.
+    all others. `first_at` is when the side's first answer began since the service uses it (`entered`), `last_at` when
+    the last one did, by the monotonic clock; 0 = never. `told` is what the node process was told last.
     """
 
     __slots__ = (
         "closed_late",
         "connect_errors",
         "errors_5xx",
+        "first_at",
+        "last_at",
         "latency",
         "mirror_errors_5xx",
         "mirror_failed",
@@ -57,6 +60,8 @@ class SideCounts:
         self.errors_5xx: int = 0
         self.connect_errors: int = 0
         self.closed_late: int = 0
+        self.first_at: float = 0.0
+        self.last_at: float = 0.0
         self.mirror_sent: int = 0
         self.mirror_errors_5xx: int = 0
         self.mirror_failed: int = 0
@@ -76,7 +81,8 @@ class SideCounts:
     def state(self, opened: int) -> tuple[int, ...]:
         """Return what differs whenever anything counted here, or the requests under way, does."""
         copies = self.mirror_sent + self.mirror_failed + self.mirror_skipped
-        return self.requests, self.errors_5xx, self.connect_errors, opened, self.closed_late, copies
+        began = int(self.first_at * 1e6)
+        return self.requests, self.errors_5xx, self.connect_errors, opened, self.closed_late, copies, began
 
     def latency_counts(self) -> list[int]:
         """Return all answers by bucket."""
@@ -127,6 +133,13 @@ class SideBook:
             del sides[next(iter(sides))]
         sides[upstream] = counts  # last among them: it is in use
         return counts
+
+    def entered(self, sides: Iterable[tuple[str, str]]) -> None:
+        """Services begin to use these upstreams: the next answer of each is its first."""
+        for service, upstream in sides:
+            counts = self.sides.get(service, {}).get(upstream)
+            if counts is not None:
+                counts.first_at = 0.0
 
     def turns(self, service: str) -> tuple[Turn, Turn]:
         """Return whose turn it is in a service: for its split, and for its mirror.

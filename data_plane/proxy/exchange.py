@@ -540,13 +540,18 @@ class Exchange:
         self.answering = True
         balanced_at = self.balanced_at
         self.code = status << 1
-        self.upstream_s = upstream_s = time.monotonic() - balanced_at
+        now = time.monotonic()
+        self.upstream_s = upstream_s = now - balanced_at
         self.proxy_s = proxy_s = balanced_at - self.started_at
         ms = int(upstream_s * 1000)
+        figures = self._service.figures
+        figures.last_at = now
+        if not figures.first_at:
+            figures.first_at = now
         if ms < QUICK_MS and status < 500:
-            self._service.figures.quick_ms[ms] += 1
+            figures.quick_ms[ms] += 1
         else:
-            self._service.figures.answered(status, upstream_s)
+            figures.answered(status, upstream_s)
         if self.request_sent and not self.http10 and not shared.draining:
             keep = client.keep
         else:

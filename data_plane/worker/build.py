@@ -310,12 +310,14 @@ class Moves:
     """What an activation means for requests that are under way: sides that their services leave, and take up again.
 
     `left` are service, upstream and the seconds after which what is still open there is closed; `back` are those whose
-    deadlines no longer count, with None for all sides of a service.
+    deadlines no longer count, with None for all sides of a service; `entered` are those that a service did not use, or
+    only for a share of its requests.
     """
 
     def __init__(self) -> None:
         self.left: list[tuple[str, str, float]] = []
         self.back: list[tuple[str, str | None]] = []
+        self.entered: list[tuple[str, str]] = []
 
     def add(self, before: ServiceRuntime, after: ServiceRuntime, settings: ServiceSettings | None) -> None:
         """Compare a service's sides in two versions."""
@@ -327,6 +329,8 @@ class Moves:
         else:
             self.left += [(service, side, deadline_s) for side in sorted(used - uses)]
         self.back += [(service, side) for side in sorted(uses)]
+        whole = {after.side} if after.side != before.side else set()
+        self.entered += [(service, side) for side in sorted(uses - used | whole)]
 
 
 def _sides_in_use(service: ServiceRuntime) -> set[str]:

@@ -324,6 +324,7 @@ class Worker:
         self._active.disarm()
         deferred = self._balancers.carry_out(plan, self._answers)
         self._leaving.follow(staging.moves)
+        self._counters.sides.entered(staging.moves.entered)
         self._balancers.use_epoch(staging.epoch)
         before = self._active.tables
         self._active.tables = tables

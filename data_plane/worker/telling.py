@@ -94,6 +94,8 @@ def _side(counts: SideCounts, opened: int, *, watched: bool) -> SideSums:
         watched=watched,
         service_name=counts.service_name,
         upstream_name=counts.upstream_name,
+        first_answer_ns=int(counts.first_at * 1e9),
+        last_answer_ns=int(counts.last_at * 1e9),
     )
     if counts.mirrored:
         told.mirror.sent = counts.mirror_sent

@@ -14,7 +14,7 @@ from pointsman.cli.errors import CliError, ExitCode, RefusedRequest, failure
 from pointsman.cli.json_values import JsonObject, as_object, as_objects, as_text
 from pointsman.cli.output import Format, local_time
 from pointsman.cli.session import session_of
-from pointsman.cli.waiting import seconds
+from pointsman.cli.waiting import seconds, short_id
 
 IDLE_S = 40.0
 """Longer than the control plane is ever silent."""
@@ -82,7 +82,7 @@ def _told(kind: str, data: JsonObject) -> str:
             count = as_text(data.get("change_count"))
             return f"{as_text(data.get('version'))}: {count} changed{_why(data)}"
         case "node":
-            text = f"{as_text(data.get('hostname'))} ({as_text(data.get('node_id'))}) {as_text(data.get('state'))}"
+            text = f"{as_text(data.get('hostname'))} ({short_id(data)}) {as_text(data.get('state'))}"
             faults = data.get("faults")
             told = "; ".join(as_text(fault) for fault in faults) if isinstance(faults, list) else ""
             reason = told or as_text(data.get("reason"))
@@ -104,6 +104,8 @@ def _state(data: JsonObject) -> str:
     parts = [as_text(data.get("state"))]
     if because := as_text(data.get("ended_because")):
         parts.append(f"({because})")
+    if data.get("begins_at") is not None:
+        parts.append(f"for {local_time(data.get('begins_at'))}")
     if data.get("took_s") is not None:
         parts.append(f"in {seconds(data.get('took_s'))}")
     if data.get("step") is not None:

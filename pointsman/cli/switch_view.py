@@ -62,26 +62,32 @@ def ending(view: JsonObject) -> str:
 
 
 def proof(view: JsonObject) -> Table:
-    """One line a node: what it said before, how late it was, the requests still open towards the old side.
+    """One line a node: what it said before, how late it was, who answered when, what is still open on the old side.
 
-    Of a canary one line a step.
+    FIRST NEW and LAST OLD are the first answer of the new side and the last of the old, counted from the instant. Of a
+    canary one line a step.
     """
     if canary_view.is_canary(view):
         return canary_view.steps_table(view)
+    nodes = as_objects(view.get("nodes"))
+    alone = _told_apart(nodes)
+    ill = any(node.get("healthy") != node.get("targets") for node in nodes)  # else there is nothing to tell
     rows = [
         (
             node_name(node),
-            short_id(node),
+            "" if alone else short_id(node),
             as_text(node.get("standing")),
             seconds(node.get("prepared_s")),
-            f"{as_text(node.get('healthy'))}/{as_text(node.get('targets'))}" if as_number(node.get("targets")) else "",
+            f"{as_text(node.get('healthy'))}/{as_text(node.get('targets'))}" if ill else "",
             milliseconds(node.get("late_us")),
+            since_instant(node.get("first_new_us_after_instant")),
+            since_instant(node.get("last_old_us_after_instant")),
             as_text(node.get("open_on_old_side")),
             as_text(node.get("reason")),
         )
-        for node in as_objects(view.get("nodes"))
+        for node in nodes
     ]
-    columns = ("NODE", "ID", "STATE", "PREPARED", "HEALTHY", "LATE", "OPEN", "REASON")
+    columns = ("NODE", "ID", "STATE", "PREPARED", "HEALTHY", "LATE", "FIRST NEW", "LAST OLD", "OPEN", "REASON")
     return Table(columns, rows)
 
 
@@ -212,6 +218,14 @@ def milliseconds(microseconds: Json) -> str:
     return "" if number is None else f"{number / 1000:.1f} ms"
 
 
+def since_instant(microseconds: Json) -> str:
+    """A time before or after the instant, for eyes: seconds where milliseconds would be no figure any more."""
+    number = as_number(microseconds)
+    if number is None:
+        return ""
+    return f"{number / 1000:+.1f} ms" if abs(number) < 1_000_000 else f"{number / 1_000_000:+.1f} s"
+
+
 def _preflight(view: JsonObject, signs: Signs) -> str:
     plan = as_object(view.get("plan"))
     if not plan:
@@ -227,18 +241,27 @@ def _preflight(view: JsonObject, signs: Signs) -> str:
     return f"{mark} preflight  {healthy}{weight}{forced}"
 
 
+def _told_apart(nodes: Sequence[JsonObject]) -> bool:
+    """Whether host names alone do that: then ids need no room."""
+    return len({node_name(node) for node in nodes}) == len(nodes)
+
+
 def _node_lines(nodes: Sequence[JsonObject], signs: Signs) -> list[str]:
     order = sorted(nodes, key=lambda node: (node.get("standing") not in _ILL, node_name(node)))
     shown, more = order[:NODES_SHOWN_MAX], len(order) - NODES_SHOWN_MAX
     lines = []
+    alone = _told_apart(nodes)
     for at, node in enumerate(shown):
         standing = as_text(node.get("standing"))
         good = standing in ("activated", "followed")
         mark = signs.good if good else signs.bad if standing in _ILL else signs.busy
         late, opened = milliseconds(node.get("late_us")), as_text(node.get("open_on_old_side"))
-        facts = [f"{mark} {node_name(node)} {short_id(node)}", standing]
+        facts = [f"{mark} {node_name(node)}" + ("" if alone else f" {short_id(node)}"), standing]
         facts += [f"{late} late"] if late else []
-        facts += [f"{opened} open on the old side"] if opened else []
+        first, last = (since_instant(node.get(f"{name}_us_after_instant")) for name in ("first_new", "last_old"))
+        facts += [f"first new {first}"] if first else []
+        facts += [f"last old {last}"] if last else []
+        facts += [f"{opened} open"] if opened else []
         facts += [as_text(node.get("reason"))] if node.get("reason") else []
         branch = signs.last if at == len(shown) - 1 and more <= 0 else signs.branch
         lines.append(signs.bar + branch + "  ".join(facts))

@@ -110,6 +110,9 @@ async def held_promoted_and_refused_to_others(fleet: Fleet) -> None:
         refused = await fleet.admin(method, path, body)
         assert refused.status == 409, (method, path, refused.body)
         assert f"canary {number} is" in canaries.of(refused)["message"]
+    gone = await fleet.admin("DELETE", "/upstreams/green")
+    assert gone.status == 400, gone.body
+    assert f"`pointsman switch abort {number}` ends" in canaries.of(gone)["message"]
     view = canaries.of(await canaries.tell(fleet, number, "promote", to_step=3))
     assert (view["state"], view["canary"]["step"], view["canary"]["share_percent"]) == ("held", 3, 50)
     assert [step["left"] for step in view["canary"]["steps"]] == ["promoted", "skipped", None, None]

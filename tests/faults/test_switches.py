@@ -102,6 +102,16 @@ async def until_safe(fleet: Fleet, number: int) -> View:
         return view
 
 
+async def until_answers_are_told(fleet: Fleet, number: int) -> View:
+    """Waits for each node's word on its first answer by the new side."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            view = of(await fleet.admin("GET", f"{LIST}/{number}"))
+            if all(node["first_new_us_after_instant"] is not None for node in view["nodes"]):
+                return view
+            await asyncio.sleep(0.1)
+
+
 async def test_every_ending_of_a_switch_is_told_and_loses_nothing(tmp_path: Path) -> None:
     async with serving(tmp_path) as (fleet, books):
         number = await done_and_undone(fleet)
@@ -122,6 +132,10 @@ async def done_and_undone(fleet: Fleet) -> int:
     assert [node["standing"] for node in view["nodes"]] == ["activated"] * 3
     assert all(node["late_us"] >= 0 and node["healthy"] == node["targets"] == 2 for node in view["nodes"])
     number = int(view["switch"])
+    view = await until_answers_are_told(fleet, number)
+    for node in view["nodes"]:
+        assert node["first_new_us_after_instant"] >= -node["clock_error_us"], node
+        assert node["last_old_us_after_instant"] is not None, node
     view = await until_safe(fleet, number)
     assert [node["open_on_old_side"] for node in view["nodes"]] == [0, 0, 0]
     assert view["old_sides"][0]["name"] == "blue"
@@ -281,6 +295,16 @@ async def a_rehearsal_names_who_is_slow_and_gives_way(fleet: Fleet) -> None:
     told = await asking
     assert told["rehearsal"]["reason"] == f"gave way to rollout {of(meant)['switch']}"
 
+    asking = asyncio.create_task(plan(fleet, query="&ask_nodes=1", policy={"vote_by_s": 50}))
+    number = int(of(meant)["switch"]) + 1
+    async with asyncio.timeout(PATIENCE_S):
+        while (await fleet.admin("GET", f"/fleet/rollouts/{number}")).status != 200:
+            await asyncio.sleep(0.01)
+    written = await fleet.admin("PATCH", f"/services/{SERVICE}", {"retries": 4})
+    told = await asking
+    version = written.headers["X-Pointsman-Version"]
+    assert told["rehearsal"]["reason"] == f"gave way to version {version}, written meanwhile"
+
 
 async def the_history_has_all_of_it(fleet: Fleet, first: int) -> None:
     found = of(await fleet.admin("GET", f"{LIST}?size=100&service={SERVICE}"))["data"]
@@ -293,12 +317,22 @@ async def the_history_has_all_of_it(fleet: Fleet, first: int) -> None:
     assert [view["switch"] for view in page] == numbers[1:3]
     assert of(await fleet.admin("GET", f"{LIST}?service=nope"))["data"] == []
 
-    await fleet.control_plane.stop()
+    fleet.control_plane.kill()
+    await fleet.control_plane.wait()
     await fleet.control_plane.up()
-    await all_live(fleet)
+    answer = await undo(fleet, numbers[0])  # at once: nodes that are on their way back are waited for
+    assert answer.status == 200, answer.body
+    assert [node["standing"] for node in of(answer)["nodes"]] == ["activated"] * 3
+    numbers.insert(0, int(of(answer)["switch"]))
     kept = of(await fleet.admin("GET", f"{LIST}?size=100"))["data"]
     assert [view["switch"] for view in kept] == numbers
-    newest = of(await fleet.admin("GET", f"{LIST}/{numbers[0]}"))
-    assert newest["plan"]["new_side"]["healthy"] == 2
-    answer = await undo(fleet, int(newest["switch"]))
+    undone = of(await fleet.admin("GET", f"{LIST}/{numbers[1]}"))
+    assert (undone["plan"]["new_side"]["healthy"], undone["undone_by"]) == (2, numbers[0])
+
+    await fleet.control_plane.stop()
+    await fleet.control_plane.up()
+    answer = await switch(fleet, "green")
+    assert answer.status == 200, answer.body
+    assert len(of(answer)["nodes"]) == 3
+    answer = await undo(fleet, int(of(answer)["switch"]))
     assert answer.status == 200, answer.body

@@ -12,8 +12,9 @@ import signal
 from pathlib import Path
 
 from tests.support.postgres import PostgresServer
-from tests.support.rollouts import to
-from tests.support.two_planes import TwoPlanes, load_on, strike, two_planes
+from tests.support.processes import ControlPlane
+from tests.support.rollouts import SERVICE, View, to
+from tests.support.two_planes import TwoPlanes, host_at, load_on, strike, two_planes
 
 
 async def refused_by_name(fleet: TwoPlanes) -> None:
@@ -42,9 +43,38 @@ async def refused_by_name(fleet: TwoPlanes) -> None:
         fleet.nodes[1].kill(signal.SIGCONT)
 
 
+async def a_canary_is_spoken_to_at_either(fleet: TwoPlanes) -> None:
+    """Who drives it is nobody's business: each control plane shows it, takes a word, and refuses others by name."""
+
+    async def word(plane: ControlPlane, path: str, body: object, prefer: str = "wait=20") -> View:
+        answer = await fleet.ask(plane, "POST", f"/switches{path}", body, prefer)
+        assert answer.status in (200, 202), answer.body
+        assert isinstance(answer.body, dict)
+        return answer.body
+
+    canary = {"steps": [20, 50], "gates": None}
+    view = await word(fleet.second, "", {"service": SERVICE, "to": "green", "canary": canary})
+    number = view["switch"]
+    assert (view["state"], view["canary"]["step"]) == ("held", 1)
+    await fleet.settled()  # the nodes of both
+    other = await fleet.ask(fleet.first, "POST", "/switches", {"service": SERVICE, "to": "green"})
+    assert isinstance(other.body, dict)
+    assert (other.status, other.body["refusals"][0]["code"]) == (409, "HELD_BY_CANARY")
+    view = await word(fleet.first, f"/{number}/promote", {})
+    assert (view["state"], view["canary"]["share_percent"]) == ("held", 50)
+    view = await word(fleet.first, f"/{number}/promote", {"all": True})
+    assert view["state"] == "confirmed", view
+    await fleet.settled()
+    view = await word(fleet.second, f"/{number}/undo", {})
+    assert (view["verb"], view["state"]) == ("undo", "confirmed"), view
+    await fleet.settled()
+    assert await host_at(fleet) == "blue"
+
+
 async def test_a_coordinator_that_was_stopped_past_its_lease_meets_the_fence(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
     async with two_planes(tmp_path, postgres) as fleet, load_on(fleet, rate=60):
+        await a_canary_is_spoken_to_at_either(fleet)
         await refused_by_name(fleet)
         assert (await strike(fleet, "stopped", "preparing")).ended == "aborted"

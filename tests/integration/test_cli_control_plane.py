@@ -76,6 +76,9 @@ class TwoNodes:
     def live_nodes(self) -> Mapping[str, str]:
         return {}
 
+    def returning(self) -> Sequence[str]:
+        return ()
+
     def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
         return None
 

@@ -10,17 +10,21 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer.core import TyperGroup
 
 from control_plane.switching.canary import Canary
-from pointsman.cli import files, switch_quick
+from pointsman.cli import files, planes, switch_quick
+from pointsman.cli.entities import KINDS
+from pointsman.cli.entities import TARGET as TARGET_KIND
 from pointsman.cli.json_values import Json, JsonObject
-from pointsman.cli.main import main
+from pointsman.cli.main import build_app, main
 from tests.integration.cli_admin import FakeAdmin
+from tests.integration.cli_cases import OTHER_CASES, Case
 from tests.support import canary_views
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
@@ -330,16 +334,6 @@ TRAFFIC: JsonObject = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Case:
-    """A command line and the answers it finds; `formats` are the ways it is run."""
-
-    name: str
-    arguments: list[str]
-    prepare: Callable[[FakeAdmin], object]
-    formats: tuple[str, ...] = ("table", "json")
-
-
 def page(*entities: JsonObject) -> JsonObject:
     return {"data": list(entities), "next": None}
 
@@ -381,6 +375,8 @@ def proof(number: int, standing: str = "activated", **facts: Json) -> JsonObject
         "targets": 2,
         "connections": 16,
         "activated_us_after_instant": 210 if done else None,
+        "first_new_us_after_instant": 1_300 if done else None,
+        "last_old_us_after_instant": -400 if done else None,
         "late_us": 180 if done else None,
         "clock_error_us": 90,
         "open_on_old_side": 0 if done else None,
@@ -969,6 +965,7 @@ CASES = [
     Case("trace-no-node", ["trace", "GET", "http://a.example/"],
          lambda a: a.answer("POST", "/fleet/trace",
                             {"message": "no node is live; only a node can say, see /fleet/nodes"}, status=503)),
+    *OTHER_CASES,
     Case("denied", ["history"],
          lambda a: a.answer("GET", "/versions?size=20", {"message": "no such token"}, status=403)),
     Case("server-error", ["history"],
@@ -977,9 +974,10 @@ CASES = [
 
 
 @pytest.fixture
-def admin(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAdmin]:
+def admin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeAdmin]:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("POINTSMAN_CONTEXTS", str(tmp_path / "contexts.toml"))
     monkeypatch.delenv("POINTSMAN_ADDR", raising=False)
     time.tzset()
     # The measured time is the one thing that differs from run to run.
@@ -1022,6 +1020,7 @@ def test_output(
     shown = " ".join(case.arguments)
     seen = f"$ pointsman {shown} -o {form}\nexit {exit_code}\n--- stdout\n{captured.out}--- stderr\n{captured.err}"
     seen = seen.replace(admin.address, "http://127.0.0.1:8001")
+    seen = seen.replace(os.environ["POINTSMAN_CONTEXTS"], "~/.config/pointsman/contexts.toml")
     path = GOLDEN / f"{case.name}.{form}.txt"
     if os.environ.get("POINTSMAN_GOLDEN") == "write":
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -1031,12 +1030,50 @@ def test_output(
 
 def test_tables_fit_80_columns() -> None:
     for path in GOLDEN.glob("*.table.txt"):
+        if path.name == "events.table.txt":
+            continue  # sentences, one a line, that a terminal may wrap
         for line in path.read_text().partition("--- stdout\n")[2].partition("--- stderr\n")[0].splitlines():
             assert len(line) <= 80, path.name
 
 
 def test_every_golden_file_has_its_case() -> None:
     assert {path.name for path in GOLDEN.iterdir()} == {f"{c.name}.{f}.txt" for c in CASES for f in c.formats}
+
+
+def test_every_command_has_its_output_here_in_both_forms() -> None:
+    """Asked of the command line itself. The verbs of a kind of entity are made by the same code as those of services,
+    and differ by what is listed and shown."""
+    groups = ("switch", "rollout", "preview", "mirror", "top", "join-token", "node", "ca", "context")
+    root = typer.main.get_command(build_app([*(kind.name for kind in KINDS), *groups]))
+    shown: dict[tuple[str, ...], set[str]] = {}
+    for case in CASES:
+        shown.setdefault(_command_of(root, case.arguments), set()).update(case.formats)
+    missing = {path for path in _commands(root) if not {"table", "json"} <= shown.get(path, set())}
+    missing -= {(name,) for name in (*planes.MODULES, *planes.DATABASE_COMMANDS)}  # programs of their own
+    missing -= {(kind.name, verb) for kind in KINDS for verb in ("create", "set", "delete") if kind is not TARGET_KIND}
+    assert missing == set()
+    assert {("service", verb) for verb in ("create", "set", "delete")} <= shown.keys()
+
+
+def _commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all commands that do something."""
+    if not isinstance(command, TyperGroup):
+        yield path
+        return
+    for name, each in command.commands.items():
+        yield from _commands(each, (*path, name))
+
+
+def _command_of(command: object, arguments: list[str]) -> tuple[str, ...]:
+    """The path of the command that these arguments run."""
+    path: tuple[str, ...] = ()
+    for argument in arguments:
+        if not isinstance(command, TyperGroup):
+            break
+        name = argument if argument in command.commands else "now"  # a service's name behind `switch`
+        if (found := command.commands.get(name)) is not None:
+            command, path = found, (*path, name)
+    return path
 
 
 def test_golden_files_hold_nothing_of_this_machine() -> None:

@@ -22,6 +22,7 @@ def test_the_main_documents_have_commands_to_run() -> None:
     assert {"README.md", "tutorial.md", "admin-api.md"} <= {path.name for path in DOCUMENTS}
 
 
+@pytest.mark.timeout(documents.ALL_COMMANDS_S + 60)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_work_as_shown(document: Path, tmp_path: Path) -> None:
     assert documents.run(document, tmp_path) == []

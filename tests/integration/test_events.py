@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,19 @@ async def test_a_switch_is_followed_step_by_step(tmp_path: Path) -> None:
             assert later == switch[2:]
             await until(lambda: len(receiver.seen) >= 4)
             assert receiver.ids[:4] == [event["id"] for event in switch]
+
+            # A switch for later is told when it is planned, and when it comes to nothing.
+            later_on = {"services": ["example-service"], "to": "blue", "at": time.time() + 3600, "reason": "tonight"}
+            answer = await fleet.admin("POST", "/switches", later_on)
+            assert answer.status == 202, answer.body
+            number = answer.headers["Location"].rpartition("/")[2]
+            assert (await fleet.admin("POST", f"/switches/{number}/abort", {"reason": "no"})).status == 200
+            await until(lambda: f"switch  {number} cancelled" in cli.log_tail())
+            assert f"switch  {number} scheduled for 2" in cli.log_tail()
+            planned = [event["data"] for event in await take(fleet, "?types=switch&after=0", 6)][4:]
+            assert [event["state"] for event in planned] == ["scheduled", "cancelled"]
+            assert planned[1]["begins_at"] == later_on["at"]
+            assert planned[1]["ended_because"].endswith("no")
 
             canary = {"services": ["example-service"], "to": "blue", "canary": {"steps": [50, 100]}}
             answer = await fleet.admin("POST", "/switches", canary)

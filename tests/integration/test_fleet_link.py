@@ -14,8 +14,9 @@ import grpc.aio
 import pytest
 
 from control_plane.entities.registry import SCHEMAS
+from control_plane.fleet import server
 from control_plane.fleet.fleet import Fleet
-from control_plane.fleet.nodes import NodeState
+from control_plane.fleet.nodes import NodeState, SyncStatus
 from control_plane.fleet.peers import peer_ip
 from control_plane.fleet.session import Lineage
 from control_plane.fleet.settings import FleetSettings
@@ -300,6 +301,61 @@ async def test_a_refused_version_shows_in_the_list_of_nodes() -> None:
         await call.read()
         (record,) = control.nodes.data_planes()
         assert (record["hostname"], record["sync_status"]) == ("old", "kong_version_incompatible")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "advice"),
+    [(1, 2, "upgrade the node"), (2, 1, "upgrade the control plane")],
+    ids=["the node is too old", "the node is too new"],
+)
+async def test_after_an_upgrade_of_one_side_only_the_node_serves_on_and_both_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: int, theirs: int, advice: str
+) -> None:
+    """What each side knows is a range; here they have nothing in common any more, until the other one follows."""
+    sink = Sink()
+    async with plane() as control:
+        control.publish(Snap(1, entities(2)))
+        async with node(control.address, tmp_path, sink=sink):
+            await until(lambda: sink.running is not None)
+    monkeypatch.setattr(messages, "PROTOCOL", ours)
+    monkeypatch.setattr(server, "PROTOCOL", theirs)
+    async with plane() as control:
+        control.publish(Snap(2, entities(3)))
+        async with node(control.address, tmp_path, restore=True) as one:
+            await until(lambda: advice in one.link.status.refused)
+            assert one.sink.running is not None
+            assert (one.sink.running.version, one.link.left_behind) == (1, ""), "it serves on and is ready"
+            (view,) = control.nodes.views()
+            assert (view.version, view.connected) == (1, False)
+            assert advice in view.reason
+            assert view.sync_status is SyncStatus.INCOMPATIBLE
+            monkeypatch.setattr(messages, "PROTOCOL", theirs)
+            await until(lambda: one.sink.running is not None and one.sink.running.version == 2)
+            assert one.link.status.refused == ""
+            (view,) = control.nodes.views()
+            assert (view.reason, view.sync_status) == ("", SyncStatus.NORMAL)
+
+
+async def test_a_node_that_was_away_while_the_fleet_was_switched_is_ready_when_it_has_caught_up(
+    tmp_path: Path,
+) -> None:
+    sink = Sink()
+    async with plane() as control:
+        control.publish(Snap(1, entities(2)))
+        async with node(control.address, tmp_path, sink=sink):
+            await until(lambda: sink.running is not None)
+    async with plane() as control:
+        control.publish(Snap(3, entities(3)))
+        control.server.min_ready_version = 2
+        async with node(control.address, tmp_path, restore=True) as one:
+            assert one.link.left_behind == "", "it knows of nothing yet, and may serve for hours"
+            one.sink.hold.clear()
+            await until(lambda: one.link.left_behind != "")
+            assert one.link.left_behind == ("the fleet was switched to version 2 while this node was away, it runs 1")
+            one.sink.hold.set()
+            await until(lambda: one.link.left_behind == "")
+            assert one.sink.running is not None
+            assert one.sink.running.version == 3
 
 
 async def test_garbage_instead_of_a_hello_is_refused() -> None:

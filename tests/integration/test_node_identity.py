@@ -20,6 +20,7 @@ from pointsman.rules.node_names import node_id_of
 from tests.integration.test_admin_access import pointsman
 from tests.support.enrolled import ENROLLED, Plane
 from tests.support.patience import PATIENCE_S
+from tests.support.postgres import PostgresServer
 from tests.support.processes import Node
 
 QUICK = ("--drain-delay-s=0",)
@@ -204,6 +205,38 @@ async def test_a_certificate_is_good_for_its_own_node_id_only(plane: Plane) -> N
     finally:
         await first.stop()
         await second.stop()
+
+
+async def test_a_node_joins_at_one_control_plane_and_is_renewed_at_another(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    """They share one CA by the database. It is rotated where the node is not, and has it renewed where it is."""
+    url = postgres.create(tmp_path.name)
+    here, there = (Plane(tmp_path, *ENROLLED, name=name, database=url) for name in ("here", "there"))
+    await asyncio.gather(here.up(), there.up())
+    joined = Node("joined", tmp_path, there.fleet, "--enroll-at", here.enroll, *QUICK)
+    joined.environment["POINTSMAN_JOIN"] = await here.token()
+    try:
+        await joined.up()
+        await until(connected(there, joined), "the node to be let in by the other control plane")
+        file = tmp_path / "joined.state" / FILE
+        first = file.read_bytes()
+        code, _, err = await pointsman("--addr", here.url, "ca", "rotate")
+        assert code == 0, err
+
+        async def settled() -> bool:
+            _, out, _ = await pointsman("--addr", here.url, "-o", "json", "ca", "show")
+            return bool(json.loads(out)["state"] == "settled")
+
+        await until(settled, "the rotation to end")
+        assert file.read_bytes() != first
+        assert await connected(there, joined)()  # type: ignore[misc]  # a coroutine function
+        code, _, err = await pointsman("--addr", here.url, "node", "revoke", joined.node_id)
+        assert code == 0, err
+        await until(says(joined, "was revoked"), "the other control plane to close the stream")
+    finally:
+        for process in (joined, here, there):
+            process.destroy()
 
 
 @pytest.mark.parametrize("mode", ["shared", "pki"])

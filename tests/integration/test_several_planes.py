@@ -7,6 +7,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -19,6 +20,7 @@ from tests.support.processes import ControlPlane, Node, Process
 
 PLANES = 3
 WRITERS = 32
+ATTEMPTS_MAX = 5
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -138,22 +140,33 @@ async def test_a_wait_on_one_plane_counts_the_nodes_of_all(several: Planes) -> N
 
 
 async def test_a_rollout_moves_the_nodes_of_all_planes_at_one_instant(several: Planes) -> None:
-    """Whichever it is given to; each node votes through its own plane and swaps by its own plane's clock."""
+    """Whichever it is given to; each node votes through its own plane and swaps by its own plane's clock.
+
+    A plane or node that had no processor time for too long takes no part, as it should, and is given another turn.
+    """
     await several.until_known(PLANES)
     for turn, plane in enumerate(several.planes):
-        body = {"host": f"turn-{turn}.test"}
-        prefer = {"Prefer": "rollout, wait=20"}
-        status, answer = await several.json("PUT", f"{plane.url}/services/rolled", json=body, headers=prefer)
-        assert status == 200, answer
+        view = await _rolled_by_all(several, plane, f"turn-{turn}")
+        assert (view["state"], view["elsewhere"]) == ("confirmed", []), view
+        assert all(node["activated_us_after_instant"] >= -node["clock_error_us"] for node in view["nodes"])
+        await several.until_versions(view["version"])
+
+
+async def _rolled_by_all(several: Planes, plane: ControlPlane, name: str) -> dict[str, Any]:
+    """The first rollout that was given to this plane and that every node took part in."""
+    told: object = None
+    for attempt in range(ATTEMPTS_MAX):
+        body, prefer = {"host": f"{name}-{attempt}.test"}, {"Prefer": "rollout, wait=20"}
+        status, _ = await several.json("PUT", f"{plane.url}/services/rolled", json=body, headers=prefer)
         _, listed = await several.json("GET", f"{plane.url}/fleet/rollouts?size=1")
         newest = listed["data"]
         assert isinstance(newest, list)
-        view = newest[0]
-        assert (view["state"], view["elsewhere"]) == ("confirmed", []), view
-        assert [node["standing"] for node in view["nodes"]] == ["activated"] * PLANES
-        assert all(node["activated_us_after_instant"] >= -node["clock_error_us"] for node in view["nodes"])
-        assert all(late >= 0 for node in view["nodes"] for late in node["late_us"])
-        await several.until_versions(view["version"])
+        view: dict[str, Any] = newest[0]
+        told = view
+        assert all(late >= 0 for node in view["nodes"] for late in node["late_us"] or ())
+        if status == 200 and [node["standing"] for node in view["nodes"]] == ["activated"] * PLANES:
+            return view
+    pytest.fail(f"not by all nodes in {ATTEMPTS_MAX} attempts; the last one: {told}")
 
 
 async def test_a_plane_whose_database_is_restored_beneath_it_ends(several: Planes, postgres: PostgresServer) -> None:

@@ -35,6 +35,7 @@ async def test_several_services_move_and_go_back_as_one(tmp_path: Path) -> None:
         assert view["version"] == head + 1
         assert sorted(each["name"] for each in view["services"]) == ["cart", "example-service"]
         assert await hosts() == ["green", "green"]
+        await the_node_says_what_it_runs(fleet)
         answer = await fleet.admin("POST", f"/switches/{view['switch']}/undo", None, {"Prefer": PREFER})
         assert answer.status == 200, answer.body
         assert await hosts() == ["blue", "blue"]
@@ -45,6 +46,17 @@ async def test_several_services_move_and_go_back_as_one(tmp_path: Path) -> None:
         answer = await fleet.admin("POST", "/switches", forced, {"Prefer": PREFER})
         view = answer.body
         assert (answer.status, view["forced"], view["plan"]["ready"]) == (200, True, False), why(view)
+
+
+async def the_node_says_what_it_runs(fleet: Fleet) -> None:
+    """The hash that the control plane shows of a node is of the content that the node itself says it serves."""
+    (node,) = fleet.nodes
+    status: Any = (await fleet.call("GET", f"http://{node.status}/status")).body
+    listed: Any = (await fleet.admin("GET", "/fleet/nodes")).body
+    (shown,) = listed["data"]
+    assert (shown["version"], shown["snapshot_hash"]) == (status["version"], status["snapshot_hash"])
+    kong: Any = (await fleet.admin("GET", "/clustering/data-planes")).body
+    assert kong["data"][0]["config_hash"] == status["configuration_hash"]
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from tests.support.processes import Fleet
 
 NODES = 3
 
-
 CHECKS = {
     "active": {
         "type": "tcp",
@@ -50,7 +49,7 @@ async def show_verbs(fleet: Fleet) -> list[ledger.Switch]:
     good, view = await ledger.switch_by_verb(
         fleet, "/switches", {**service, "to": "green", "reason": "release 2.7.1"}, "green"
     )
-    _show(view)
+    _show(await _until_at_rest(fleet, int(view["switch"])))
     print("$ pointsman switch undo example-service")
     back, view = await ledger.switch_by_verb(fleet, f"/switches/{view['switch']}/undo", {}, "blue")
     _show(view)
@@ -88,6 +87,18 @@ async def _until(fleet: Fleet, *, ready: bool) -> None:
             if words == {"healthy" if ready else "unhealthy"}:
                 return
             await asyncio.sleep(0.05)
+
+
+async def _until_at_rest(fleet: Fleet, number: int) -> Mapping[str, Any]:
+    """Waits until the old side can be torn down, and each node has said who answered when."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            view = (await fleet.admin("GET", f"/switches/{number}")).body
+            assert isinstance(view, dict)
+            told = all(node["first_new_us_after_instant"] is not None for node in view["nodes"])
+            if view["safe_to_tear_down"] and told:
+                return view
+            await asyncio.sleep(0.1)
 
 
 def _show(view: Mapping[str, Any]) -> None:

@@ -21,6 +21,9 @@ from pathlib import Path
 
 from tests.support.patience import PATIENCE_S
 
+ALL_COMMANDS_S = 2.5 * PATIENCE_S
+"""For all commands of a document: some show what takes seconds."""
+OUT_OF_TIME = 124
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT = re.compile(r"\b(?:80|90)\d\d\b")
 STATUS_DEFAULT = "8007"
@@ -156,7 +159,9 @@ def _execute(script: str, folder: Path, environment: dict[str, str]) -> Output:
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True,
         )  # fmt: skip
         try:
-            code = child.wait(2 * PATIENCE_S)
+            code = child.wait(ALL_COMMANDS_S)
+        except subprocess.TimeoutExpired:
+            code = OUT_OF_TIME
         finally:
             with suppress(ProcessLookupError):  # nothing was left in the background
                 os.killpg(child.pid, signal.SIGKILL)
@@ -171,7 +176,8 @@ def _compare(blocks: Sequence[Block], output: Output) -> list[str]:
     if output.code != 0:
         block = blocks[max(len(printed) - 1, 0)]
         said = f"{(printed or [''])[-1][-1500:]}{output.stderr[-3000:]}"
-        return [f"the commands from line {block.line} ended with {output.code}:\n{said}"]
+        how = f"were not done after {ALL_COMMANDS_S:g} s" if output.code == OUT_OF_TIME else f"ended with {output.code}"
+        return [f"the commands from line {block.line} {how}:\n{said}"]
     problems = []
     for block, said in zip(blocks, printed, strict=True):
         lines = {line.strip() for line in said.splitlines()}

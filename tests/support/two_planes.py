@@ -206,6 +206,18 @@ async def until_first_has_its_nodes(fleet: TwoPlanes) -> None:
             await asyncio.sleep(0.02)
 
 
+async def until_each_knows_the_other(fleet: TwoPlanes) -> None:
+    """By the records that they share, which are seconds old at most."""
+    async with asyncio.timeout(PATIENCE_S):
+        for plane in (fleet.first, fleet.second):
+            while True:
+                answer = await fleet.ask(plane, "GET", "/fleet/nodes")
+                assert isinstance(answer.body, dict)
+                if len({node["plane"]["id"] for node in answer.body["data"] if node["plane"]}) == 2:
+                    break
+                await asyncio.sleep(0.02)
+
+
 async def host_at(fleet: TwoPlanes) -> str:
     answer = await fleet.ask(fleet.second, "GET", f"/services/{SERVICE}")
     assert isinstance(answer.body, dict)

@@ -206,18 +206,20 @@ class Hello(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., hostname: _Optional[str] = ..., software: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., schema_level: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., running: _Optional[_Union[SnapshotRef, _Mapping]] = ..., boot_id: _Optional[int] = ..., snapshot_bytes_max: _Optional[int] = ..., workers: _Optional[int] = ..., proxy_addresses: _Optional[_Iterable[str]] = ..., status_address: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "schema_level", "plane_id", "beat_interval", "head")
+    __slots__ = ("protocol", "schema_level", "plane_id", "beat_interval", "head", "min_ready_version")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_LEVEL_FIELD_NUMBER: _ClassVar[int]
     PLANE_ID_FIELD_NUMBER: _ClassVar[int]
     BEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
+    MIN_READY_VERSION_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     schema_level: int
     plane_id: str
     beat_interval: _duration_pb2.Duration
     head: SnapshotRef
-    def __init__(self, protocol: _Optional[int] = ..., schema_level: _Optional[int] = ..., plane_id: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ...) -> None: ...
+    min_ready_version: int
+    def __init__(self, protocol: _Optional[int] = ..., schema_level: _Optional[int] = ..., plane_id: _Optional[str] = ..., beat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., head: _Optional[_Union[SnapshotRef, _Mapping]] = ..., min_ready_version: _Optional[int] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("sequence", "running", "in_flight", "health_digest", "loads", "clock_error_us")
@@ -713,7 +715,7 @@ class SideReport(_message.Message):
     def __init__(self, since: _Optional[int] = ..., full: _Optional[bool] = ..., sides: _Optional[_Iterable[_Union[SideSums, _Mapping]]] = ..., omitted: _Optional[int] = ...) -> None: ...
 
 class SideSums(_message.Message):
-    __slots__ = ("service", "upstream", "requests", "errors_5xx", "connect_errors", "latency", "open", "mirror", "closed_late", "watched", "service_name", "upstream_name")
+    __slots__ = ("service", "upstream", "requests", "errors_5xx", "connect_errors", "latency", "open", "mirror", "closed_late", "watched", "service_name", "upstream_name", "first_answer_ns", "last_answer_ns")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -726,6 +728,8 @@ class SideSums(_message.Message):
     WATCHED_FIELD_NUMBER: _ClassVar[int]
     SERVICE_NAME_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_NAME_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ANSWER_NS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ANSWER_NS_FIELD_NUMBER: _ClassVar[int]
     service: str
     upstream: str
     requests: int
@@ -738,7 +742,9 @@ class SideSums(_message.Message):
     watched: bool
     service_name: str
     upstream_name: str
-    def __init__(self, service: _Optional[str] = ..., upstream: _Optional[str] = ..., requests: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., connect_errors: _Optional[int] = ..., latency: _Optional[_Iterable[int]] = ..., open: _Optional[int] = ..., mirror: _Optional[_Union[MirrorSums, _Mapping]] = ..., closed_late: _Optional[int] = ..., watched: _Optional[bool] = ..., service_name: _Optional[str] = ..., upstream_name: _Optional[str] = ...) -> None: ...
+    first_answer_ns: int
+    last_answer_ns: int
+    def __init__(self, service: _Optional[str] = ..., upstream: _Optional[str] = ..., requests: _Optional[int] = ..., errors_5xx: _Optional[int] = ..., connect_errors: _Optional[int] = ..., latency: _Optional[_Iterable[int]] = ..., open: _Optional[int] = ..., mirror: _Optional[_Union[MirrorSums, _Mapping]] = ..., closed_late: _Optional[int] = ..., watched: _Optional[bool] = ..., service_name: _Optional[str] = ..., upstream_name: _Optional[str] = ..., first_answer_ns: _Optional[int] = ..., last_answer_ns: _Optional[int] = ...) -> None: ...
 
 class MirrorSums(_message.Message):
     __slots__ = ("sent", "errors_5xx", "failed", "skipped")

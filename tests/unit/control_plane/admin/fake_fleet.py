@@ -48,6 +48,9 @@ class FakeFleet:
     def live_nodes(self) -> Mapping[str, str]:
         return self.live
 
+    def returning(self) -> Sequence[str]:
+        return ()
+
     def verdict(self, upstream: str, target: str) -> TargetVerdict | None:
         return self.book.verdict(upstream, target, self.live)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.entities.errors import HeldByRollout
+from control_plane.fleet import others, tenure
 from control_plane.fleet import rollouts as coordinating
 from control_plane.fleet.rollout import Policy, Standing, State
 from control_plane.fleet.rollouts import Elsewhere
@@ -277,7 +278,7 @@ async def test_a_decision_whose_answer_was_lost_is_found_to_have_fallen(plane: R
 async def planes(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[RigPlane, RigPlane]]:
     """Two, with a node each, who wait for each other with a test's patience."""
     monkeypatch.setattr(coordinating, "LEASE_WAIT_S", PATIENCE_S)
-    monkeypatch.setattr(coordinating, "RECOVER_EVERY_S", 0.02)
+    monkeypatch.setattr(tenure, "RECOVER_EVERY_S", 0.02)
     first, second = RigPlane(store, name="first", sole=False), RigPlane(store, name="second", sole=False)
     await first.write(lambda tx: (create("blue")(tx), create("green")(tx)))
     async with started(first), started(second):
@@ -320,7 +321,7 @@ async def test_who_waits_too_long_hears_who_coordinates(
 async def test_who_can_not_renew_its_lease_lets_go_and_the_other_takes_over(
     planes: tuple[RigPlane, RigPlane], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordinating, "LEASE_S", 1.0)
+    monkeypatch.setattr(tenure, "LEASE_S", 1.0)
     first, second = planes
     first.talkers[0].votes = False
     entry = await first.roll_out(slots("green", 100), Policy(vote_by_s=60))
@@ -349,7 +350,7 @@ async def test_a_decision_after_the_lease_was_over_meets_the_fence(
     first.talkers[0].votes = False
     entry = await first.roll_out(slots("green", 100), Policy(vote_by_s=60))
     await until(lambda: bool(first.talkers[0].prepared))
-    await second.store.write(lambda tx: tx.drop_lease(coordinating.LEASE, "first"), Origin())
+    await second.store.write(lambda tx: tx.drop_lease(tenure.LEASE, "first"), Origin())
     first.talkers[0].vote()
     assert await first.ended(entry) == "aborted"
     assert entry.machine.reason in (
@@ -374,8 +375,11 @@ async def test_a_node_that_is_lost_here_and_follows_elsewhere_has_followed(plane
     assert entry.machine.members[lost.id].standing is Standing.FOLLOWED
 
 
-async def test_nodes_at_another_control_plane_are_named_and_without_own_ones_nothing_is_begun(store: Store) -> None:
+async def test_nodes_at_another_control_plane_are_named_and_without_own_ones_nothing_is_begun(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who has no node must not decide for the fleet; who has some says which others take the change as it comes."""
+    monkeypatch.setattr(others, "TAKE_S", 0.01)
     plane = RigPlane(store, name="here", sole=False)
     await plane.write(lambda tx: (create("blue")(tx), create("green")(tx)))
     async with started(plane):

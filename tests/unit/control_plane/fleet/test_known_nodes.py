@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from control_plane.fleet.messages import Hello
-from control_plane.fleet.nodes import NO_CONFIG_HASH, Node, Nodes, NodeState, NodeView, SyncStatus
+from control_plane.fleet.nodes import COME_BACK_S, NO_CONFIG_HASH, Node, Nodes, NodeState, NodeView, SyncStatus
 from control_plane.fleet.session import Lineage, Rejection
 from control_plane.store.contract import NodeRecord
 from pointsman.snapshots import NOTHING, Fault, SnapshotRef, Stage
@@ -244,6 +244,27 @@ def test_nodes_of_an_earlier_process_are_known_and_run_nothing_that_counts(world
     assert shape["config_hash"] == "ab" * 16
     world.join()
     assert world.view().first_seen == 1.0
+
+
+def test_nodes_that_were_there_when_the_plane_before_us_ended_are_expected_back(world: World) -> None:
+    """It was killed, so its record of one says connected; or it stopped, and saw all that were there go at its end."""
+    now = world.wall.now
+    there = NodeRecord(ID, "edge-1", "10.0.0.1", "0.1.0", last_seen=now - 60, first_seen=1.0)
+    gone = replace(there, id="2" * 36, hostname="gone", last_seen=now - 600)
+    killed = replace(gone, id="3" * 36, hostname="killed", plane="the one before")
+    world.nodes.load([there, gone, killed])
+    world.nodes.await_return([there, gone, killed])
+    assert world.nodes.returning() == ["edge-1", "killed"]
+    world.join()
+    assert world.nodes.returning() == ["killed"]
+    world.nodes.merge([replace(killed, plane="other", last_seen=now)], {"other": "cp-2"})
+    assert world.nodes.returning() == [], "it went to another control plane"
+
+    late = World()
+    late.nodes.load([there])
+    late.nodes.await_return([there])
+    late.pass_s(COME_BACK_S)
+    assert late.nodes.returning() == []
 
 
 def test_kong_s_shape(world: World) -> None:

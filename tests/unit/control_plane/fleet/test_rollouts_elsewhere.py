@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.fleet import others, relay
-from control_plane.fleet import rollouts as coordinating
+from control_plane.fleet import others, relay, tenure
 from control_plane.fleet.relay_words import End, Prepare, Take, packed, parse, to_text, unpacked
 from control_plane.fleet.rollout import Policy, Standing, State
 from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Origin, RolloutRecord, Store, Transaction
 from control_plane.store.sqlite import open_sqlite
 from pointsman.wire.v1 import fleet_pb2
+from tests.support.patience import PATIENCE_S
 from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, Wire, create, slots, started, until
 
 
@@ -38,8 +38,9 @@ def wire() -> Wire:
 @pytest.fixture
 async def planes(store: Store, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[RigPlane, RigPlane]]:
     """With version 1 in the store, two nodes each that run it, and the first knows of the second's."""
-    monkeypatch.setattr(coordinating, "RECOVER_EVERY_S", 0.02)
+    monkeypatch.setattr(tenure, "RECOVER_EVERY_S", 0.02)
     monkeypatch.setattr(relay, "WATCH_EVERY_S", 0.02)
+    monkeypatch.setattr(others, "TAKE_S", PATIENCE_S)
     first = RigPlane(store, name="first", sole=False, wire=wire)
     second = RigPlane(store, name="second", sole=False, wire=wire)
     await first.write(lambda tx: (create("blue")(tx), create("green")(tx)))
@@ -49,6 +50,9 @@ async def planes(store: Store, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> A
             await plane.join(*(Talker(name) for name in names))
         first.knows(second)
         yield first, second
+
+
+PATIENT = Policy(vote_by_s=PATIENCE_S, confirm_by_s=PATIENCE_S)
 
 
 def at(*planes: RigPlane) -> list[int]:
@@ -70,7 +74,7 @@ async def frames(store: Store) -> int:
 
 async def test_nodes_of_both_vote_and_swap_at_one_instant(planes: tuple[RigPlane, RigPlane], store: Store) -> None:
     first, second = planes
-    entry = await first.roll_out(slots("green", 100))
+    entry = await first.roll_out(slots("green", 100), PATIENT)
     assert await first.ended(entry) == "confirmed"
     assert at(first, second) == [2, 2, 2, 2]
     assert entry.view()["elsewhere"] == []
@@ -94,7 +98,7 @@ async def test_nodes_of_both_vote_and_swap_at_one_instant(planes: tuple[RigPlane
 async def test_one_refusal_elsewhere_ends_it_everywhere(planes: tuple[RigPlane, RigPlane], store: Store) -> None:
     first, second = planes
     second.talkers[1].refuses = b"green"
-    entry = await first.roll_out(slots("green", 100))
+    entry = await first.roll_out(slots("green", 100), PATIENT)
     assert await first.ended(entry) == "aborted"
     assert entry.machine.reason == "d refused: poison"
     await until(lambda: all(talker.aborted == ["d refused: poison"] for talker in second.talkers))
@@ -109,7 +113,7 @@ async def test_a_control_plane_without_nodes_moves_those_of_others(planes: tuple
         talker.leave()
         await talker.leave_off()
     await until(lambda: not first.nodes.live())
-    entry = await first.roll_out(slots("green", 100))
+    entry = await first.roll_out(slots("green", 100), PATIENT)
     assert await first.ended(entry) == "confirmed"
     assert at(second) == [2, 2]
     assert {member.hostname for member in entry.machine.members.values()} == {"c", "d"}
@@ -121,13 +125,13 @@ async def test_who_does_not_answer_is_named_and_follows(
     monkeypatch.setattr(others, "TAKE_S", 0.05)
     first, second = planes
     wire.loses = lambda word: word["to"] == "second"
-    entry = await first.roll_out(slots("green", 100))
+    entry = await first.roll_out(slots("green", 100), PATIENT)
     assert await first.ended(entry) == "confirmed"
     assert entry.view()["elsewhere"] == ["c at host of second", "d at host of second"]
     await until(lambda: at(first, second) == [2, 2, 2, 2])
     assert all(not talker.prepared for talker in second.talkers)
     monkeypatch.setattr(others, "TAKE_S", 60.0)
-    again = await first.roll_out(slots("green", 200))
+    again = await first.roll_out(slots("green", 200), PATIENT)
     assert await first.ended(again) == "confirmed", "it is not waited for a second time"
     await until(lambda: at(first, second) == [3, 3, 3, 3])
 
@@ -224,7 +228,7 @@ async def test_nodes_behind_are_brought_to_where_the_rollout_begins(planes: tupl
 async def test_words_of_a_turn_that_is_over_are_not_followed(planes: tuple[RigPlane, RigPlane], wire: Wire) -> None:
     """As of a control plane that was stopped past its lease and goes on: its words are late."""
     first, second = planes
-    entry = await first.roll_out(slots("green", 100))
+    entry = await first.roll_out(slots("green", 100), PATIENT)
     assert await first.ended(entry) == "confirmed"
     await settled(second)
     prepared = [list(talker.prepared) for talker in second.talkers]
@@ -232,7 +236,7 @@ async def test_words_of_a_turn_that_is_over_are_not_followed(planes: tuple[RigPl
     for word in late:
         wire.tell(to_text(word, plane="first", to="second"))
     answers = len(wire.words("taken"))
-    again = await first.roll_out(slots("green", 200))
+    again = await first.roll_out(slots("green", 200), PATIENT)
     assert await first.ended(again) == "confirmed"
     assert [list(talker.prepared)[: len(before)] for talker, before in zip(second.talkers, prepared, strict=True)] == (
         prepared

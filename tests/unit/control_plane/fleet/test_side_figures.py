@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from control_plane.fleet.messages import BadMessage, SideReport, decode
@@ -96,6 +98,15 @@ def test_a_report_tells_what_changed_and_a_full_one_all() -> None:
     assert list(book.figures("s")) == ["n2"]
 
 
+def test_the_first_and_the_last_answer_of_several_sides() -> None:
+    book = SideBook()
+    rows = [replace(row(1), first_ns=30, last_ns=90), replace(row(1, service="t"), first_ns=20, last_ns=80)]
+    book.report("n1", [*rows, row(1, upstream="blue")], full=True, now=0)
+    assert (book.first_ns("n1", ["s", "t"], ["green", "blue"]), book.last_ns("n1", ["s", "t"], ["green"])) == (20, 90)
+    assert (book.first_ns("n1", ["s"], ["blue"]), book.last_ns("n1", ["s"], ["blue"])) == (0, 0)
+    assert (book.first_ns("n2", ["s"], ["green"]), book.last_ns("n2", ["s"], ["green"])) == (0, 0)
+
+
 def lately(book: SideBook, now: float) -> tuple[float, int]:
     (rate,) = book.rates(now=now)
     return rate.seconds, rate.lately.requests
@@ -144,13 +155,14 @@ def test_a_report_off_the_wire() -> None:
     sums = fleet_pb2.SideSums(
         service="s", upstream="green", requests=3, errors_5xx=1, connect_errors=2, latency=counts(b1=3), open=4,
         mirror=fleet_pb2.MirrorSums(sent=5, errors_5xx=1, failed=2, skipped=7), closed_late=6,
+        first_answer_ns=10, last_answer_ns=20,
     )  # fmt: skip
     other = fleet_pb2.SideSums(service="s", requests=1, latency=[1, 2])
     report = fleet_pb2.SideReport(since=9, full=True, sides=[sums, other, fleet_pb2.SideSums()], omitted=2)
     assert decode(fleet_pb2.NodeMessage(sides=report).SerializeToString()) == SideReport(
         True,
         (
-            SideRow("s", "green", SideFigures(3, 1, 2, counts(b1=3), 4, 9), MirrorFigures(5, 1, 2, 7), 6),
+            SideRow("s", "green", SideFigures(3, 1, 2, counts(b1=3), 4, 9), MirrorFigures(5, 1, 2, 7), 6, 10, 20),
             SideRow("s", "", SideFigures(1, since=9)),
         ),
         2,

@@ -46,6 +46,33 @@ def test_workers_add_up_and_what_they_counted_outlives_them() -> None:
     assert (total.requests, total.open, total.service_name) == (8, 0, "shop")
 
 
+def test_the_first_answer_is_the_earliest_of_any_worker_and_the_last_the_latest_by_the_planes_clock() -> None:
+    def answered(first_ns: int, last_ns: int) -> fleet_pb2.SideSums:
+        sums = told(1)
+        sums.first_answer_ns, sums.last_answer_ns = first_ns, last_ns
+        return sums
+
+    sums, (one, two) = node(2)
+    reports = SideReports(sums, lambda at_ns: at_ns + 1000)
+
+    def times() -> tuple[int, int]:
+        reports.connected(lambda: None)
+        report = reports.next_report()
+        assert report is not None
+        (row,) = report.sides
+        return row.first_answer_ns, row.last_answer_ns
+
+    one.told([answered(50, 90)])
+    two.told([answered(0, 0)])
+    assert times() == (1050, 1090)
+    two.told([answered(40, 60)])
+    assert times() == (1040, 1090)
+    sums.bury(two)
+    assert times() == (1050, 1090), "when a worker that ended answered first is not known to be of this use"
+    one.told([answered(0, 0)])
+    assert times() == (0, 1060)
+
+
 def test_a_worker_that_tells_again_replaces_what_it_told() -> None:
     sums, (one,) = node(1)
     one.told([told(3)])

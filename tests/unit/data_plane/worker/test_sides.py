@@ -103,6 +103,20 @@ async def test_a_deadline_runs_for_a_side_that_was_left_and_not_for_one_that_was
     assert list(rig.worker._leaving._timers) == []
 
 
+async def test_a_side_s_first_answer_is_counted_anew_when_its_service_takes_it_up(rig: Rig) -> None:
+    """A share or a preview of it before is another use: the switch to all of it has a first answer of its own."""
+    book = rig.worker._counters.sides
+    blue, green = book.of("s1", "u1"), book.of("s1", "u2")
+    blue.first_at = green.first_at = 5.0
+    await rig.put(2, 1, [settings(split=500)])
+    assert (blue.first_at, green.first_at) == (5.0, 0.0)
+    green.first_at = 6.0
+    await rig.put(3, 2, [settings(split=600)])
+    assert green.first_at == 6.0, "more of it is not another use"
+    await rig.put(4, 3, [service("s1", "green"), settings()])
+    assert (blue.first_at, green.first_at) == (5.0, 0.0)
+
+
 async def test_without_a_deadline_nothing_is_closed(rig: Rig) -> None:
     await rig.put(2, 1, [settings(split=500)])
     await rig.put(3, 2, [settings(deadline_s=3600)])

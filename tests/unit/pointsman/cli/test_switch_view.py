@@ -17,6 +17,8 @@ def node(number: int, standing: str, **facts: Json) -> JsonObject:
         "healthy": 2,
         "targets": 2,
         "late_us": 180 if standing == "activated" else None,
+        "first_new_us_after_instant": 1_300 if standing == "activated" else None,
+        "last_old_us_after_instant": -4_200_000 if standing == "activated" else None,
         "open_on_old_side": 3 if standing == "activated" else None,
         "reason": "",
         **facts,
@@ -54,8 +56,8 @@ def test_the_tree_shows_each_step_and_node() -> None:
         "├─ ✔ preflight  2/2 targets healthy, each node sees 2 or more, capacity 133 %",
         "├─ ✔ prepare    2/2 nodes ready in 41 ms",
         "├─ ✖ activate   1/2 nodes",
-        "│  ├─ ✖ dp-2 00000002  lagging  slow",
-        "│  └─ ✔ dp-1 00000001  activated  0.2 ms late  3 open on the old side",
+        "│  ├─ ✖ dp-2  lagging  slow",
+        "│  └─ ✔ dp-1  activated  0.2 ms late  first new +1.3 ms  last old -4.2 s  3 open",
         "└─ ◌ old side   blue: 3 requests open",
     ]
 
