@@ -103,11 +103,12 @@ async def until_safe(fleet: Fleet, number: int) -> View:
 
 
 async def until_answers_are_told(fleet: Fleet, number: int) -> View:
-    """Waits for each node's word on its first answer by the new side."""
+    """Waits for each node's word on its first answer by the new side, and its last one by the old: they come apart."""
+    told = ("first_new_us_after_instant", "last_old_us_after_instant")
     async with asyncio.timeout(PATIENCE_S):
         while True:
             view = of(await fleet.admin("GET", f"{LIST}/{number}"))
-            if all(node["first_new_us_after_instant"] is not None for node in view["nodes"]):
+            if all(node[each] is not None for node in view["nodes"] for each in told):
                 return view
             await asyncio.sleep(0.1)
 

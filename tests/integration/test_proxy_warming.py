@@ -83,6 +83,15 @@ async def test_connections_that_traffic_takes_while_others_are_opened_were_ready
             assert upstream.connections == 2
 
 
+async def test_a_time_in_which_the_worker_did_not_run_is_no_endpoint_s_slowness() -> None:
+    async with upstream_of(Upstream()) as port, proxy_to(port) as rig:
+        assert rig.active.tables is not None
+        uses = [(rig.active.tables.services["s"], rig.balancer.endpoints)]
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        (told,) = await rig.factory.warm(uses, connections=1, within_s=0.2)
+        assert (told.idle, told.error) == (1, "")
+
+
 @contextmanager
 def nobody_accepts() -> Iterator[int]:
     """A port whose queue is full: who connects there waits."""
@@ -95,16 +104,3 @@ def nobody_accepts() -> Iterator[int]:
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
         yield listener.getsockname()[1]
-
-
-async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    await reader.read()
-
-
-async def test_a_time_in_which_the_worker_did_not_run_is_no_endpoint_s_slowness() -> None:
-    async with upstream_of(silent) as port, proxy_to(port) as rig:
-        assert rig.active.tables is not None
-        uses = [(rig.active.tables.services["s"], rig.balancer.endpoints)]
-        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
-        (warmed,) = await rig.factory.warm(uses, connections=1, within_s=0.2)
-        assert (warmed.idle, warmed.error) == (1, "")
