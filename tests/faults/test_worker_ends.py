@@ -98,9 +98,9 @@ async def test_a_killed_node_lets_its_workers_finish_and_a_new_one_serves_at_onc
     node.kill(signal.SIGKILL)
     await node.wait()
     await node.up()  # the same port, while an orphan still has a request in flight
+    blue.go.set()  # now, for an orphan waits ten seconds and no more
     await ready(node)
     assert (await request(node.proxy_address)).status == 200
-    blue.go.set()
     assert (await slow).status == 200
     for pid in orphans:
         await gone(pid)

@@ -239,7 +239,7 @@ async def test_a_config_that_ends_workers_while_they_activate_is_taken_back_from
 
 
 async def test_a_worker_that_hangs_is_replaced_and_the_config_refused() -> None:
-    limits = ApplyLimits(prepare_s=0.05)
+    limits = ApplyLimits(prepare_s=0.5)
     async with World((OK, OK, HANG), (), limits=limits) as world:
         await world.applier.apply(ONE)
         refused = await world.applier.apply(TWO)
