@@ -49,13 +49,13 @@ def main(arguments: Sequence[str]) -> int:
     return int(ExitCode.DONE)
 
 
-def build_app(arguments: Sequence[str]) -> typer.Typer:
-    """The commands; those of an entity group only if the arguments name it or the shell asks for completions.
+def build_app(arguments: Sequence[str], *, whole: bool = False) -> typer.Typer:
+    """The commands, with their options if the arguments name them, the shell asks for completions or `whole` is said.
 
-    Reading the signatures of twenty commands that the help page does not show would be a sixth of its time. The help
-    texts are plain for the same reason: rich ones take longer to import than to read.
+    Reading the signatures of forty commands whose options the help page does not show would be a third of its time. The
+    help texts are plain for the same reason: rich ones take longer to import than to read.
     """
-    completing = _COMPLETION_VARIABLE in os.environ
+    whole = whole or _COMPLETION_VARIABLE in os.environ
     app = typer.Typer(
         help="Run and operate pointsman: an API gateway whose whole fleet changes over at once.",
         epilog="Global options may stand anywhere. Exit codes are listed in docs/cli.md.",
@@ -78,7 +78,10 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         app.command(name, help=text, context_settings=passed_on, add_help_option=False)(planes.databases)
 
     def command(name: str, function: Callable[..., None], example: str) -> None:
-        app.command(name, epilog=f"Example: pointsman {example}")(function)
+        named = whole or name in arguments
+        app.command(name, epilog=f"Example: pointsman {example}")(
+            function if named else _described(function.__doc__ or "")
+        )
 
     command("sync", files.sync, "sync -f blue-green.yaml --wait 10")
     command("apply", files.apply, "apply -f to-green.yaml --wait 10")
@@ -86,7 +89,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     command("validate", files.validate, "validate -f blue-green.yaml")
     command("dump", files.dump, "dump -f saved.yaml")
     for kind in entities.KINDS:
-        named = completing or kind.name in arguments
+        named = whole or kind.name in arguments
         group = entities.commands(kind) if named else typer.Typer()
         if named and kind is entities.UPSTREAM:
             targets.add_upstream_commands(group)
@@ -94,13 +97,13 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
             targets.add_target_commands(group)
         app.add_typer(group, name=kind.name, help=f"List and change {kind.collection}.")
     app.add_typer(
-        _switch_commands() if completing or "switch" in arguments else typer.Typer(),
+        _switch_commands() if whole or "switch" in arguments else typer.Typer(),
         name="switch",
         help="Move services to another upstream, everywhere at one instant.",
         epilog="Example: pointsman switch example-service --to green; `pointsman switch now --help` has its options.",
     )
-    _add_side_commands(command, named=completing or not {"preview", "mirror", "top"}.isdisjoint(arguments))
-    shown = completing or "rollout" in arguments
+    _add_side_commands(command, named=whole or not {"preview", "mirror", "top"}.isdisjoint(arguments))
+    shown = whole or "rollout" in arguments
     app.add_typer(_rollout_commands() if shown else typer.Typer(), name="rollout", help="Changes at one instant.")
     command("nodes", fleet.nodes, "nodes --watch")
     command("status", fleet.status, "status -o json")
@@ -128,22 +131,22 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         help="Make, list and revoke tokens for the Admin API.",
     )
     app.add_typer(
-        _join_token_commands() if completing or "join-token" in arguments else typer.Typer(),
+        _join_token_commands() if whole or "join-token" in arguments else typer.Typer(),
         name="join-token",
         help="Make, list and revoke tokens that let nodes join.",
     )
     app.add_typer(
-        _node_commands() if completing or "node" in arguments else typer.Typer(),
+        _node_commands() if whole or "node" in arguments else typer.Typer(),
         name="node",
         help="Shut a node out of the fleet, or let it in again; see who was refused.",
     )
     app.add_typer(
-        _ca_commands() if completing or "ca" in arguments else typer.Typer(),
+        _ca_commands() if whole or "ca" in arguments else typer.Typer(),
         name="ca",
         help="Show or rotate the CA that nodes are known by.",
     )
     app.add_typer(
-        _context_commands() if completing or "context" in arguments else typer.Typer(),
+        _context_commands() if whole or "context" in arguments else typer.Typer(),
         name="context",
         help="Keep control planes by name, and choose one.",
     )

@@ -13,7 +13,6 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from pointsman.cli import planes
-from pointsman.cli.entities import KINDS
 from pointsman.cli.main import build_app
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +20,6 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`(pointsman [^`]+)`")
 LANGUAGES = {"sh", "text", "console", "yaml", "json"}
-GROUPS = ("switch", "rollout", "preview", "mirror", "top", "join-token", "node", "ca", "context")
 HANDED_OVER = (*planes.MODULES, *planes.DATABASE_COMMANDS)
 
 
@@ -41,7 +39,7 @@ def named(text: str) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def root() -> TyperGroup:
-    made = typer.main.get_command(build_app([*(kind.name for kind in KINDS), *GROUPS]))
+    made = typer.main.get_command(build_app([], whole=True))
     assert isinstance(made, TyperGroup)
     return made
 
