@@ -207,7 +207,8 @@ async def test_a_damaged_backup_is_refused_and_changes_nothing(tmp_path: Path) -
     await store.close()
     assert (await pointsman("backup", str(file), "--database", database))[0] == 0
     whole = file.read_bytes()
-    for damaged in (b"", b"no backup", whole[:-20], whole[: len(whole) // 2], whole[:60] + b"\x00" + whole[61:]):
+    turned = whole[:60] + bytes([whole[60] ^ 0xFF]) + whole[61:]
+    for damaged in (b"", b"no backup", whole[:-20], whole[: len(whole) // 2], turned):
         file.write_bytes(damaged)
         code, said = await pointsman("restore", str(file), "--database", database, "--replace")
         assert (code, str(file) in said, "Traceback" in said) == (1, True, False), said
