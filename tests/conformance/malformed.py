@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +32,8 @@ SILENCE_S = 10.0
 BIG_BYTES = 64 << 20
 LARGE_BYTES = 1 << 18
 CANARY = b"/__canary__/"
+# Ports of 127.0.0.1 are the whole machine's: who still dials one that was another's a moment ago must not come here.
+OWN_IP = f"127.{64 + (os.getpid() >> 14) % 128}.{(os.getpid() >> 6) % 256}.{1 + os.getpid() % 64}"
 
 
 @dataclass
@@ -150,7 +153,10 @@ async def rig_for(recorder: Recorder, *, scale: float, hostless: bool = False) -
     ]
     if hostless:
         routes.append(route_to_first(id="hostless", paths=("/v",)))
-    async with upstream_of(recorder) as port, proxy_to(port, settings=settings, routes=routes) as rig:
+    async with (
+        upstream_of(recorder, ip=OWN_IP) as port,
+        proxy_to(port, settings=settings, routes=routes, ip=OWN_IP) as rig,
+    ):
         yield rig
 
 
@@ -162,7 +168,7 @@ async def converse(vector: Vector, rig: Rig, *, scale: float) -> Outcome:
     assert isinstance(expect, dict)
     data = octets_of(vector)
     outcome = Outcome()
-    client = await Client.open(rig.port)
+    client = await Client.open(rig.port, OWN_IP)
     try:
         if "drip_bytes" in plan:
             sending = asyncio.create_task(_drip(client, data, scale * plan["drip_every_s"], scale * plan["max_s"]))
@@ -257,7 +263,7 @@ async def probe(rig: Rig, recorder: Recorder) -> str:
     """Send clean requests on new connections: each must get its own answer, over whatever the pool holds now."""
     for number in range(2):
         token = b"/probe%d" % number
-        client = await Client.open(rig.port)
+        client = await Client.open(rig.port, OWN_IP)
         try:
             client.send(b"GET " + token + b" HTTP/1.1\r\nHost: gw.test\r\n\r\n")
             answer = await client.answer()
@@ -422,9 +428,6 @@ async def run_all(vectors: Sequence[Vector], *, scale: float) -> list[tuple[str,
     async def one(vector: Vector) -> tuple[str, str, str]:
         async with gate:
             strict, lenient = await run_vector(vector, scale=scale)
-            if strict:
-                # Ports are the whole machine's: who still dials one that was another's a moment ago comes here.
-                strict, lenient = await run_vector(vector, scale=scale)
             return str(vector["id"]), strict, lenient
 
     return await asyncio.gather(*(one(vector) for vector in vectors))

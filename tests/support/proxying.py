@@ -61,9 +61,9 @@ def no_endpoint() -> NoEndpoint:
     return NoEndpoint(Reason.NO_TARGETS)
 
 
-def endpoint_at(port: int, *, host: str = "127.0.0.1") -> Endpoint:
+def endpoint_at(port: int, *, host: str = "127.0.0.1", ip: str = "127.0.0.1") -> Endpoint:
     """Return an endpoint on loopback."""
-    return Endpoint(key=f"{host}:{port}", ip="127.0.0.1", port=port, host=host, weight=100)
+    return Endpoint(key=f"{host}:{port}", ip=ip, port=port, host=host, weight=100)
 
 
 def route_to_first(service: str = "s", **fields: object) -> RouteConfig:
@@ -133,8 +133,8 @@ class Client:
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int) -> Client:
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
+    async def open(cls, port: int, ip: str = "127.0.0.1") -> Client:
+        return cls(*await asyncio.open_connection(ip, port, limit=1 << 20))
 
     def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -205,7 +205,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @asynccontextmanager
-async def upstream_of(handler: Handler) -> AsyncIterator[int]:
+async def upstream_of(handler: Handler, *, ip: str = "127.0.0.1") -> AsyncIterator[int]:
     """Run a handler as a raw upstream; yields its port. Connections are closed when the handler returns."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -222,7 +222,7 @@ async def upstream_of(handler: Handler) -> AsyncIterator[int]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=1 << 20)
+    server = await asyncio.start_server(accept, ip, 0, limit=1 << 20)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -242,10 +242,14 @@ async def proxy_to(
     host_header: str = "",
     access_log: AccessLog | None = None,
     sock: socket.socket | None = None,
+    ip: str = "127.0.0.1",
 ) -> AsyncIterator[Rig]:
-    """Run a proxy whose one service has endpoints at the ports; on `sock`, which is bound, or a port of its own."""
+    """Run a proxy whose one service has endpoints at the ports; on `sock`, which is bound, or a port of its own.
+
+    `ip` is where both are, and anything in 127.0.0.0/8.
+    """
     loop = asyncio.get_running_loop()
-    balancer = HandBalancer([endpoint_at(port) for port in ports])
+    balancer = HandBalancer([endpoint_at(port, ip=ip) for port in ports])
     runtime = ServiceRuntime(service or ServiceConfig(id="s", host="up.test"), balancer, host_header=host_header)
     tables = Tables(7, router_of(routes if routes is not None else [route_to_first()]), {"s": runtime})
     active = Active(tables)
@@ -255,7 +259,7 @@ async def proxy_to(
     if sock is not None:
         server = await loop.create_server(factory, sock=sock)
     else:
-        server = await loop.create_server(factory, "127.0.0.1", 0)
+        server = await loop.create_server(factory, ip, 0)
     try:
         yield Rig(server.sockets[0].getsockname()[1], factory, active, counters, balancer)
     finally:
