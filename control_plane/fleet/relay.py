@@ -24,7 +24,7 @@ from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import RolloutWord, ref
 from control_plane.fleet.nodes import Node, Nodes
 from control_plane.fleet.publisher import Publisher
-from control_plane.fleet.rollout import State
+from control_plane.fleet.rollout import State, is_tolerated
 from control_plane.fleet.server import LinkServer
 from control_plane.store.contract import RolloutRecord, Store, StoreError
 from pointsman.snapshots import NOTHING, SnapshotRef
@@ -340,4 +340,4 @@ def _is_ready(vote: fleet_pb2.RolloutVote, tolerate: frozenset[str]) -> bool:
     """As the coordinator will see it (`Rollout.voted`)."""
     if vote.kind in (fleet_pb2.VOTE_KIND_READY, fleet_pb2.VOTE_KIND_READY_WARN):
         return True
-    return bool(vote.faults) and vote.workers > 0 and {fault.code for fault in vote.faults} <= tolerate
+    return is_tolerated({fault.code for fault in vote.faults}, staged=vote.workers > 0, tolerate=tolerate)

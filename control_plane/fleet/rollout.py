@@ -14,7 +14,7 @@ takes the head when it is back. Times are seconds of a monotonic clock that the 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -248,8 +248,8 @@ class Rollout:
         if self.round > 1 and member.vote is not None and not vote.upstreams:
             vote = Voted(vote.vote, vote.staged, vote.took_s, vote.clock_error_us, vote.faults, member.vote.upstreams)
         member.vote, member.round = vote, round_number
-        tolerated = bool(vote.faults) and vote.staged and {fault.code for fault in vote.faults} <= self.policy.tolerate
-        if vote.vote is Vote.REFUSE and not tolerated:
+        codes = {fault.code for fault in vote.faults}
+        if vote.vote is Vote.REFUSE and not is_tolerated(codes, staged=vote.staged, tolerate=self.policy.tolerate):
             member.standing = Standing.REFUSED
             member.reason = vote.faults[0].message if vote.faults else "refused"
             if self.policy.on_refuse is Reaction.ABORT and not self.rehearsal:
@@ -461,6 +461,11 @@ class TooLate(Exception):
     def __init__(self, state: State) -> None:
         super().__init__(f"the rollout is {state} already; undo it by another one")
         self.state = state
+
+
+def is_tolerated(codes: Set[str], *, staged: bool, tolerate: Set[str]) -> bool:
+    """Tell whether a node that refuses for faults of these codes counts as ready; it must have staged the change."""
+    return staged and bool(codes) and codes <= tolerate
 
 
 def arming_s(lead: float, aheads_us: Collection[int]) -> float:
