@@ -18,6 +18,15 @@ def open_store(request: pytest.FixtureRequest) -> Opener:
     return in_server(server)
 
 
+@pytest.fixture(params=STORES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What a fresh database is opened by."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.create(tmp_path.name)
+
+
 @pytest.fixture
 async def store(open_store: Opener, tmp_path: Path) -> AsyncIterator[Store]:
     opened = await open_store(tmp_path, None)

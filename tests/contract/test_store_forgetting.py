@@ -19,20 +19,11 @@ from control_plane.store.keyring import Keyring
 from control_plane.store.opening import open_store
 from control_plane.store.sql_store import SqlStore
 from tests.contract.writing import NOW, ORIGIN, create, patch
-from tests.support.postgres import PostgresServer
 from tests.support.tls import issued
 
 LOST = Keyring({"lost": b"l" * 32}, "the lost ring")
 BOTH = Keyring({"kept": b"k" * 32, "lost": b"l" * 32}, "the ring of both")
 KEPT_LINE = "kept:" + "a2tr" * 10 + "a2s="
-
-
-@pytest.fixture(params=["postgres", "sqlite"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "store.db")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.create(tmp_path.name)
 
 
 @pytest.fixture

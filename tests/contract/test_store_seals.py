@@ -41,14 +41,6 @@ CONSUMER = "00000000-0000-4000-8000-00000000000c"
 KEYAUTH = "00000000-0000-4000-8000-00000000000d"
 
 
-@pytest.fixture(params=["postgres", "sqlite"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "store.db")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return server.create(tmp_path.name)
-
-
 @contextlib.asynccontextmanager
 async def opened(database: str, keyring: Keyring | None = OLD) -> AsyncIterator[SqlStore]:
     store = await open_store(database, keyring=keyring)

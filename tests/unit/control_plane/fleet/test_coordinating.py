@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -19,19 +18,10 @@ from control_plane.fleet import others, tenure
 from control_plane.fleet import rollouts as coordinating
 from control_plane.fleet.rollout import Policy, Standing, State
 from control_plane.fleet.rollouts import Elsewhere
-from control_plane.snapshot.consistency import before_commit
 from control_plane.store import editor
 from control_plane.store.contract import NodeRecord, Origin, Store
-from control_plane.store.sqlite import open_sqlite
 from tests.support.patience import PATIENCE_S
 from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, create, slots, started, until
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await open_sqlite(tmp_path / "store.db", before_commit=before_commit)
-    yield store
-    await store.close()
 
 
 @pytest.fixture

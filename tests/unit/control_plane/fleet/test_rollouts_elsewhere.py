@@ -8,26 +8,16 @@ are `Talker`s, two at each. The first coordinates.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from control_plane.fleet import others, relay, tenure
 from control_plane.fleet.relay_words import End, Prepare, Take, packed, parse, to_text, unpacked
 from control_plane.fleet.rollout import Policy, Standing, State
-from control_plane.snapshot.consistency import before_commit
 from control_plane.store.contract import Origin, RolloutRecord, Store, Transaction
-from control_plane.store.sqlite import open_sqlite
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.patience import PATIENCE_S
 from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, Wire, create, slots, started, until
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await open_sqlite(tmp_path / "store.db", before_commit=before_commit)
-    yield store
-    await store.close()
 
 
 @pytest.fixture
