@@ -86,7 +86,9 @@ async def configure(fleet: Fleet, entities: int) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def measure(folder: Path, *, nodes: int, entities: int, changes: int, rate: float) -> dict[str, object]:
+async def measure(
+    folder: Path, *, nodes: int, entities: int, changes: int, rate: float, beside_s: float = BESIDE_S
+) -> dict[str, object]:
     """The figures of `changes` PATCHes, one after the other, under `rate` requests a second to all nodes together."""
     async with Fleet(folder, nodes=nodes, workers=1) as fleet:
         await fleet.start({"blue": 1, "green": 1})
@@ -102,9 +104,9 @@ async def measure(folder: Path, *, nodes: int, entities: int, changes: int, rate
         clients = [await Client.open(node.proxy_address, node.name) for node in fleet.nodes]
         await asyncio.sleep(SETTLE_S)
         beside_from, beside_began = readings(fleet), time.monotonic()
-        await asyncio.sleep(BESIDE_S)
+        await asyncio.sleep(beside_s)
         beside_spent = {role: now.since(beside_from[role]) for role, now in readings(fleet).items()}
-        beside_s = time.monotonic() - beside_began
+        beside_took_s = time.monotonic() - beside_began
         before, began_all = readings(fleet), time.monotonic()
         windows: list[tuple[float, float]] = []
         first: list[tuple[bool, float]] = []
@@ -139,7 +141,7 @@ async def measure(folder: Path, *, nodes: int, entities: int, changes: int, rate
             {role: (before[role], after[role]) for role in before},
             changes=changes,
             beside=beside_spent,
-            ratio=took_s / beside_s,
+            ratio=took_s / beside_took_s,
         ),
     }
 
