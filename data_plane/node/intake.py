@@ -286,7 +286,8 @@ class Intake:
         outcome = await self._hand_over(ready.snapshot)
         match outcome:
             case Applied():
-                self._bases.add(ready.snapshot)
+                small = ready.delta is not None and ready.delta.raw_bytes <= INLINE_BYTES_MAX
+                self._bases.add(ready.snapshot, differs_little=small)
                 # Before the report: what was reported must not be undone by a kill a moment later.
                 kept = await self._keeper.keep(ready)
                 _say_running(ready.snapshot, kept=kept, took_s=outcome.took_s)
