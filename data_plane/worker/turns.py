@@ -1,10 +1,11 @@
 """Short turns on a processor for the workers: requests are answered before a configuration is applied.
 
-Linux lets a thread say how long its turns may be (since 6.12, as `sched_runtime` of `sched_setattr`). One that asks for
-short turns gets its next one sooner. Its share of the processor stays what it is, so it can't starve others, and no
-privilege is needed. A request takes a tenth of a millisecond and somebody waits for it; what a node process, or a control
-plane on the same machine, does for a change takes some milliseconds and goes on right after. A nice value would be the
-other way, but it counts only within one session or container, and a worker could not take back what it inherits.
+Linux lets a thread say how long its turns may be (since 6.12, as `sched_runtime` of `sched_setattr`). One that asks
+for short turns gets its next one sooner. Its share of the processor stays what it is, so it starves nobody, and no
+privilege is needed. A request takes a tenth of a millisecond and somebody waits for it; what a node process, or a
+control plane on the same machine, does for a change takes some milliseconds and goes on right after. A nice value
+would be the other way, but it counts only within one session or container, and a worker could not take back what it
+inherits.
 
 Older kernels, other systems and sandboxes that refuse the call change nothing: turns are as they were.
 """
