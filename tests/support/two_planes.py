@@ -136,7 +136,7 @@ async def strike(fleet: TwoPlanes, fate: str, state: str, *, delay_s: float = 0.
         await fleet.until_state(number, OPEN if state == "preparing" else (*OPEN[3:], "confirmed", "partial"))
         await asyncio.sleep(delay_s)
         restore = _strike(fleet, fate)
-        stored = fleet.state(number)
+        stored, fence = fleet.state(number), _fence_of(fleet, number)
         fleet.expire_lease()
         if stored not in ("confirmed", "partial"):
             undecided = stored in OPEN[:3]
@@ -147,7 +147,7 @@ async def strike(fleet: TwoPlanes, fate: str, state: str, *, delay_s: float = 0.
     other = await fleet.ask(fleet.second, "POST", "/fleet/rollouts", _unrelated(number), prefer=PREFER)
     assert other.status == 200, other.body
     assert isinstance(other.body, dict)
-    assert other.body["fence"] > _fence_of(fleet, number) or stored in ("confirmed", "partial")
+    assert other.body["fence"] > fence or stored in ("confirmed", "partial")
     await restore()
     with contextlib.suppress(aiohttp.ClientError):  # its answer may have died with the control plane
         await asked
