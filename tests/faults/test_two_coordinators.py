@@ -60,6 +60,9 @@ async def a_canary_is_spoken_to_at_either(fleet: TwoPlanes) -> None:
     number = view["switch"]
     assert (view["state"], view["canary"]["step"]) == ("held", 1)
     await fleet.settled()  # the nodes of both
+    async with asyncio.timeout(PATIENCE_S):  # and their figures are weighed, by whoever drives
+        while not any([await weighs_all(fleet, plane, number) for plane in (fleet.first, fleet.second)]):
+            await asyncio.sleep(0.1)
     other = await fleet.ask(fleet.first, "POST", "/switches", {"service": SERVICE, "to": "green"})
     assert isinstance(other.body, dict)
     assert (other.status, other.body["refusals"][0]["code"]) == (409, "HELD_BY_CANARY")
@@ -72,6 +75,13 @@ async def a_canary_is_spoken_to_at_either(fleet: TwoPlanes) -> None:
     assert (view["verb"], view["state"]) == ("undo", "confirmed"), view
     await fleet.settled()
     assert await host_at(fleet) == "blue"
+
+
+async def weighs_all(fleet: TwoPlanes, plane: ControlPlane, number: int) -> bool:
+    view = (await fleet.ask(plane, "GET", f"/switches/{number}")).body
+    assert isinstance(view, dict)
+    nodes = {side["node"] for side in view["canary"]["sides"] if side["requests"]} - {""}
+    return len(nodes) == len(fleet.nodes) and view["canary"]["not_watched"] == []
 
 
 async def what_is_open_at_the_other_is_waited_for(fleet: TwoPlanes) -> None:
@@ -104,6 +114,26 @@ async def what_is_open_at_the_other_is_waited_for(fleet: TwoPlanes) -> None:
     assert (drained["in_flight"], drained["waiting_for"]) == (0, [])
 
 
+async def a_canary_names_whom_it_does_not_see(fleet: TwoPlanes) -> None:
+    other = "green" if await host_at(fleet) == "blue" else "blue"
+    asked = {"service": SERVICE, "to": other, "canary": {"steps": [20], "gates": None}}
+    begun = await fleet.ask(fleet.first, "POST", "/switches", asked, PREFER)
+    assert isinstance(begun.body, dict)
+    number = begun.body["switch"]
+    async with asyncio.timeout(PATIENCE_S):
+        while not any([await unseen(fleet, plane, number) for plane in (fleet.first, fleet.second)]):
+            await asyncio.sleep(0.1)
+    ended = await fleet.ask(fleet.first, "POST", f"/switches/{number}/abort", {}, PREFER)
+    assert isinstance(ended.body, dict)
+    assert ended.body["state"] == "aborted", ended.body
+
+
+async def unseen(fleet: TwoPlanes, plane: ControlPlane, number: int) -> bool:
+    view = (await fleet.ask(plane, "GET", f"/switches/{number}")).body
+    assert isinstance(view, dict)
+    return bool(view["canary"]["not_watched"])
+
+
 async def no_word_between_them_gets_through(fleet: TwoPlanes) -> None:
     """Each still sees what the other has committed, by looking; a rollout names the nodes that it could not ask."""
     async with fleet.no_words():
@@ -116,6 +146,7 @@ async def no_word_between_them_gets_through(fleet: TwoPlanes) -> None:
         assert len(alone.body["nodes"]) == 2
         assert len(alone.body["elsewhere"]) == 1, alone.body
         await fleet.settled()
+        await a_canary_names_whom_it_does_not_see(fleet)
     await fleet.settled()
 
 
