@@ -138,7 +138,6 @@ async def no_word_between_them_gets_through(fleet: TwoPlanes) -> None:
     """Each still sees what the other has committed, by looking; a rollout names the nodes that it could not ask."""
     async with fleet.no_words():
         await written_in_silence(fleet)
-        await written_in_silence(fleet)
         colour = "green" if await host_at(fleet) == "blue" else "blue"
         alone = await fleet.ask(fleet.first, "POST", "/fleet/rollouts", to(colour, vote_by_s=30), PREFER)
         assert alone.status == 200, alone.body
