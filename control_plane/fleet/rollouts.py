@@ -64,7 +64,7 @@ from control_plane.fleet.rollout_entry import Elsewhere, Entry, Figures, TooLarg
 from control_plane.fleet.rollout_plan import Overtaken, Owner, Plan, plan, replay
 from control_plane.fleet.rollout_view import Drained, Facts, from_record, newest_decided
 from control_plane.fleet.server import LinkServer
-from control_plane.fleet.tenure import LEASE, Fenced, Tenure
+from control_plane.fleet.tenure import LEASE, LEASE_S, Fenced, Tenure
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import Lease, Origin, RolloutRecord, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
@@ -73,8 +73,9 @@ from pointsman.wire.v1 import fleet_pb2
 
 T = TypeVar("T")
 
-LEASE_WAIT_S = 2.0
-"""How long a new rollout waits for another control plane's to end before it is refused."""
+LEASE_WAIT_S = LEASE_S + 0.5
+"""How long a new rollout waits for another control plane's to end before it is refused: longer than a dead one's lease
+lasts, so that an undo after a control plane was killed needs no second try."""
 LEASE_ASK_S = 0.05
 RETURNING_EVERY_S = 0.02
 RESUMED_S = 60.0

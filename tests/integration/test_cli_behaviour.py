@@ -101,7 +101,9 @@ def test_files_are_named_as_deck_has_it_or_by_an_option(admin: FakeAdmin, tmp_pa
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
     one.write_text("services: []\n")
     two.write_text("routes: []\n")
-    admin.answer("POST", "/config/sync?dry_run=1", {"created": 0, "updated": 0, "deleted": 0, "unchanged": 0, "changes": []})
+    admin.answer(
+        "POST", "/config/sync?dry_run=1", {"created": 0, "updated": 0, "deleted": 0, "unchanged": 0, "changes": []}
+    )
     assert main(["--addr", admin.address, "validate", str(one), *options, str(two)]) == 0
     assert admin.request("POST", "/config/sync?dry_run=1").body == b"services: []\n\n---\nroutes: []\n"
 

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from tests.support import ledger
 from tests.support.fault_proxy import FaultProxy
-from tests.support.history import Commit, commits_in_postgres, of_fleet
+from tests.support.history import Commit, commits_in, of_fleet
 from tests.support.load import Destination, OpenLoop
 from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.postgres import PostgresServer
@@ -112,7 +112,7 @@ class TwoPlanes(Fleet):
                 await asyncio.sleep(0.02)
 
     def commits(self) -> list[Commit]:
-        return commits_in_postgres(self._postgres, self._database)
+        return commits_in(self._postgres.url(self._database))
 
     async def view(self, plane: ControlPlane, number: int) -> View:
         answer = await self.ask(plane, "GET", f"/fleet/rollouts/{number}")
