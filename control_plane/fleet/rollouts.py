@@ -34,6 +34,7 @@ from control_plane.entities.service_settings import COLLECTION as SERVICE_SETTIN
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import relay_words
 from control_plane.fleet import rollout_messages as words
+from control_plane.fleet.distant_sides import DistantSides
 from control_plane.fleet.draining import Draining, at
 from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import RolloutWord, ref, wire_delta
@@ -140,6 +141,7 @@ class Rollouts:
         self._relay = Relay(
             store, publisher, server, nodes, health, tell=self._tell_plane, own=self._own, gate=self._gate
         )
+        self.distant_sides = DistantSides(nodes, server.sides, tell=self._tell_plane)
         self._draining = Draining(store, nodes, health, self._others)
         self._tenure = Tenure(
             store,
@@ -687,7 +689,7 @@ class Rollouts:
 
     def _heard_plane(self, text: str) -> None:
         heard = relay_words.parse(text, to=self._server.plane_id)
-        if heard is not None and not self._relay.heard(*heard):
+        if heard is not None and not self.distant_sides.heard(*heard) and not self._relay.heard(*heard):
             self._others.heard(*heard)
 
     def _heard_there(self, remote: Remote, node: str, message: fleet_pb2.NodeMessage) -> None:

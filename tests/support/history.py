@@ -101,6 +101,8 @@ class History:
     reachable: frozenset[int] = frozenset()
     clock_doubt_s: float = 0.0
     """By how much the clocks of several writers may differ."""
+    spoiled: frozenset[int] = frozenset()
+    """Nodes whose last good files were damaged: what they kept they may have lost, and start with an older one."""
     checked: dict[str, int] = field(default_factory=dict)
 
     def failures(self) -> list[str]:
@@ -149,6 +151,8 @@ class History:
             for run in self._of(node):
                 if before is not None and run.epoch != before.epoch:
                     left.add(before.epoch)
+                    floor = 0
+                if run.restored and node in self.spoiled:
                     floor = 0
                 if run.epoch in left:
                     yield f"node {node + 1} went back to an epoch that it had left, at version {run.version}"
@@ -273,6 +277,7 @@ def of_fleet(
         mono_to_wall=time.time() - time.monotonic(),
         reachable=frozenset(index for index, node in enumerate(fleet.nodes) if node.running),
         clock_doubt_s=clock_doubt_s,
+        spoiled=frozenset(fleet.spoiled),
     )
 
 
