@@ -311,15 +311,14 @@ def _say_running(snapshot: NodeSnapshot, *, kept: bool, restored: bool = False, 
 
     `kept` = a kill brings it back to this version; `restored` = that is what happened.
     """
-    facts = {
+    facts: dict[str, object] = {} if took_s is None else {"took_ms": round(took_s * 1000, 1)}
+    facts |= {
         "epoch": snapshot.epoch.hex(),
         "version": snapshot.version,
         "snapshot_hash": snapshot.snapshot_hash.hex(),
         "kept": kept,
         "restored": restored,
     }
-    if took_s is not None:
-        facts["took_ms"] = round(took_s * 1000, 1)
     log.info("this node runs %s", snapshot.ref, extra=facts)
 
 
