@@ -23,7 +23,6 @@ from data_plane.node import messages
 from data_plane.node.journal import Journal, Problem
 from data_plane.node.seal import OVERHEAD_BYTES, Broken, Seal
 from data_plane.node.snapshot import (
-    RAW_BYTES_MAX,
     NodeSnapshot,
     Offer,
     SnapshotRefused,
@@ -32,6 +31,7 @@ from data_plane.node.snapshot import (
     pack,
     unpack,
 )
+from pointsman.snapshots import RAW_BYTES_MAX
 
 MAGIC = b"pointsman last good 2\n"
 HEADER_BYTES_MAX = 4096

@@ -17,11 +17,9 @@ from google.protobuf.message import DecodeError
 from data_plane.kinds import COLLECTIONS, key_of
 from data_plane.node.entity_map import EntityMap
 from data_plane.node.outcomes import Refused
-from pointsman.snapshots import Fault, SnapshotRef, Stage
+from pointsman.snapshots import RAW_BYTES_MAX, Fault, SnapshotRef, Stage
 from pointsman.wire.v1 import config_pb2, fleet_pb2
 
-RAW_BYTES_MAX = 256 * 1024 * 1024
-"""Default ceiling for a snapshot after decompression."""
 RATIO_MAX = 200
 """Raw bytes per packed byte beyond which a snapshot is taken for a decompression bomb ..."""
 RATIO_FREE_BYTES = 1024 * 1024

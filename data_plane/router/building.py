@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterable
 from typing import TypeVar
 
+from data_plane.flavours import TRADITIONAL_COMPATIBLE
 from data_plane.model import RouteConfig
 from data_plane.router.candidate import (
     ENDS,
     PLAIN,
     STARTS,
-    TRADITIONAL_COMPATIBLE,
     Candidate,
     make_candidates,
 )
