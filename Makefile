@@ -8,7 +8,7 @@ PROCESSES ?= 3
 # Everything here starts many processes: without bytecode on disk each of them compiles the whole program anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint type proto bench prove lock clean
+.PHONY: help setup demo test test-postgres lint type proto bench prove lock clean
 
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/^## //'
@@ -29,6 +29,10 @@ demo: setup
 ## test    everything but the long proofs; ARGS="-k router" narrows it, PROCESSES=0 runs one test after the other
 test: setup
 	$(PY) -m pytest -m "not prove" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+## test-postgres  those integration tests whose control planes are processes once more, over PostgreSQL
+test-postgres: setup
+	$(PY) -m tests.support.over_postgres -n $(PROCESSES) $(ARGS)
 
 ## lint    ruff, import contracts, generated code up to date
 lint: setup

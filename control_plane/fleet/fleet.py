@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from control_plane.entities.types import EntityBody
+from control_plane.fleet.draining import at
 from control_plane.fleet.gate import Gate
 from control_plane.fleet.health import HealthBook, TargetVerdict
 from control_plane.fleet.nodes import Nodes, NodeView, Plane
@@ -200,6 +201,15 @@ class Fleet:
         that has counted nothing yet is not there, and reads as `SideFigures()`.
         """
         return self._sides.figures(service_id)
+
+    def nodes_elsewhere(self) -> Mapping[str, str]:
+        """Nodes that are connected to other control planes over the same database, as text with which one, by id."""
+        return {node.id: at(node) for node in self._nodes.elsewhere()}
+
+    def side_figures_elsewhere(self, service_id: str) -> Mapping[str, Mapping[str, SideFigures]]:
+        """The same of the nodes at other control planes, as these have told within the last seconds; a node that is
+        seen and has counted nothing has no sides. Who asks is told newer ones from then on, once a second."""
+        return self.rollouts.distant_sides.figures(service_id)
 
     def side_rates(self) -> Sequence[SideRate]:
         """What the connected nodes count of all sides, now and in the last seconds."""

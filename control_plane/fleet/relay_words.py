@@ -7,7 +7,7 @@
                   <--- votes; who is lost --------------   Said
         Activate, End ---------------------------------->
                   <--- activations ---------------------   Said
-        Time, Count <----------------------------------->  Timed, Counted
+        Time, Count, Weigh <---------------------------->  Timed, Counted, Weighed
 
 Each process has a clock of its own: Take and Time are exchanges by which the coordinator knows the other one's, and an
 instant is told to each control plane in its own time. A word that is lost costs the nodes that it was about their part
@@ -124,10 +124,26 @@ class Counted:
     nodes: Mapping[str, tuple[float, int]]
 
 
-Word = Take | Taken | Prepare | Activate | End | Said | Time | Timed | Count | Counted
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """What have your nodes counted of each side of this service?"""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Of one service, some nodes' sums by upstream (`distant_sides.packed`); a node without any has counted nothing."""
+
+    service: str
+    nodes: Mapping[str, Mapping[str, Sequence[int]]]
+
+
+Word = Take | Taken | Prepare | Activate | End | Said | Time | Timed | Count | Counted | Weigh | Weighed
 
 _KINDS: Mapping[str, type[Word]] = {
-    kind.__name__.lower(): kind for kind in (Take, Taken, Prepare, Activate, End, Said, Time, Timed, Count, Counted)
+    kind.__name__.lower(): kind
+    for kind in (Take, Taken, Prepare, Activate, End, Said, Time, Timed, Count, Counted, Weigh, Weighed)
 }
 
 

@@ -34,6 +34,7 @@ from control_plane.entities.service_settings import COLLECTION as SERVICE_SETTIN
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import relay_words
 from control_plane.fleet import rollout_messages as words
+from control_plane.fleet.distant_sides import DistantSides
 from control_plane.fleet.draining import Draining, at
 from control_plane.fleet.health import HealthBook
 from control_plane.fleet.messages import RolloutWord, ref, wire_delta
@@ -63,7 +64,7 @@ from control_plane.fleet.rollout_entry import Elsewhere, Entry, Figures, TooLarg
 from control_plane.fleet.rollout_plan import Overtaken, Owner, Plan, plan, replay
 from control_plane.fleet.rollout_view import Drained, Facts, from_record, newest_decided
 from control_plane.fleet.server import LinkServer
-from control_plane.fleet.tenure import LEASE, Fenced, Tenure
+from control_plane.fleet.tenure import LEASE, LEASE_S, Fenced, Tenure
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import Lease, Origin, RolloutRecord, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
@@ -72,8 +73,9 @@ from pointsman.wire.v1 import fleet_pb2
 
 T = TypeVar("T")
 
-LEASE_WAIT_S = 2.0
-"""How long a new rollout waits for another control plane's to end before it is refused."""
+LEASE_WAIT_S = LEASE_S + 0.5
+"""How long a new rollout waits for another control plane's to end before it is refused: longer than a dead one's lease
+lasts, so that an undo after a control plane was killed needs no second try."""
 LEASE_ASK_S = 0.05
 RETURNING_EVERY_S = 0.02
 RESUMED_S = 60.0
@@ -139,6 +141,7 @@ class Rollouts:
         self._relay = Relay(
             store, publisher, server, nodes, health, tell=self._tell_plane, own=self._own, gate=self._gate
         )
+        self.distant_sides = DistantSides(nodes, server.sides, tell=self._tell_plane)
         self._draining = Draining(store, nodes, health, self._others)
         self._tenure = Tenure(
             store,
@@ -686,7 +689,7 @@ class Rollouts:
 
     def _heard_plane(self, text: str) -> None:
         heard = relay_words.parse(text, to=self._server.plane_id)
-        if heard is not None and not self._relay.heard(*heard):
+        if heard is not None and not self.distant_sides.heard(*heard) and not self._relay.heard(*heard):
             self._others.heard(*heard)
 
     def _heard_there(self, remote: Remote, node: str, message: fleet_pb2.NodeMessage) -> None:

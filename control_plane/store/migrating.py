@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _SCRIPTS = Path(__file__).parent / "migrations"
-_ONE_AT_A_TIME = 0x706F696E74736D6D
+ONE_AT_A_TIME = 0x706F696E74736D6D
 _MARK = Table(
     "alembic_version",
     MetaData(),
@@ -77,7 +77,7 @@ def migrate(connection: Connection, *, from_earlier: bool = True, to: str = "hea
     Raises StoreUnusable for a database that this program does not know or must not touch.
     """
     if connection.dialect.name == "postgresql":  # several control planes may start over an empty database at once
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({_ONE_AT_A_TIME})"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({ONE_AT_A_TIME})"))
     if to in ("head", SCHEMA) and _current(connection) is None:
         _create(connection)
         return SchemaState(None, SCHEMA, (SCHEMA,), known=True)

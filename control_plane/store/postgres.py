@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from typing_extensions import override
 
 from control_plane.store import failpoints, history, seals
-from control_plane.store.contract import StoreError, StoreUnavailable, StoreUnusable
+from control_plane.store.contract import StoreBusy, StoreError, StoreUnavailable, StoreUnusable
 from control_plane.store.following import VERSIONS, Follower
 from control_plane.store.keyring import Keyring
 from control_plane.store.migrating import migrate
@@ -49,6 +49,7 @@ T = TypeVar("T")
 
 _CONNECT_S_MIN = 0.2
 """However late it is: a write that waited long behind others still gets one try."""
+_START_PAUSE_S_MAX = 2.0
 TRIES_MAX = 5
 """Of a transaction that another one got in the way of."""
 
@@ -78,6 +79,11 @@ class PostgresSettings:
     """Attempts to connect end by then, counted from when the write was queued, so that it is answered within 3 s."""
     poll_s: float = 1.0
     """How often the head is looked at, since a connection that should tell of it may die in silence."""
+    start_patience_s: float = 30.0
+    """How long opening it is tried: where all is started at once the server may be the last to be there, and of several
+    control planes over an empty database one makes the tables while the others wait."""
+    start_connect_timeout_s: float = 5.0
+    """How long one attempt to connect may take then; nobody waits for an answer yet."""
 
 
 class PostgresStore(SqlStore):
@@ -285,9 +291,10 @@ def _unknown(link: Link, first: int) -> StoreUnavailable:
 class _Patience:
     """Waits between tries until a deadline, longer each time, and never in step with others."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, *, pause_s_max: float = 0.3) -> None:
         self._deadline = deadline
         self._pause_s = 0.02
+        self._pause_s_max = pause_s_max
 
     async def again(self) -> bool:
         """Waits for the next try; False when time is up."""
@@ -295,7 +302,7 @@ class _Patience:
         if left_s <= 0:
             return False
         await asyncio.sleep(min(left_s, self._pause_s * random.uniform(0.5, 1.0)))  # noqa: S311 - spreads load
-        self._pause_s = min(2 * self._pause_s, 0.3)
+        self._pause_s = min(2 * self._pause_s, self._pause_s_max)
         return True
 
 
@@ -359,16 +366,38 @@ async def open_postgres(
     Raises:
         StoreUnusable: it has another schema, another program's tables, or settings that lose acknowledged writes; or
             the keyring is missing or not the one that its secrets are sealed with.
-        StoreUnavailable: it cannot be reached now.
+        StoreUnavailable, StoreBusy: it could not be used for all of `start_patience_s`.
     """
     if keyring is None:
         raise StoreUnusable(NO_KEYRING)
     settings = settings or PostgresSettings()
     link = Link(url, connect_timeout_s=settings.connect_timeout_s, lock_patience_s=settings.lock_patience_s)
-    async with _connected(link) as connection:
-        await _check_durable(connection)
-        opened = await connection.run_sync(_prepare, keyring)
+    opened = await _open_patiently(link, keyring, settings)
     return PostgresStore(link, before_commit=before_commit, settings=settings, clock=clock, opened=opened)
+
+
+async def _open_patiently(link: Link, keyring: Keyring, settings: PostgresSettings) -> Opened:
+    """Tries until `start_patience_s` are over; what does not pass by itself, as a wrong password, ends it at once."""
+    deadline = time.monotonic() + settings.start_patience_s
+    patience = _Patience(deadline, pause_s_max=_START_PAUSE_S_MAX)
+    connect = partial(
+        link.connect, timeout_s=settings.start_connect_timeout_s, answer_timeout_s=settings.start_patience_s
+    )
+    said = ""
+    while True:
+        try:
+            async with _transaction(connect) as connection, _given_up_when_silent(connection):
+                await _check_durable(connection)
+                return await connection.run_sync(_prepare, keyring)
+        except Exception as error:
+            trouble = judge(error, name=link.name, lock_patience_s=link.lock_patience_s)
+            if trouble is None:
+                raise
+            if not (trouble.passing or isinstance(trouble.error, StoreBusy)) or not await patience.again():
+                raise trouble.error from error
+            if str(trouble.error) != said:
+                said = str(trouble.error)
+                log.warning("%s; trying again for %.0f s at most", said, max(0.0, deadline - time.monotonic()))
 
 
 async def postgres_offline(
@@ -389,16 +418,26 @@ async def postgres_offline(
 
 @contextlib.asynccontextmanager
 async def _connected(link: Link, *, reads: bool = False) -> AsyncIterator[AsyncConnection]:
-    """One connection inside a transaction, committed at the end, with errors in words."""
-    engine = _engine(link.connect, size=1, reads=reads)
+    """As `_transaction`, with errors in words."""
     try:
-        async with engine.begin() as connection:
+        async with _transaction(link.connect, reads=reads) as connection:
             yield connection
     except Exception as error:
         trouble = judge(error, name=link.name, lock_patience_s=link.lock_patience_s)
         if trouble is None:
             raise
         raise trouble.error from error
+
+
+@contextlib.asynccontextmanager
+async def _transaction(
+    connect: Callable[[], Coroutine[Any, Any, asyncpg.Connection]], *, reads: bool = False
+) -> AsyncIterator[AsyncConnection]:
+    """One connection inside a transaction, committed at the end."""
+    engine = _engine(connect, size=1, reads=reads)
+    try:
+        async with engine.begin() as connection:
+            yield connection
     finally:
         await engine.dispose()
 

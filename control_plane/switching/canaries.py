@@ -36,7 +36,7 @@ from control_plane.store.contract import AuditEntry, Change, Operation, Origin, 
 from control_plane.store.holds import check_not_held
 from control_plane.switching.canary import Canary, Course, Phase, Shift, TakeBack, Wish
 from control_plane.switching.canary_record import OPEN_STATES, Asked, from_record, record_of
-from control_plane.switching.gates import Pair, Verdict, judge
+from control_plane.switching.gates import NODES_KEPT_MAX, Pair, Verdict, judge
 from control_plane.switching.moving import UNDO_POLICY, check_host, check_no_split, send_all, write_split
 from control_plane.switching.preflight import Move
 from control_plane.switching.refusals import Missing, Refusal
@@ -63,6 +63,12 @@ class Fleet(Protocol):
 
     def side_figures(self, service_id: str) -> Mapping[str, Mapping[str, SideFigures]]:
         """What the connected nodes have counted of each side of a service, by node and upstream id."""
+
+    def nodes_elsewhere(self) -> Mapping[str, str]:
+        """Nodes at other control planes: a text that names each, by id."""
+
+    def side_figures_elsewhere(self, service_id: str) -> Mapping[str, Mapping[str, SideFigures]]:
+        """What those of them that are seen have counted."""
 
     async def wait_for(self, version: int, timeout_s: float) -> WaitReport:
         """Waits until all nodes live now run `version` or later."""
@@ -299,7 +305,7 @@ class Canaries:
 
     def _nodes_are_away(self, drive: _Drive, asked: Asked) -> bool:
         """A control plane that has just started knows no node yet; they are on their way back."""
-        live = self._fleet.live_nodes()
+        live = {**self._fleet.nodes_elsewhere(), **self._fleet.live_nodes()}
         if time.monotonic() >= drive.patient_until:
             return not live
         nodes = asked.act.plan.get("nodes") if asked.act.plan is not None else None
@@ -429,11 +435,19 @@ class Canaries:
         if drive.windows is None or drive.step != canary.at:
             drive.windows = Windows(length_s=canary.course.window_s)
             drive.step = canary.at
-        nodes = self._fleet.live_nodes()
+        live, elsewhere = self._fleet.live_nodes(), self._fleet.nodes_elsewhere()
+        unwatched: set[str] = set()
         for move in asked.act.moves:
-            readings = self._fleet.side_figures(move.id)
-            drive.windows.note(move.id, {node: readings[node] for node in readings if node in nodes}, time.monotonic())
-        verdict = _weigh(drive, asked.act.moves, canary.course, nodes)
+            distant = self._fleet.side_figures_elsewhere(move.id)
+            unwatched |= elsewhere.keys() - distant.keys() - live.keys()
+            readings = {node: distant[node] for node in elsewhere.keys() & distant.keys() if distant[node]}
+            own = self._fleet.side_figures(move.id)
+            readings |= {node: own[node] for node in own.keys() & live.keys()}
+            drive.windows.note(move.id, readings, time.monotonic())
+        watched = {**elsewhere, **live}
+        names = tuple(sorted(watched.pop(node) for node in unwatched))
+        verdict = _weigh(drive, asked.act.moves, canary.course, watched)
+        verdict = replace(verdict, unwatched=names[:NODES_KEPT_MAX])
         drive.live = verdict
         before = canary.phase
         canary.judged(verdict, now)

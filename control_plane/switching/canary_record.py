@@ -112,6 +112,7 @@ def view_of(asked: Asked, canary: Canary, *, undone_by: int | None, live: Verdic
             "outcome": verdict.outcome.value,
             "figures": [figure.to_json() for figure in verdict.figures],
             "sides": [tally.to_json() for tally in verdict.tallies],
+            "not_watched": list(verdict.unwatched),
             "breach": None
             if worst is None
             else {**worst.to_json(), "what": worst.text(), "at": canary.breach_at, "undone_at": canary.ended_at},
@@ -237,6 +238,7 @@ def _verdict_json(verdict: Verdict | None) -> EntityBody | None:
         "outcome": verdict.outcome.value,
         "figures": [figure.to_json() for figure in verdict.figures],
         "sides": [tally.to_json() for tally in verdict.tallies],
+        "not_watched": list(verdict.unwatched),
     }
 
 
@@ -245,7 +247,8 @@ def _verdict(told: JsonValue) -> Verdict | None:
         return None
     figures = tuple(Figure.from_json(each) for each in _list(told.get("figures")) if isinstance(each, dict))
     tallies = tuple(Tally.from_json(each) for each in _list(told.get("sides")) if isinstance(each, dict))
-    return Verdict(Outcome(str(told["outcome"])), figures, tallies)
+    unwatched = tuple(str(each) for each in _list(told.get("not_watched")))
+    return Verdict(Outcome(str(told["outcome"])), figures, tallies, unwatched)
 
 
 def _policy(told: JsonValue) -> Policy:

@@ -190,11 +190,13 @@ class Verdict:
     """What the gates say now; `figures` has the sum over all nodes first, then each node that could be judged.
 
     `tallies` has what they are founded on, in the same order and of every node, up to `NODES_KEPT_MAX` of them.
+    `unwatched` names nodes that serve and whose figures are not known here: nothing of them is in the rest.
     """
 
     outcome: Outcome
     figures: tuple[Figure, ...] = ()
     tallies: tuple[Tally, ...] = ()
+    unwatched: tuple[str, ...] = ()
 
     @property
     def worst(self) -> Figure | None:

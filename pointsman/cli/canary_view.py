@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pointsman.cli.errors import ExitCode
-from pointsman.cli.json_values import Json, JsonObject, as_number, as_object, as_objects, as_text
+from pointsman.cli.json_values import Json, JsonObject, as_list, as_number, as_object, as_objects, as_text
 from pointsman.cli.output import Table
 from pointsman.cli.signs import Signs
 from pointsman.cli.waiting import seconds
@@ -18,6 +18,7 @@ from pointsman.cli.waiting import seconds
 ENDED = ("confirmed", "partial", "aborted", "undone")
 BAR_WIDTH = 24
 NODES_SHOWN_MAX = 12
+UNWATCHED_SHOWN_MAX = 5
 WRAPPED_AT = 76
 KEYS = "keys: p promote  h hold  a abort  u undo  q leave (it goes on)"
 _GATES = {"errors": "errors", "connect": "failed connections", "latency": "latency"}
@@ -279,6 +280,9 @@ def _seen_lines(canary: JsonObject, signs: Signs) -> list[str]:
         drawn.append(signs.bar + branch + "  ".join(facts))
     if more > 0:
         drawn.append(f"{signs.bar}{signs.last}and {more} more; `-o json` has all")
+    if unseen := [as_text(name) for name in as_list(canary.get("not_watched"))]:
+        others = f" and {len(unseen) - UNWATCHED_SHOWN_MAX} more" if len(unseen) > UNWATCHED_SHOWN_MAX else ""
+        drawn.append(f"{signs.bar}not watched: {', '.join(unseen[:UNWATCHED_SHOWN_MAX])}{others}")
     return drawn
 
 

@@ -18,8 +18,12 @@ from pointsman.cli.sources import Joined, masked, process_environment, read_sour
 from pointsman.cli.waiting import outcome_of, report
 
 Files = Annotated[
-    list[str],
-    typer.Option("--file", "-f", metavar="FILE", help="A file, a directory of files, or - for stdin; repeatable."),
+    list[str] | None,
+    typer.Argument(metavar="FILE", help="Files, directories of files, or - for stdin.", show_default=False),
+]
+MoreFiles = Annotated[
+    list[str] | None,
+    typer.Option("--file", "-f", "--state", "-s", metavar="FILE", help="The same as an option; repeatable."),
 ]
 SelectTags = Annotated[
     list[str] | None,
@@ -52,31 +56,38 @@ ExpectVersion = Annotated[
 
 def sync(
     context: typer.Context,
-    file: Files,
+    files: Files = None,
+    file: MoreFiles = None,
     select_tag: SelectTags = None,
     wait: Wait = None,
     reason: Reason = "",
     expect_version: ExpectVersion = "",
 ) -> None:
     """Make the gateway equal to the files: create, update, and delete what they do not name."""
-    _write(context, "sync", file, select_tag=select_tag, wait=wait, reason=reason, expected=expect_version)
+    _write(
+        context, "sync", _named(files, file), select_tag=select_tag, wait=wait, reason=reason, expected=expect_version
+    )
 
 
 def apply(
     context: typer.Context,
-    file: Files,
+    files: Files = None,
+    file: MoreFiles = None,
     select_tag: SelectTags = None,
     wait: Wait = None,
     reason: Reason = "",
     expect_version: ExpectVersion = "",
 ) -> None:
     """Merge the files into the gateway: only the properties given change, nothing is deleted."""
-    _write(context, "apply", file, select_tag=select_tag, wait=wait, reason=reason, expected=expect_version)
+    _write(
+        context, "apply", _named(files, file), select_tag=select_tag, wait=wait, reason=reason, expected=expect_version
+    )
 
 
 def diff(
     context: typer.Context,
-    file: Files,
+    files: Files = None,
+    file: MoreFiles = None,
     select_tag: SelectTags = None,
     as_apply: Annotated[bool, typer.Option("--apply", help="Show what `apply` would do, not `sync`.")] = False,
     non_zero_exit_code: Annotated[
@@ -86,7 +97,7 @@ def diff(
     """Show what sync would change; changes nothing."""
     session = session_of(context)
     query = {"mode": "apply" if as_apply else "sync", **_tags_query(select_tag)}
-    joined = read_sources(file, process_environment())
+    joined = read_sources(_named(files, file), process_environment())
     answer = _send(session.client(), "diff", joined, query)
     summary = as_object(masked(answer.body, joined.filled_in))
     _print_summary(session.output, summary)
@@ -98,10 +109,12 @@ def diff(
         raise Ended(ExitCode.DIFFERENCES)
 
 
-def validate(context: typer.Context, file: Files, select_tag: SelectTags = None) -> None:
+def validate(
+    context: typer.Context, files: Files = None, file: MoreFiles = None, select_tag: SelectTags = None
+) -> None:
     """Check files against all rules, and against what is in the gateway, as sync would; changes nothing."""
     session = session_of(context)
-    joined = read_sources(file, process_environment())
+    joined = read_sources(_named(files, file), process_environment())
     answer = _send(session.client(), "sync", joined, {"dry_run": "1", **_tags_query(select_tag)})
     summary = as_object(answer.body)
     names = [source.name for source in joined.sources]
@@ -142,10 +155,17 @@ def dump(
     session.output.message(f"written to {file}")
 
 
+def _named(arguments: list[str] | None, options: list[str] | None) -> list[str]:
+    """What is to be read, in the order given: as arguments, as decK has it today, or by `-f`, or `-s` as it had."""
+    if names := [*(arguments or ()), *(options or ())]:
+        return names
+    raise typer.BadParameter("name at least one file, a directory of files, or - for stdin", param_hint="FILE")
+
+
 def _write(
     context: typer.Context,
     verb: str,
-    file: list[str],
+    files: list[str],
     *,
     select_tag: list[str] | None,
     wait: int | None,
@@ -153,7 +173,7 @@ def _write(
     expected: str,
 ) -> None:
     session = session_of(context)
-    joined = read_sources(file, process_environment())
+    joined = read_sources(files, process_environment())
     started = time.monotonic()
     answer = _send(
         session.client(), verb, joined, _tags_query(select_tag), wait_s=wait, reason=reason, expected=expected

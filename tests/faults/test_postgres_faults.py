@@ -18,6 +18,7 @@ import pytest
 
 from control_plane.store import editor
 from control_plane.store.contract import Origin, Store, StoreBusy, StoreError, StoreUnusable, Transaction
+from control_plane.store.migrating import ONE_AT_A_TIME
 from control_plane.store.postgres import PostgresSettings, open_postgres
 from tests.contract.writing import create
 from tests.support.patience import PATIENCE_S
@@ -183,6 +184,35 @@ async def test_a_head_locked_by_another_is_said_so(server: PostgresServer) -> No
     await locking
     await create(store, "services", name="s", host="x")
     await store.close()
+
+
+async def test_control_planes_that_start_with_their_server_wait_for_it_and_for_each_other(
+    server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All at once over an empty database: it is not up yet, and then another one is long about making the tables."""
+    url = server.create("together")
+    hasty = PostgresSettings(lock_patience_s=0.1)
+    await asyncio.to_thread(server.stop)
+    opening = [asyncio.create_task(open_postgres(url, keyring=KEYRING, settings=hasty)) for _ in range(3)]
+    await until(lambda: sum("trying again for" in record.message for record in caplog.records) >= 3)
+    maker = f"BEGIN; SELECT pg_advisory_xact_lock({ONE_AT_A_TIME}); SELECT pg_sleep(1.0); COMMIT"
+    await asyncio.to_thread(server.start)
+    await asyncio.to_thread(server.psql, maker, "together")
+    stores = await asyncio.gather(*opening)
+    assert len({await store.epoch() for store in stores}) == 1, "one of them made the tables"
+    for number, store in enumerate(stores):
+        await create(store, "services", name=f"s{number}", host="x")
+    assert await stores[-1].head() == 3
+    for store in stores:
+        await store.close()
+
+
+async def test_a_start_gives_up_in_the_end_and_at_once_where_waiting_does_not_help(server: PostgresServer) -> None:
+    with pytest.raises(StoreError, match="no such database"):
+        await open_postgres(server.url("nowhere"), keyring=KEYRING)
+    away = "postgresql://pointsman@127.0.0.1:1/x"
+    with pytest.raises(StoreError, match="cannot be reached"):
+        await open_postgres(away, keyring=KEYRING, settings=PostgresSettings(start_patience_s=0.1))
 
 
 async def test_a_server_that_would_lose_acknowledged_writes_is_refused(server: PostgresServer) -> None:

@@ -15,7 +15,15 @@ from pathlib import Path
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop
 from tests.support.processes import Fleet
-from tests.support.rollout_faults import Fault, Moment, faulty_fleet, fill_disks, load_on_the_healthy, strike
+from tests.support.rollout_faults import (
+    Fault,
+    Moment,
+    faulty_fleet,
+    feed_poison,
+    fill_disks,
+    load_on_the_healthy,
+    strike,
+)
 from tests.support.rollouts import all_live, roll_out, to
 
 HOUR_S = 3600
@@ -27,11 +35,15 @@ async def test_whatever_happens_to_one_node_the_others_are_whole_and_it_comes_ba
             (Fault.CUT, Moment.PREPARING),
             (Fault.DEAF, Moment.PREPARING),
             (Fault.DUMB, Moment.DECIDED),
-            (Fault.KILLED, Moment.DECIDED),
+            (Fault.HALF_OPEN, Moment.APPLYING),
+            (Fault.STOPPED, Moment.DECIDED),
+            (Fault.KILLED, Moment.APPLYING),
+            (Fault.SPOILED, Moment.DECIDED),
         ):
             struck = await strike(fleet, fault, moment)
-            assert struck.state in ("confirmed", "partial", "aborted")
+            assert struck.state in ("confirmed", "partial", "aborted", "applied")
         await fill_disks(fleet)
+        await feed_poison(fleet)
 
 
 async def test_no_clock_of_a_node_matters_for_the_instant(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ async def served_certificate(address: str, ca: Path) -> bytes:
 
 async def test_tokens_over_tls(tmp_path: Path) -> None:
     files = Files(tmp_path)
+    file = tmp_path / "first.admin-token"
     plane = ControlPlane(
         tmp_path,
         "--admin-tls-cert",
@@ -70,11 +71,12 @@ async def test_tokens_over_tls(tmp_path: Path) -> None:
         "--admin-tls-key",
         str(files.key),
         "--admin-tokens=required",
+        "--admin-token-file",
+        str(file),
     )
     try:
         await plane.up()
         address = f"https://{plane.admin}"
-        (file,) = await asyncio.to_thread(lambda: list(tmp_path.glob("*.admin-token")))
         assert file.stat().st_mode & 0o777 == 0o600
         first = file.read_text().strip()
 

@@ -80,11 +80,20 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         plane.destroy()
 
 
-async def test_a_second_one_on_the_same_database_is_refused(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path)
+async def test_the_first_token_is_beside_an_sqlite_file(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path, "--admin-tokens=required", database=str(tmp_path / "store.db"))
     try:
         await plane.up()
-        database = str(tmp_path / "control-plane.db")
+        assert (tmp_path / "store.db.admin-token").stat().st_mode & 0o777 == 0o600
+    finally:
+        plane.destroy()
+
+
+async def test_a_second_one_on_the_same_database_is_refused(tmp_path: Path) -> None:
+    database = str(tmp_path / "store.db")  # SQLite, also where the tests run over PostgreSQL, which takes several
+    plane = ControlPlane(tmp_path, database=database)
+    try:
+        await plane.up()
         ended = run(
             "--database", database, "--admin-listen", "127.0.0.1:0", "--fleet-listen", "127.0.0.1:0", folder=tmp_path
         )

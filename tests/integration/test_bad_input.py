@@ -22,10 +22,11 @@ import pytest
 
 from control_plane.entities.types import EntityBody
 from control_plane.store.contract import Origin, Transaction
-from control_plane.store.sqlite import open_sqlite
+from control_plane.store.opening import open_store
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop
 from tests.support.patience import PATIENCE_S, PREFER
+from tests.support.postgres import KEYRING
 from tests.support.processes import Fleet
 
 ROOT = Path(__file__).parents[2]
@@ -218,9 +219,9 @@ async def test_each_mistake_is_named_and_changes_nothing(fleet: Fleet) -> None:
     assert [(node["state"], node["faults"]) for node in nodes.body["data"]] == [("current", [])]
 
 
-async def _plant(database: Path) -> str:
+async def _plant(database: str) -> str:
     """Writes a route with a regex that no node can compile past all checks; returns its id."""
-    store = await open_sqlite(database)
+    store = await open_store(database, keyring=KEYRING if "://" in database else None)
 
     def work(tx: Transaction) -> str:
         good = next(iter(tx.each("routes")))
@@ -257,7 +258,7 @@ async def test_a_snapshot_that_no_node_can_apply_is_refused_with_its_reason_and_
     load = OpenLoop([Destination(*fleet.nodes[0].proxy_address)], rate=RATE, host=ledger.HOST)
     load.start()
     assert await fleet.control_plane.stop() == 0
-    planted = await _plant(fleet.folder / "control-plane.db")
+    planted = await _plant(fleet.control_plane.database)
     await fleet.control_plane.up()
 
     node = await _until_state(fleet, "rejected")

@@ -96,6 +96,27 @@ def test_a_write_tells_who_why_and_how_long_it_waits(admin: FakeAdmin, monkeypat
     assert headers["x-pointsman-reason"] == "release 2.7 %E2%80%93 100 %25"
 
 
+@pytest.mark.parametrize("options", [[], ["-f"], ["-s"], ["--state"]])
+def test_files_are_named_as_deck_has_it_or_by_an_option(admin: FakeAdmin, tmp_path: Path, options: list[str]) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("services: []\n")
+    two.write_text("routes: []\n")
+    admin.answer(
+        "POST", "/config/sync?dry_run=1", {"created": 0, "updated": 0, "deleted": 0, "unchanged": 0, "changes": []}
+    )
+    assert main(["--addr", admin.address, "validate", str(one), *options, str(two)]) == 0
+    assert admin.request("POST", "/config/sync?dry_run=1").body == b"services: []\n\n---\nroutes: []\n"
+
+
+@pytest.mark.parametrize("verb", ["sync", "apply", "diff", "validate"])
+def test_no_file_is_a_usage_error_not_an_empty_configuration(
+    admin: FakeAdmin, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--addr", admin.address, verb]) == 64
+    assert "name at least one file" in capsys.readouterr().err
+    assert admin.seen == []
+
+
 def test_several_files_are_one_request_and_problems_name_the_right_one(
     admin: FakeAdmin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

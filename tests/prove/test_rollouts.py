@@ -15,8 +15,18 @@ import pytest
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop
 from tests.support.processes import Fleet
-from tests.support.rollout_faults import Fault, Moment, faulty_fleet, load_on_the_healthy, strike
+from tests.support.rollout_faults import (
+    OF_THE_LINK,
+    Fault,
+    Moment,
+    faulty_fleet,
+    feed_poison,
+    fill_disks,
+    load_on_the_healthy,
+    strike,
+)
 from tests.support.rollouts import all_live, delays, host_of, kill_during
+from tests.support.split_network import why_not
 
 TRIALS = 20
 APPLY_TRIALS = 60
@@ -64,7 +74,20 @@ async def test_a_control_plane_killed_in_any_state_leaves_one_truth(tmp_path: Pa
 async def test_a_node_struck_at_any_moment_costs_the_others_nothing(
     tmp_path: Path, fault: Fault, moment: Moment
 ) -> None:
-    await _struck(tmp_path, fault, moment, trials=TRIALS, most_s=0.1)
+    """A link that is cut goes through a proxy here."""
+    await _struck(tmp_path, fault, moment, trials=TRIALS, most_s=0.1, by_kernel=False)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("fault", OF_THE_LINK)
+@pytest.mark.parametrize("moment", Moment)
+async def test_a_link_that_the_kernel_breaks_costs_the_others_nothing(
+    tmp_path: Path, fault: Fault, moment: Moment
+) -> None:
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    await _struck(tmp_path, fault, moment, trials=TRIALS, most_s=0.1, by_kernel=True)
 
 
 @pytest.mark.prove
@@ -74,12 +97,32 @@ async def test_a_node_killed_at_any_step_of_an_activation_comes_back_to_the_head
     await _struck(tmp_path, Fault.KILLED, Moment.DECIDED, trials=APPLY_TRIALS, most_s=0.12)
 
 
-async def _struck(tmp_path: Path, fault: Fault, moment: Moment, *, trials: int, most_s: float) -> None:
-    seen: Counter[tuple[str, str]] = Counter()
+@pytest.mark.prove
+@pytest.mark.timeout(3600)
+async def test_a_node_killed_at_any_step_of_a_plain_change_comes_back_to_the_head(tmp_path: Path) -> None:
+    """Received, made, prepared in some workers, active in some, in all, written to the journal, reported."""
+    await _struck(tmp_path, Fault.KILLED, Moment.APPLYING, trials=APPLY_TRIALS, most_s=0.06)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3600)
+async def test_full_disks_and_poison_under_load(tmp_path: Path) -> None:
     async with faulty_fleet(tmp_path) as fleet, load_on_the_healthy(fleet, rate=200) as load:
+        for _ in range(TRIALS):
+            await fill_disks(fleet)
+            await feed_poison(fleet)
+    print(f"\n{TRIALS} x a full disk, and poison; {len(load.records)} requests to the others, none lost or doubled")
+
+
+async def _struck(
+    tmp_path: Path, fault: Fault, moment: Moment, *, trials: int, most_s: float, by_kernel: bool | None = None
+) -> None:
+    seen: Counter[tuple[str, str]] = Counter()
+    async with faulty_fleet(tmp_path, by_kernel=by_kernel) as fleet, load_on_the_healthy(fleet, rate=200) as load:
         for delay_s in delays(random.Random(4711), trials, most_s):
             struck = await strike(fleet, fault, moment, delay_s=delay_s)
             seen[struck.state, struck.standing] += 1
     ends = ", ".join(f"{count} x {state} (it {standing})" for (state, standing), count in sorted(seen.items()))
-    print(f"\n{fault} while {moment}: {ends}; {len(load.records)} requests to the others, none lost or doubled")
+    by = {None: "", True: " by the kernel", False: " by a proxy"}[by_kernel if fault in OF_THE_LINK else None]
+    print(f"\n{fault}{by} while {moment}: {ends}; {len(load.records)} requests to the others, none lost or doubled")
     assert seen.total() == trials

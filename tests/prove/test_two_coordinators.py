@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.store.postgres import PostgresSettings
 from tests.support.postgres import PostgresServer
 from tests.support.rollouts import delays, to
 from tests.support.two_planes import (
@@ -23,10 +24,14 @@ from tests.support.two_planes import (
     two_planes,
     until_each_knows_the_other,
     until_first_has_its_nodes,
+    written_in_silence,
 )
 
 TRIALS = 20
 ROLLOUTS = 100
+SILENT_WRITES = 40
+APPLY_S = 0.5
+"""For a node to apply a change, on a busy machine."""
 
 
 @pytest.mark.prove
@@ -76,6 +81,22 @@ async def test_rollouts_move_the_nodes_of_both_at_one_instant(tmp_path: Path, po
         f"skew {spread(skews_ms)}, largest doubt of a node's clock {spread(doubts_ms)}; "
         f"{len(load.records)} requests, none lost or doubled"
     )
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+async def test_without_any_word_the_others_nodes_are_a_second_behind_at_most(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    async with two_planes(tmp_path, postgres) as fleet, load_on(fleet, rate=200) as load:
+        async with fleet.no_words():
+            lags_ms = [1000 * await written_in_silence(fleet) for _ in range(SILENT_WRITES)]
+        await fleet.settled()
+    print(
+        f"\n{SILENT_WRITES} plain writes while no notification gets through: the other control plane's node runs them "
+        f"later by {spread(lags_ms)}, {max(lags_ms):.1f} ms at most; {len(load.records)} requests, none lost or doubled"
+    )
+    assert max(lags_ms) <= 1000 * (PostgresSettings().poll_s + APPLY_S)
 
 
 def spread(values_ms: list[float]) -> str:

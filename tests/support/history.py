@@ -33,7 +33,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.support.load import Record
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import own_database, psql
 from tests.support.processes import Fleet
 
 SERVICE = "example-service"
@@ -101,6 +101,8 @@ class History:
     reachable: frozenset[int] = frozenset()
     clock_doubt_s: float = 0.0
     """By how much the clocks of several writers may differ."""
+    spoiled: frozenset[int] = frozenset()
+    """Nodes whose last good files were damaged: what they kept they may have lost, and start with an older one."""
     checked: dict[str, int] = field(default_factory=dict)
 
     def failures(self) -> list[str]:
@@ -149,6 +151,8 @@ class History:
             for run in self._of(node):
                 if before is not None and run.epoch != before.epoch:
                     left.add(before.epoch)
+                    floor = 0
+                if run.restored and node in self.spoiled:
                     floor = 0
                 if run.epoch in left:
                     yield f"node {node + 1} went back to an epoch that it had left, at version {run.version}"
@@ -244,16 +248,14 @@ def commits_of(rows: Iterable[tuple[int, float, str | None, str | None]], servic
     return [replace(commit, also=tuple(names[each] for each in commit.also)) for commit in commits]
 
 
-def commits_in_sqlite(database: Path) -> list[Commit]:
+def commits_in(database: str) -> list[Commit]:
+    """Those of an SQLite file, or of a PostgreSQL database by its URL."""
+    if "://" in database:
+        text = psql(database, f"SELECT json_agg(x) FROM ({_COMMITS}) x")
+        rows = json.loads(text) or ()
+        return commits_of((row["number"], row["committed_at"], row["collection"], row["after"]) for row in rows)
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
         return commits_of(connection.execute(_COMMITS).fetchall())
-
-
-def commits_in_postgres(server: PostgresServer, database: str) -> list[Commit]:
-    text = server.psql(f"SELECT json_agg(x) FROM ({_COMMITS}) x", database)
-    return commits_of(
-        (row["number"], row["committed_at"], row["collection"], row["after"]) for row in json.loads(text) or ()
-    )
 
 
 def of_fleet(
@@ -264,17 +266,18 @@ def of_fleet(
     commits: Sequence[Commit] = (),
     clock_doubt_s: float = 0.0,
 ) -> History:
-    """What a fleet that has come to rest has written down. `commits` are read from its SQLite file unless given."""
+    """What a fleet that has come to rest has written down. `commits` are read from its database unless given."""
     logs = [node.log.read_text(errors="replace") for node in fleet.nodes]
     runs = [run for index, log in enumerate(logs) for run in runs_of(log, index)]
     return History(
-        commits or commits_in_sqlite(Path(fleet.control_plane.database)),
+        commits or commits_in(fleet.control_plane.database),
         runs,
         probes,
         writes,
         mono_to_wall=time.time() - time.monotonic(),
         reachable=frozenset(index for index, node in enumerate(fleet.nodes) if node.running),
         clock_doubt_s=clock_doubt_s,
+        spoiled=frozenset(fleet.spoiled),
     )
 
 
@@ -282,7 +285,9 @@ def main(arguments: Sequence[str]) -> None:
     """Checks a folder with a store and nodes' logs: everything but the answers."""
     folder = Path(arguments[0])
     runs = [run for node, log in enumerate(sorted(folder.glob("node-*.log"))) for run in runs_of(log.read_text(), node)]
-    history = History(commits_in_sqlite(folder / "control-plane.db"), runs)
+    history = History(
+        commits_in(own_database(f"{folder.name}-control-plane") or str(folder / "control-plane.db")), runs
+    )
     failures = history.failures()
     print(", ".join(f"{count} {what}" for what, count in history.checked.items()))
     if failures:

@@ -50,17 +50,20 @@ SERVER_FOLDER = "POINTSMAN_TEST_POSTGRES"
 """Where this names the folder of a server, control planes of tests have databases there instead of SQLite files."""
 
 
+def psql(url: str, statement: str) -> str:
+    """Runs one statement in the database of that URL; returns its rows, unaligned."""
+    program = [str(need_postgres() / "psql"), "-X", "-A", "-t", "-q", "-d", url, "-c", statement]
+    return subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def own_database(name: str) -> str:
     """The URL of a database of that name, made unless it is there; empty = tests run over SQLite."""
     folder = os.environ.get(SERVER_FOLDER, "")
     if not folder:
         return ""
-    psql = [str(need_postgres() / "psql"), "-X", "-A", "-t", "-q", "-h", folder, "-U", "pointsman", "-d", "postgres"]
-    there = subprocess.run(
-        [*psql, "-c", f"SELECT 1 FROM pg_database WHERE datname = '{name}'"], check=True, stdout=subprocess.PIPE
-    ).stdout.strip()
-    if not there:
-        subprocess.run([*psql, "-c", f'CREATE DATABASE "{name}"'], check=True)
+    first = f"postgresql://pointsman@/postgres?host={folder}"
+    if not psql(first, f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
+        psql(first, f'CREATE DATABASE "{name}"')
     return f"postgresql://pointsman@/{name}?host={folder}"
 
 
@@ -120,9 +123,7 @@ class PostgresServer:
 
     def psql(self, statement: str, database: str = "postgres") -> str:
         """Runs one statement; returns its rows, unaligned."""
-        return self._run(
-            "psql", "-X", "-A", "-t", "-q", "-h", str(self.folder), "-U", "pointsman", "-d", database, "-c", statement
-        ).strip()
+        return psql(self.url(database), statement)
 
     def create(self, name: str) -> str:
         """A new database unless it is there; returns its URL."""

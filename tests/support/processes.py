@@ -213,6 +213,8 @@ class Fleet:
         self.control_plane = ControlPlane(folder)
         self.nodes: list[Node] = []
         self.upstreams: dict[str, Upstream] = {}
+        self.spoiled: set[int] = set()
+        """Nodes, by their place, whose last good files a test has damaged."""
         self._node_count = nodes
         self._workers = workers
         self._node_flags = tuple(node_flags)

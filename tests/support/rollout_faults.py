@@ -1,14 +1,15 @@
-"""One node of a fleet struck while a rollout is on its way, again and again, and what must come of it every time.
+"""One node of a fleet struck while a change is on its way, again and again, and what must come of it every time.
 
-Three nodes under load; the third, the victim, reaches the control plane through a proxy that can break the link in
-every way. Whatever happens to it, the other two end at the head, and nothing that they were sent is lost; the rollout
-ends, and says what the victim did; the victim ends at the head as soon as it can.
+Three nodes under load; the third, the victim, has a link to the control plane that can be broken in every way. Whatever
+happens to it, the other two end at the head, and nothing that they were sent is lost; a rollout ends, and says what the
+victim did; the victim ends at the head as soon as it can, and until then the control plane says why it does not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import resource
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -16,12 +17,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from typing_extensions import override
+
 from tests.support import ledger
-from tests.support.fault_proxy import FaultProxy
 from tests.support.load import Destination, OpenLoop
-from tests.support.patience import PATIENCE_S
-from tests.support.processes import ControlPlane, Fleet, Node, Process
-from tests.support.rollouts import View, all_live, host_of, roll_out, stored_state, to, until_state, versions, why
+from tests.support.patience import PATIENCE_S, PREFER
+from tests.support.processes import Fleet, Node, Process
+from tests.support.rollouts import (
+    SERVICE,
+    View,
+    all_live,
+    host_of,
+    roll_out,
+    stored_state,
+    to,
+    until_state,
+    versions,
+    why,
+)
+from tests.support.sick_link import SickLink, sick_link
 
 VICTIM = 2
 POLICY = {"vote_by_s": 1.0, "confirm_by_s": 1.0}
@@ -36,6 +50,10 @@ class Fault(StrEnum):
     HALF_OPEN = "half open"  # neither, and nobody is told
     STOPPED = "stopped"  # the node process stands still; its workers go on
     KILLED = "killed"  # the node process and its workers, and started again
+    SPOILED = "spoiled"  # the same, and its last good files are damaged meanwhile
+
+
+OF_THE_LINK = (Fault.CUT, Fault.DEAF, Fault.DUMB, Fault.HALF_OPEN)
 
 
 class Moment(StrEnum):
@@ -43,37 +61,59 @@ class Moment(StrEnum):
 
     PREPARING = "preparing"
     DECIDED = "decided"
+    APPLYING = "applying"  # a plain change
 
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """How one trial ended: the rollout, and the victim in it."""
+    """How one trial ended: the rollout, and the victim in it; or a plain change, and what is said of the victim."""
 
     state: str
     standing: str
 
 
 class FaultyFleet(Fleet):
-    """`nodes[VICTIM]` is behind `proxy`; beats are a second apart, so that a dead link is found within three."""
+    """`nodes[VICTIM]` has the link that can be broken. No node can build a route that says `poison`."""
 
-    def __init__(self, folder: Path, proxy: FaultProxy) -> None:
-        super().__init__(folder, nodes=2)
-        self.control_plane = ControlPlane(folder, "--beat-interval-s", "1")
-        self.proxy = proxy
+    def __init__(self, folder: Path, link: SickLink) -> None:
+        super().__init__(folder, nodes=2, node_flags=link.node_flags)
+        self.control_plane = link.control_plane
+        self.link = link
+        self.rng = random.Random(4711)
+        (folder / "sitecustomize.py").write_text(_OLD_ENGINE, encoding="utf-8")
 
     async def begin(self) -> None:
         await self.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
-        self.proxy.target_port = int(self.control_plane.fleet.rsplit(":", 1)[1])
-        victim = Node("node-3", self.folder, self.proxy.address)
+        victim = self.new_node("node-3")
+        victim.fleet_address = self.link.address()
         self.nodes.append(victim)
         await victim.up()
         await ledger.apply_example(self)
         await all_live(self)
 
+    @override
+    def new_node(self, name: str) -> Node:
+        node = super().new_node(name)
+        node.environment["PYTHONPATH"] = str(self.folder)
+        return node
+
+
+_OLD_ENGINE = """
+import re2
+_compile = re2.compile
+def compile_unless_poison(pattern, *others, **more):
+    if "poison" in pattern:
+        raise re2.error("this is an older engine")
+    return _compile(pattern, *others, **more)
+re2.compile = compile_unless_poison
+"""
+"""What the control plane lets in and a node of an earlier release can't build."""
+
 
 @contextlib.asynccontextmanager
-async def faulty_fleet(folder: Path) -> AsyncIterator[FaultyFleet]:
-    async with FaultProxy() as proxy, FaultyFleet(folder, proxy) as fleet:
+async def faulty_fleet(folder: Path, *, by_kernel: bool | None = None) -> AsyncIterator[FaultyFleet]:
+    """By whom the link is broken is as in `sick_link`."""
+    async with sick_link(folder, by_kernel=by_kernel) as link, FaultyFleet(folder, link) as fleet:
         await fleet.begin()
         yield fleet
 
@@ -89,6 +129,8 @@ async def load_on_the_healthy(fleet: Fleet, *, rate: float) -> AsyncIterator[Ope
 
 async def strike(fleet: FaultyFleet, fault: Fault, moment: Moment, *, delay_s: float = 0.0) -> Struck:
     """One trial: begins a rollout, strikes the victim, waits for the end, mends it, and checks all of it."""
+    if moment is Moment.APPLYING:
+        return await _strike_applying(fleet, fault, delay_s=delay_s)
     host, before = await host_of(fleet), max(await versions(fleet))
     colour = "green" if host == "blue" else "blue"
     slow, victim = fleet.nodes[0], fleet.nodes[VICTIM]
@@ -127,39 +169,105 @@ async def strike(fleet: FaultyFleet, fault: Fault, moment: Moment, *, delay_s: f
     return Struck(view["state"], standing)
 
 
+async def _strike_applying(fleet: FaultyFleet, fault: Fault, *, delay_s: float) -> Struck:
+    """The same with a plain change, which goes to one node first: to the victim, perhaps."""
+    victim = fleet.nodes[VICTIM]
+    colour = "green" if await host_of(fleet) == "blue" else "blue"
+    answer = await fleet.admin("PATCH", f"/services/{SERVICE}", {"host": colour}, {"Prefer": "wait=0"})
+    version = int(answer.headers["X-Pointsman-Version"])
+    await asyncio.sleep(delay_s)
+    await _strike(fleet, fault)
+    async with asyncio.timeout(PATIENCE_S):
+        while [await fleet.node_version(node) for node in fleet.nodes[:VICTIM]] != [version] * VICTIM:
+            await asyncio.sleep(0.02)
+        # It said that it runs the version, or it is said why not: no longer heard of, or nothing heard for too long.
+        while (told := await _told_of(fleet, victim))["state"] in ("syncing", "connecting"):
+            await asyncio.sleep(0.02)
+    assert told["state"] != "current" or told["version"] == version
+    assert told["connected"] or told["reason"], told
+    await _mend(fleet, fault)
+    await all_live(fleet)
+    return Struck("applied", str(told["state"]))
+
+
+async def _told_of(fleet: Fleet, node: Node) -> View:
+    answer = await fleet.admin("GET", "/fleet/nodes")
+    assert isinstance(answer.body, dict)
+    (told,) = [each for each in answer.body["data"] if each["node_id"] == node.node_id]
+    assert isinstance(told, dict)
+    return told
+
+
 def victim_reason(view: View, victim: Node) -> str:
     return str(next(node["reason"] for node in view["nodes"] if node["node_id"] == victim.node_id))
 
 
 async def _strike(fleet: FaultyFleet, fault: Fault) -> None:
-    victim, proxy = fleet.nodes[VICTIM], fleet.proxy
+    victim, link = fleet.nodes[VICTIM], fleet.link
     match fault:
         case Fault.CUT:
-            proxy.refuse = True
-            proxy.cut()
+            link.cut()
         case Fault.DEAF:
-            proxy.stall_one_way(to_client=True)
+            link.lose(to_plane=False, to_node=True)
         case Fault.DUMB:
-            proxy.stall_one_way(to_client=False)
+            link.lose(to_plane=True, to_node=False)
         case Fault.HALF_OPEN:
-            proxy.stall()
+            link.lose(to_plane=True, to_node=True)
         case Fault.STOPPED:
             victim.kill(signal.SIGSTOP)
         case Fault.KILLED:
             victim.destroy()
+        case Fault.SPOILED:
+            victim.destroy()
+            spoil(fleet.folder / f"{victim.name}.state" / "last-good", fleet.rng)
+            fleet.spoiled.add(VICTIM)
 
 
 async def _mend(fleet: FaultyFleet, fault: Fault) -> None:
-    victim, proxy = fleet.nodes[VICTIM], fleet.proxy
+    victim = fleet.nodes[VICTIM]
     match fault:
-        case Fault.CUT:
-            proxy.refuse = False
-        case Fault.DEAF | Fault.DUMB | Fault.HALF_OPEN:
-            proxy.resume()
+        case Fault.CUT | Fault.DEAF | Fault.DUMB | Fault.HALF_OPEN:
+            fleet.link.mend()
         case Fault.STOPPED:
             victim.kill(signal.SIGCONT)
-        case Fault.KILLED:
+        case Fault.KILLED | Fault.SPOILED:
             await victim.up()
+
+
+def spoil(folder: Path, rng: random.Random) -> None:
+    """Flips a bit of each last good file and journal there, or cuts it short."""
+    for file in sorted(folder.iterdir()):
+        content = bytearray(file.read_bytes())
+        if not content or not file.name.startswith(("current", "previous", "journal")):
+            continue
+        if rng.random() < 0.5:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        else:
+            del content[rng.randrange(len(content)) :]
+        file.write_bytes(content)
+
+
+async def feed_poison(fleet: FaultyFleet) -> None:
+    """A rollout of what no node can build is refused with the reason; a plain write of it stops at the first node."""
+    before = max(await versions(fleet))
+    body = {"name": "bad", "paths": ["~/poison"], "service": {"name": SERVICE}}
+    refused = await roll_out(fleet, {"changes": [{"operation": "create", "collection": "routes", "body": body}]})
+    assert refused.status == 409, refused.body
+    assert isinstance(refused.body, dict)
+    assert "an older engine" in str(refused.body["nodes"]), refused.body
+    assert await versions(fleet) == [before] * 3, "a refused rollout changed what a node runs"
+
+    written = await fleet.admin("POST", "/routes", body, {"Prefer": PREFER})
+    version = int(written.headers["X-Pointsman-Version"])
+    answer = await fleet.admin("GET", "/fleet/nodes")
+    assert isinstance(answer.body, dict)
+    told = answer.body["data"]
+    assert sorted(node["state"] for node in told) == ["held", "held", "rejected"], told
+    assert all("an older engine" in str(node) for node in told), "each says why it is not at the head"
+    assert await versions(fleet) == [before] * 3
+    gone = await fleet.admin("DELETE", "/routes/bad", None, {"Prefer": PREFER})
+    assert int(gone.headers["X-Pointsman-Version"]) == version + 1
+    await all_live(fleet)
 
 
 @contextlib.contextmanager

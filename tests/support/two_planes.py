@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing_extensions import override
 
 from tests.support import ledger
 from tests.support.fault_proxy import FaultProxy
-from tests.support.history import Commit, commits_in_postgres, of_fleet
+from tests.support.history import Commit, commits_in, of_fleet
 from tests.support.load import Destination, OpenLoop
 from tests.support.patience import PATIENCE_S, PREFER
 from tests.support.postgres import PostgresServer
@@ -67,6 +68,24 @@ class TwoPlanes(Fleet):
         """As long a time passes as a lease lasts."""
         self.sql("UPDATE lease SET expires_at = 0")
 
+    @contextlib.asynccontextmanager
+    async def no_words(self) -> AsyncIterator[None]:
+        """What control planes tell each other by notifications gets lost meanwhile, and nothing shows it: the
+        connections live, and every question is answered."""
+        self.sql("CREATE FUNCTION public.pg_notify(text, text) RETURNS void LANGUAGE sql AS 'SELECT'")
+        self.sql(f'ALTER DATABASE "{self._database}" SET search_path = public, pg_catalog')
+        self._end_connections()
+        yield
+        self.sql(f'ALTER DATABASE "{self._database}" RESET search_path')
+        self.sql("DROP FUNCTION public.pg_notify(text, text)")
+        self._end_connections()
+
+    def _end_connections(self) -> None:
+        self.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'pointsman'"
+        )
+
     def state(self, number: int) -> str:
         """A rollout's state in the database."""
         return self.sql(f"SELECT state FROM rollout WHERE number = {number}")
@@ -93,7 +112,7 @@ class TwoPlanes(Fleet):
                 await asyncio.sleep(0.02)
 
     def commits(self) -> list[Commit]:
-        return commits_in_postgres(self._postgres, self._database)
+        return commits_in(self._postgres.url(self._database))
 
     async def view(self, plane: ControlPlane, number: int) -> View:
         answer = await self.ask(plane, "GET", f"/fleet/rollouts/{number}")
@@ -136,7 +155,7 @@ async def strike(fleet: TwoPlanes, fate: str, state: str, *, delay_s: float = 0.
         await fleet.until_state(number, OPEN if state == "preparing" else (*OPEN[3:], "confirmed", "partial"))
         await asyncio.sleep(delay_s)
         restore = _strike(fleet, fate)
-        stored = fleet.state(number)
+        stored, fence = fleet.state(number), _fence_of(fleet, number)
         fleet.expire_lease()
         if stored not in ("confirmed", "partial"):
             undecided = stored in OPEN[:3]
@@ -147,7 +166,7 @@ async def strike(fleet: TwoPlanes, fate: str, state: str, *, delay_s: float = 0.
     other = await fleet.ask(fleet.second, "POST", "/fleet/rollouts", _unrelated(number), prefer=PREFER)
     assert other.status == 200, other.body
     assert isinstance(other.body, dict)
-    assert other.body["fence"] > _fence_of(fleet, number) or stored in ("confirmed", "partial")
+    assert other.body["fence"] > fence or stored in ("confirmed", "partial")
     await restore()
     with contextlib.suppress(aiohttp.ClientError):  # its answer may have died with the control plane
         await asked
@@ -222,6 +241,24 @@ async def host_at(fleet: TwoPlanes) -> str:
     answer = await fleet.ask(fleet.second, "GET", f"/services/{SERVICE}")
     assert isinstance(answer.body, dict)
     return str(answer.body["host"])
+
+
+async def until_it_runs(fleet: TwoPlanes, node: Node, version: int) -> float:
+    """Waits until the node says that it runs the version or a later one; the time by `time.monotonic`."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await fleet.node_version(node) < version:
+            await asyncio.sleep(POLL_S)
+    return time.monotonic()
+
+
+async def written_in_silence(fleet: TwoPlanes) -> float:
+    """A plain write at the first control plane while no words get through; how much later than the first's own nodes
+    the second's node ran it, in seconds."""
+    colour = "green" if await host_at(fleet) == "blue" else "blue"
+    answer = await fleet.ask(fleet.first, "PATCH", f"/services/{SERVICE}", {"host": colour})
+    version = int(answer.headers["X-Pointsman-Version"])
+    there, *here = await asyncio.gather(*(until_it_runs(fleet, node, version) for node in reversed(fleet.nodes)))
+    return there - max(here)
 
 
 @contextlib.asynccontextmanager
