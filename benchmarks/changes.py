@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.spent import Spent, children, each, spent
 from tests.support.fleet_sim import spread
 from tests.support.load import Destination, OpenLoop, Record
 from tests.support.patience import PATIENCE_S
@@ -29,6 +30,8 @@ BETWEEN_S = 0.1
 AFTER_S = 0.03
 """A request counts as due while a change is on its way for so long after the answer, too: workers tidy up then."""
 SETTLE_S = 2.0
+BESIDE_S = 10.0
+"""What the processes use without changes is measured for so long, and taken off."""
 
 
 class Client:
@@ -83,7 +86,9 @@ async def configure(fleet: Fleet, entities: int) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def measure(folder: Path, *, nodes: int, entities: int, changes: int, rate: float) -> dict[str, object]:
+async def measure(
+    folder: Path, *, nodes: int, entities: int, changes: int, rate: float, beside_s: float = BESIDE_S
+) -> dict[str, object]:
     """The figures of `changes` PATCHes, one after the other, under `rate` requests a second to all nodes together."""
     async with Fleet(folder, nodes=nodes, workers=1) as fleet:
         await fleet.start({"blue": 1, "green": 1})
@@ -98,6 +103,11 @@ async def measure(folder: Path, *, nodes: int, entities: int, changes: int, rate
         load.start()
         clients = [await Client.open(node.proxy_address, node.name) for node in fleet.nodes]
         await asyncio.sleep(SETTLE_S)
+        beside_from, beside_began = readings(fleet), time.monotonic()
+        await asyncio.sleep(beside_s)
+        beside_spent = {role: now.since(beside_from[role]) for role, now in readings(fleet).items()}
+        beside_took_s = time.monotonic() - beside_began
+        before, began_all = readings(fleet), time.monotonic()
         windows: list[tuple[float, float]] = []
         first: list[tuple[bool, float]] = []
         for number in range(changes):
@@ -109,10 +119,11 @@ async def measure(folder: Path, *, nodes: int, entities: int, changes: int, rate
             sides = await asyncio.gather(*(client.side() for client in clients))
             first += [(side == colour, took_ms) for side, took_ms in sides]
             await asyncio.sleep(BETWEEN_S)
+        after, took_s = readings(fleet), time.monotonic() - began_all
         for client in clients:
             await client.close()
         await load.stop()
-    beside, meanwhile = apart(load.records, windows)
+    quiet, meanwhile = apart(load.records, windows)
     return {
         "nodes": nodes,
         "entities": entities,
@@ -124,8 +135,24 @@ async def measure(folder: Path, *, nodes: int, entities: int, changes: int, rate
         "first_request_ms": spread([took_ms for _, took_ms in first]),
         "requests": len(load.records),
         "requests_lost": sum(record.answers != 1 or record.status != 200 for record in load.records),
-        "request_ms_beside_changes": spread(beside),
+        "request_ms_beside_changes": spread(quiet),
         "request_ms_while_one_is_on_its_way": spread(meanwhile),
+        "spent_per_change": each(
+            {role: (before[role], after[role]) for role in before},
+            changes=changes,
+            beside=beside_spent,
+            ratio=took_s / beside_took_s,
+        ),
+    }
+
+
+def readings(fleet: Fleet) -> dict[str, Spent]:
+    """What each kind of process has used so far, all of one kind together."""
+    nodes = [node.pid for node in fleet.nodes]
+    return {
+        "control plane": spent([fleet.control_plane.pid]),
+        "node processes": spent(nodes),
+        "workers": spent([child for node in nodes for child in children(node)]),
     }
 
 

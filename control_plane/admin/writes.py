@@ -79,6 +79,9 @@ class Fleet(Protocol):
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""
 
+    def nodes_elsewhere(self) -> Mapping[str, str]:
+        """Nodes at other control planes: a text that names each, by id."""
+
     def returning(self) -> Sequence[str]:
         """Host names of nodes that are on their way back after a start of the control plane."""
 

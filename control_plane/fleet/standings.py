@@ -129,7 +129,7 @@ class Standings:
 
     def _heard(self, text: str) -> None:
         words = json.loads(text)
-        if words["plane"] == self._plane.id:
+        if words["plane"] == self._plane.id or "word" in words:  # those are of rollouts (`relay_words.py`)
             return
         if "version" in words:
             self._hasty_until = max(self._hasty_until, self._clock() + min(float(words["for_s"]), HASTE_S_MAX))

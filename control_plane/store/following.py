@@ -25,6 +25,9 @@ PLANES = "pointsman_planes"
 WORDS_MAX = 1024
 """Words waiting to be told; of more the oldest are lost."""
 _ANSWER_TIMEOUT_S = 5.0
+_TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
+"""What an ended connection may show itself as. The driver calls it an error of its own when the server's last word came
+while nothing was asked."""
 
 
 class Follower:
@@ -71,9 +74,13 @@ class Follower:
                         await self._pause()
                 finally:
                     connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except _TROUBLE as error:
                 if not lost:
                     log.warning("versions of other control planes are not heard of now: %s", error or type(error))
+                lost = True
+            except Exception:
+                # Without the follower this control plane would never again see what others commit, and not say so.
+                log.exception("following other control planes failed by a mistake of ours; it goes on")
                 lost = True
             await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
             retry_s = min(2 * retry_s, self._retry_s_max)

@@ -37,8 +37,10 @@ class Code(StrEnum):
     NEW_SIDE_CHANGES = "NEW_SIDE_CHANGES"
     SERVICE_DISABLED = "SERVICE_DISABLED"
     OLD_SIDE_NO_UPSTREAM = "OLD_SIDE_NO_UPSTREAM"
+    NODES_ELSEWHERE = "NODES_ELSEWHERE"
 
 
+ELSEWHERE_NAMED_MAX = 5
 _OVERRIDABLE = (Code.NO_TARGET, Code.NODE_SEES_TOO_FEW, Code.SIDE_UNHEALTHY, Code.CAPACITY_TOO_SMALL)
 """What `force` passes over. Without a node there is nothing to force, and an open rollout is somebody else's."""
 
@@ -176,7 +178,8 @@ class Plan:
     """What a switch would do. `nodes` = host names of the live nodes by id; `old` has the sides that lose traffic.
 
     `side_held_by` = the open rollout that is about to change the new side's own upstream or targets; `rehearsed` = what
-    nodes answered when they were asked to prepare it, None = they were not asked.
+    nodes answered when they were asked to prepare it, None = they were not asked. `elsewhere` names nodes at other
+    control planes: what they see of the new side is not known here, and their votes are.
     """
 
     moves: tuple[Move, ...]
@@ -187,6 +190,7 @@ class Plan:
     base_version: int
     side_held_by: int | None = None
     rehearsed: Rehearsed | None = None
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def unreported(self) -> bool:
@@ -204,7 +208,11 @@ class Plan:
         found = list(self._held())
         if not self.nodes:
             what = "no node is connected, so there is no traffic to switch and nobody to prove it"
-            found.append(Finding(Code.NO_NODE, what, "start a node, or see `pointsman nodes`; `--quick` only writes"))
+            remedy = "start a node, or see `pointsman nodes`; `--quick` only writes"
+            if self.elsewhere:
+                what = f"no node is connected to this control plane, but to others: {self.elsewhere[0]} for one"
+                remedy = "ask a control plane that has nodes"
+            found.append(Finding(Code.NO_NODE, what, remedy))
             return found
         if not self.new.targets:
             remedy = f"add one: pointsman target create {self.new.name} target=HOST:PORT"
@@ -234,6 +242,13 @@ class Plan:
         if self.side_held_by is not None:
             what = f"rollout {self.side_held_by} is about to change upstream {self.new.name} or its targets"
             found.append(Finding(Code.NEW_SIDE_CHANGES, what, f"see it: pointsman rollout show {self.side_held_by}"))
+        if self.elsewhere and self.rehearsed is None:
+            named = ", ".join(self.elsewhere[:ELSEWHERE_NAMED_MAX])
+            more = len(self.elsewhere) - ELSEWHERE_NAMED_MAX
+            what = f"of nodes at other control planes it is not weighed what they see of the new side: {named}"
+            what += f" and {more} more" if more > 0 else ""
+            remedy = "they vote before it is decided; ask them first: --ask-nodes"
+            found.append(Finding(Code.NODES_ELSEWHERE, what, remedy))
         for target in self.new.targets:
             found += self._of_target(target)
         found += self._told_by_nodes()

@@ -52,6 +52,9 @@ class Fleet(Protocol):
     def live_nodes(self) -> Mapping[str, str]:
         """The host name of each node that is live now, by id."""
 
+    def nodes_elsewhere(self) -> Mapping[str, str]:
+        """Nodes at other control planes: a text that names each, by id."""
+
     def returning(self) -> Sequence[str]:
         """Host names of nodes that are on their way back after a start of the control plane."""
 
@@ -118,7 +121,17 @@ class Switches:
             return Side(str(of["id"]), str(of["name"]), tuple(targets))
 
         old = tuple(side(each) for each in found.old)
-        return Plan(found.moves, side(found.new), old, nodes, wish.gates, found.head, found.side_held_by)
+        elsewhere = tuple(sorted(self._fleet.nodes_elsewhere().values()))
+        return Plan(
+            found.moves,
+            side(found.new),
+            old,
+            nodes,
+            wish.gates,
+            found.head,
+            found.side_held_by,
+            elsewhere=elsewhere,
+        )
 
     async def rehearse(self, wish: Wish, origin: Origin, *, now: float) -> Plan:
         """The plan with what each node answers when it is asked to prepare it; nothing changes.

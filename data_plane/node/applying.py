@@ -32,6 +32,8 @@ from pointsman.snapshots import Fault, Stage
 
 T = TypeVar("T")
 
+ENTITIES_AT_ONCE_MAX = 16
+"""A change of so few entities is searched for names at once; of more, while the workers build."""
 ENDS_MAX = 3
 """Ends of one worker during one apply before the config is blamed for them."""
 
@@ -163,7 +165,7 @@ class Applier:
             _log.error("%s is refused: %s", snapshot.ref, "; ".join(fault.message for fault in refused.faults[:3]))
             return refused
         took_s = self._clock() - began
-        _log.info("%s is active in all workers after %.1f ms", snapshot.ref, took_s * 1000)
+        _log.debug("%s is active in all workers after %.1f ms", snapshot.ref, took_s * 1000)
         return Applied(took_s)
 
     async def prepare(self, snapshot: NodeSnapshot) -> Refused | None:
@@ -304,30 +306,38 @@ class Applier:
         `preparing` does the first where it has begun. However it ends, `diff` is in the index of names, wholly or in
         part.
         """
-        resolving = asyncio.create_task(self._resolve(diff, known), name="names of a snapshot")
+        steps: Iterable[None] = ()
+        if len(diff.upserts) + len(diff.deletes) <= ENTITIES_AT_ONCE_MAX:
+            self._index.apply(diff.upserts, diff.deletes)
+        else:
+            steps = self._index.steps(diff.upserts, diff.deletes)
+        resolving: asyncio.Task[bool] | None = None
+        if steps or self._index.needed - known:
+            resolving = asyncio.create_task(self._resolve(steps, known), name="names of a snapshot")
         try:
             if preparing is not None:
                 prepared = await preparing
             else:
                 messages = Again(stage_messages(diff))
                 prepared = await self._prepare_everywhere(snapshot.version, diff.before, messages, snapshot)
-            if not await resolving:
+            if resolving is not None and not await resolving:
                 _log.warning("%s is activated although some of its names have no answer yet", snapshot.ref)
         except BaseException:
             for process in self._supervisor.processes:
                 process.discard(snapshot.version)
             raise
         finally:
-            resolving.cancel()
-            await asyncio.wait((resolving,))
+            if resolving is not None:
+                resolving.cancel()
+                await asyncio.wait((resolving,))
         return prepared
 
-    async def _resolve(self, diff: Diff, known: frozenset[str]) -> bool:
-        """Take the names that `diff` brings into use; whether all have an answer in time.
+    async def _resolve(self, steps: Iterable[None], known: frozenset[str]) -> bool:
+        """Take the names that are needed after `steps` into use; whether all have an answer in time.
 
         To find the names of 100,000 entities takes a while, in which the workers should get their messages.
         """
-        for _ in self._index.steps(diff.upserts, diff.deletes):
+        for _ in steps:
             await asyncio.sleep(0)
         return await self._names.require(self._index.needed - known, within_s=self._limits.names_s)
 
@@ -395,10 +405,11 @@ class Applier:
         """One worker, over its ends; returns the process that prepared. Raises _NotPrepared."""
         deadline = self._clock() + self._limits.prepare_s
         for _ in range(ENDS_MAX):
-            process: WorkerProcess | None = None
+            process = slot.process if slot.ready else None
             try:
-                async with asyncio.timeout(max(deadline - self._clock(), 0.0)):
-                    process = await slot.serving(failures_max=ENDS_MAX)
+                if process is None:
+                    async with asyncio.timeout(max(deadline - self._clock(), 0.0)):
+                        process = await slot.serving(failures_max=ENDS_MAX)
                 if process.snapshot is not before:
                     messages = stage_messages(Diff.between(process.snapshot, snapshot))
                 await process.prepare(messages, version, timeout_s=max(deadline - self._clock(), 0.0))
@@ -473,6 +484,9 @@ class Applier:
 
     async def _everywhere(self, step: Callable[[Slot], Awaitable[object]]) -> None:
         """Run a step for all workers at once; the first exception ends the others and is raised as it is."""
+        if len(self._supervisor.slots) == 1:
+            await step(self._supervisor.slots[0])
+            return
         tasks = [asyncio.ensure_future(_run(step, slot)) for slot in self._supervisor.slots]
         try:
             await asyncio.gather(*tasks)

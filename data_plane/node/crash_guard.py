@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_plane.node.outcomes import Refused
@@ -44,7 +44,7 @@ class CrashGuard:
     def __init__(self, folder: Path) -> None:
         self._path = folder / _FILE
         self._lives = Lives()
-        self._written = Lives()
+        self._written = b""
         self._news = False
         self._descriptor: int | None = None
 
@@ -56,7 +56,6 @@ class CrashGuard:
     def begin(self) -> None:
         """A new life of the node process."""
         self._lives = self._read()
-        self._written = replace(self._lives)
         lives = self._lives
         if lives.unstable:
             lives.unstable = False
@@ -120,14 +119,22 @@ class CrashGuard:
             return Lives()
 
     def _write(self) -> None:
-        if self._lives == self._written:
+        lives = self._lives
+        said = {
+            "content": lives.content,
+            "unstable": lives.unstable,
+            "crashes": lives.crashes,
+            "refused": lives.refused,
+        }
+        record = json.dumps(said).encode().ljust(_RECORD_BYTES)
+        if record == self._written:
             return
         try:
             if self._descriptor is None:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
                 os.ftruncate(self._descriptor, _RECORD_BYTES)
-            os.pwrite(self._descriptor, json.dumps(asdict(self._lives)).encode().ljust(_RECORD_BYTES), 0)
-            self._written = replace(self._lives)
+            os.pwrite(self._descriptor, record, 0)
+            self._written = record
         except OSError as error:
             log.warning("%s can't be written: %s", self._path, error)

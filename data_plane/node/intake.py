@@ -330,7 +330,8 @@ class Intake:
             case Applied():
                 self._bases.add(ready.snapshot)
                 # Before the report: what was reported must not be undone by a kill a moment later.
-                _say_running(ready.snapshot, kept=await self._keeper.keep(ready))
+                kept = await self._keeper.keep(ready)
+                _say_running(ready.snapshot, kept=kept, took_s=outcome.took_s)
                 return self._session.applied(outcome.took_s)
             case Refused():
                 return self._session.refused(outcome)
@@ -349,7 +350,7 @@ class Intake:
             return _internal(Stage.ACTIVATE, error)
 
 
-def _say_running(snapshot: NodeSnapshot, *, kept: bool, restored: bool = False) -> None:
+def _say_running(snapshot: NodeSnapshot, *, kept: bool, restored: bool = False, took_s: float | None = None) -> None:
     """One line a version, before it is reported, for whoever wants to know later what this node ran and when.
 
     `kept` = a kill brings it back to this version; `restored` = that is what happened.
@@ -361,6 +362,8 @@ def _say_running(snapshot: NodeSnapshot, *, kept: bool, restored: bool = False) 
         "kept": kept,
         "restored": restored,
     }
+    if took_s is not None:
+        facts["took_ms"] = round(took_s * 1000, 1)
     log.info("this node runs %s", snapshot.ref, extra=facts)
 
 

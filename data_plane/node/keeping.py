@@ -23,8 +23,9 @@ from pointsman.snapshots import SnapshotRef
 log = logging.getLogger(__name__)
 
 KEEP_S = 0.25
-SYNC_AFTER_S = 0.05
-"""Records are flushed this long after the first that is not: the report of the change goes out meanwhile."""
+SYNC_AFTER_S = 0.5
+"""Records are flushed so long after the first that is not. By then the whole fleet has the change, and several changes
+cost one flush. What a power cut takes back, the control plane brings again."""
 SAVE_INTERVAL_S = 1.0
 """The whole is written at most this often; after a failure ten times less often."""
 JOURNAL_BYTES_MAX = 4 * 1024 * 1024
@@ -68,6 +69,9 @@ class Keeper:
     async def keep(self, ready: Ready) -> bool:
         """`ready` became active. Returns when a kill can't undo that any more, or after `KEEP_S`: whether it can't."""
         self._latest = ready.snapshot
+        if ready.packed is None and not self._disk.locked():
+            self._record(ready)  # microseconds, on the way of every change: not worth a task
+            return self._on_disk is ready.snapshot
         task = asyncio.create_task(self._keep(ready), name="last good")
         self._keeping.add(task)
         task.add_done_callback(self._keeping.discard)
@@ -86,30 +90,38 @@ class Keeper:
 
     async def _keep(self, ready: Ready) -> None:
         async with self._disk:
-            try:
-                if ready.packed is not None:
-                    await asyncio.to_thread(self._last_good.save, ready.snapshot, packed=ready.packed)
-                    self._wholes += 1
-                elif ready.delta is not None and self._on_disk is not None:
-                    delta = ready.delta
-                    if delta.base != self._on_disk.ref:  # the control plane may be a few reports behind
-                        delta = make_delta(self._on_disk, ready.snapshot)
-                    self._last_good.journal.append(delta)
-                    self._unsynced = True
-                else:
-                    self._save_soon()
-                    return
-                self._on_disk = ready.snapshot
-                self.problem = ""
-            except OSError as error:
-                self._on_disk = None
-                self._failed(ready.snapshot.ref, error)
-                self._save_soon()
+            if ready.packed is None:
+                self._record(ready)
                 return
+            try:
+                await asyncio.to_thread(self._last_good.save, ready.snapshot, packed=ready.packed)
+            except OSError as error:
+                self._not_kept(ready.snapshot.ref, error)
+                return
+            self._wholes += 1
+            self._on_disk = ready.snapshot
+            self.problem = ""
+
+    def _record(self, ready: Ready) -> None:
+        """Adds a change to the journal, if the files lead to what it starts from. Nobody else may be at the files."""
+        delta = ready.delta
+        if delta is None or self._on_disk is None:
+            self._save_soon()
+            return
         journal = self._last_good.journal
+        try:
+            if delta.base != self._on_disk.ref:  # the control plane may be a few reports behind
+                delta = make_delta(self._on_disk, ready.snapshot)
+            journal.append(delta)
+        except OSError as error:
+            self._not_kept(ready.snapshot.ref, error)
+            return
+        self._on_disk = ready.snapshot
+        self.problem = ""
+        self._unsynced = True
         if journal.bytes > JOURNAL_BYTES_MAX or journal.records > JOURNAL_RECORDS_MAX:
             self._save_soon()
-        if self._unsynced and (self._syncing is None or self._syncing.done()):
+        if self._syncing is None or self._syncing.done():
             self._syncing = asyncio.create_task(self._sync(), name="last good journal")
 
     async def _sync(self) -> None:
@@ -154,6 +166,11 @@ class Keeper:
             if self._on_disk is not None and self._on_disk is self._latest:
                 return
             await self._stopped_within(pause_s)
+
+    def _not_kept(self, ref: SnapshotRef, error: OSError) -> None:
+        self._on_disk = None
+        self._failed(ref, error)
+        self._save_soon()
 
     def _failed(self, ref: SnapshotRef, error: OSError) -> None:
         self.problem = f"{ref} could not be written: {error}"

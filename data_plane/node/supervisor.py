@@ -55,6 +55,8 @@ class Slot:
 
     async def serving(self, *, failures_max: int) -> WorkerProcess:
         """The slot's process once it is ready; raises KeepsDying after `failures_max` more ends."""
+        if self.ready and self.process is not None:
+            return self.process
         async with self._changed:
             limit = self.failures + failures_max
             while not self.ready:

@@ -129,6 +129,12 @@ async def test_ended_connections_are_hardly_noticed(server: PostgresServer, stor
     told = await under_load(stores, end)
     assert told.refused == []
     await check(stores[1], told)
+    for writing, hearing in (stores, stores[::-1]):  # each hears of the other's versions again
+        heard: list[int] = []
+        hearing.subscribe(heard.append)
+        await create(writing, "services", name=f"heard-by-{stores.index(hearing)}", host="x")
+        head = await writing.head()
+        await until(lambda heard=heard, head=head: head in heard)  # type: ignore[misc]  # lambda defaults
 
 
 async def test_a_database_that_is_away_refuses_in_time_and_comes_back(

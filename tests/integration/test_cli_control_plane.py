@@ -77,6 +77,9 @@ class TwoNodes:
     def live_nodes(self) -> Mapping[str, str]:
         return {}
 
+    def nodes_elsewhere(self) -> Mapping[str, str]:
+        return {}
+
     def returning(self) -> Sequence[str]:
         return ()
 

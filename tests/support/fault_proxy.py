@@ -35,6 +35,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
+        self._accepting: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -47,7 +48,9 @@ class FaultProxy:
         self._server.close()
         self.resume()
         self.cut()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._pumps, *self._accepting, return_exceptions=True)
 
     @property
     def port(self) -> int:
@@ -78,6 +81,10 @@ class FaultProxy:
         self._flowing_to_client.set()
 
     async def _accept(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
         self.accepted += 1
         if self.refuse:
             client_writer.transport.abort()

@@ -48,6 +48,9 @@ class FakeFleet:
     def live_nodes(self) -> Mapping[str, str]:
         return self.live
 
+    def nodes_elsewhere(self) -> Mapping[str, str]:
+        return {}
+
     def returning(self) -> Sequence[str]:
         return ()
 

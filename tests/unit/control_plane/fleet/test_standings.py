@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from control_plane.fleet import standings
 from control_plane.fleet.nodes import Nodes, Plane
+from control_plane.fleet.relay_words import Taken, to_text
 from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.standings import Standings
 from control_plane.fleet.waiting import wait_for
@@ -103,6 +104,16 @@ async def test_a_wait_makes_the_others_save_at_once_and_together() -> None:
     for plane in (here, there):
         await plane.stop()
     assert store.hearers == []
+
+
+async def test_words_about_rollouts_are_not_for_it() -> None:
+    store = Shared()
+    here = ControlPlane(store, "here")
+    taken = Taken(1, 1, {}, 7, last=True, sent_ns=0, received_ns=0, answered_ns=0)
+    for hearer in store.hearers:
+        hearer(to_text(taken, plane="there", to="here"))
+    assert here.hurried == [], "its version is what nodes run, and nobody waits for it"
+    await here.stop()
 
 
 async def test_without_a_wait_what_nodes_run_is_left_to_the_interval() -> None:

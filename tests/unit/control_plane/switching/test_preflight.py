@@ -88,6 +88,18 @@ def test_warnings_say_what_is_not_known() -> None:
     assert drawn.to_json()["ready"] is True
 
 
+def test_nodes_at_other_control_planes_are_named_unless_they_were_asked() -> None:
+    drawn = replace(plan(side((H, H, H))), elsewhere=tuple(f"dp-{number} at cp-2" for number in range(4, 11)))
+    (found,) = drawn.warnings()
+    assert found.code is Code.NODES_ELSEWHERE
+    assert found.what.endswith(
+        "new side: dp-4 at cp-2, dp-5 at cp-2, dp-6 at cp-2, dp-7 at cp-2, dp-8 at cp-2 and 2 more"
+    )
+    assert drawn.refusals() == []
+    (nobody,) = replace(drawn, nodes={}).refusals()
+    assert nobody.what == "no node is connected to this control plane, but to others: dp-4 at cp-2 for one"
+
+
 def test_words_come_from_what_nodes_report() -> None:
     book = HealthBook()
     for node, state in (("1", AddressState.HEALTHY), ("2", AddressState.UNHEALTHY), ("3", AddressState.OFF)):
