@@ -15,6 +15,7 @@ from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.observe.side_counts import SideCounts
 from data_plane.proxy.client import DOING, ClientConnection
+from data_plane.proxy.connection import as_protocol
 from data_plane.proxy.misdirected import MisdirectedConnection
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.shared import Shared
@@ -37,7 +38,7 @@ class ClientFactory:
         self._sweep = Sweep(shared)
 
     def __call__(self) -> asyncio.Protocol:
-        return ClientConnection(self._shared)
+        return as_protocol(ClientConnection(self._shared))
 
     @property
     def in_flight(self) -> int:
@@ -53,7 +54,7 @@ class ClientFactory:
         greetings = self._shared.greetings
         self._forget_greetings()
         greetings[id(connection)] = time.monotonic()
-        return connection
+        return as_protocol(connection)
 
     def speaks_for(self, protocol: asyncio.Protocol, address: str) -> None:
         """Note whom a PROXY header names for a connection that is about to begin; empty = itself."""
@@ -66,7 +67,7 @@ class ClientFactory:
         self._shared.greetings.pop(id(protocol), None)
         connection = MisdirectedConnection(self._shared)
         connection.speaks_for = protocol.speaks_for
-        return connection
+        return as_protocol(connection)
 
     @property
     def settings(self) -> ProxySettings:

@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Protocol, cast
-
-from typing_extensions import override
+from typing import TYPE_CHECKING, Protocol
 
 from data_plane.proxy.chunks import LAST_CHUNK, BadChunk, ChunkDecoder, last_chunk
+from data_plane.proxy.connection import Connection
 from data_plane.proxy.fields import without_fields
 from data_plane.proxy.response_head import BadAnswer, ResponseHead
 from data_plane.proxy.unread import ended_before
@@ -85,7 +84,7 @@ class Asker(Protocol):
     def close_late(self) -> None: ...
 
 
-class UpstreamConnection(asyncio.BufferedProtocol):
+class UpstreamConnection(Connection):
     """See the module. `active_at` is the coarse time of the last octet either way; `requests` counts from one."""
 
     __slots__ = (
@@ -96,54 +95,44 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_left",
         "_shared",
         "_unread",
-        "active_at",
         "endpoint",
         "exchange",
         "identity",
         "requests",
-        "stalled_bytes",
         "state",
-        "transport",
     )
 
     def __init__(self, shared: Shared, endpoint: Endpoint, identity: Identity | None = None) -> None:
+        super().__init__()
         self._shared = shared
         self.endpoint = endpoint
         self.identity = identity
         self.exchange: Asker | None = None
         self.state: int = IDLE
         self.requests: int = 0
-        self.active_at: float = 0.0
-        self.stalled_bytes: int = 0
         self._buffer: bytes = b""
         self._left: int = 0
         self._interim: int = 0
         self._keep: bool = False
         self._decoder: ChunkDecoder | None = None
         self._unread: bool = False
-        self.transport: asyncio.Transport
 
     # What the loop calls
 
-    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are what they claim to be, without inheriting from it.
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(self._shared.settings.write_buffer_bytes_max)
+        self.begin_on(transport, self._shared.settings.write_buffer_bytes_max)
         self._shared.upstreams.add(self)
         counters = self._shared.counters
         counters.upstream_connections_open += 1
         counters.upstream_connections_opened += 1
 
-    @override
     def get_buffer(self, sizehint: int) -> memoryview:
         # One buffer for all of a worker: what a read brought is taken out before the next one. The loop's own would
         # bring four times as much at once, which is what each client that does not take its answer would then hold.
         return self._shared.read_buffer
 
-    @override
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(self._shared.read_buffer[:nbytes])
+        data = self._shared.read_buffer[:nbytes].tobytes()
         exchange = self.exchange
         if exchange is None:
             # Nothing was asked, so this is nobody's answer; it must never become the next client's.
@@ -173,7 +162,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.detach()
             exchange.crashed()
 
-    @override
     def eof_received(self) -> bool:
         # Not left to the transport's own close: that would first wait for what is still to be written.
         exchange = self.exchange
@@ -187,7 +175,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.transport.abort()
         return False
 
-    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._uncount()
         exchange = self.exchange
@@ -206,12 +193,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         else:
             exchange.cut("the connection ended inside it")
 
-    @override
     def pause_writing(self) -> None:
         if self.exchange is not None:
             self.exchange.upstream_stalled()
 
-    @override
     def resume_writing(self) -> None:
         if self.exchange is not None:
             self.exchange.upstream_flows()
