@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import uvloop
 
-from data_plane import wiring
+from data_plane import BUILD, wiring
 from data_plane.node.identity import IdentityError
 from data_plane.node.sockets import ListenError
 from data_plane.settings import NodeSettings
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
             os.environ,
             program="pointsman data-plane",
             description="Serve traffic by the configuration of the control plane, or by the last good one.",
-            version=software_version(),
+            version=f"{software_version()}, hot path {BUILD}",
         )
         logs.set_up(level=settings.log_level, form=settings.log_format)
         _raise_descriptor_limit()
