@@ -22,11 +22,3 @@ class Connection:
         # uvloop's transports are what they claim to be, without inheriting from it.
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(buffer_bytes_max)
-
-
-def as_protocol(connection: Connection) -> asyncio.Protocol:
-    """Return a connection as the loop's interface wants it.
-
-    It has a protocol's methods and inherits nothing from one, because a compiled class can't; uvloop asks for methods.
-    """
-    return cast(asyncio.Protocol, connection)

@@ -13,7 +13,6 @@ import logging
 import ssl
 from typing import TYPE_CHECKING
 
-from data_plane.proxy.connection import as_protocol
 from data_plane.proxy.upstream import IDLE, Asker, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ async def _connect(shared: Shared, exchange: Asker, endpoint: Endpoint, timeout_
     connection = UpstreamConnection(shared, endpoint)
     try:
         async with asyncio.timeout(timeout_s):
-            await shared.loop.create_connection(lambda: as_protocol(connection), endpoint.ip, endpoint.port)
+            await shared.loop.create_connection(lambda: connection, endpoint.ip, endpoint.port)
     except BaseException as error:
         # Cancelled or too late, it may have been made already, and then the loop closes it without a word.
         connection.forget()
@@ -123,7 +122,7 @@ async def _connect_tls(
     try:
         async with asyncio.timeout(timeout_s):
             transport, _ = await shared.loop.create_connection(
-                lambda: as_protocol(connection),
+                lambda: connection,
                 endpoint.ip,
                 endpoint.port,
                 ssl=tls.context,

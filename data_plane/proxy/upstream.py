@@ -16,6 +16,8 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from typing_extensions import override
+
 from data_plane.proxy.chunks import LAST_CHUNK, BadChunk, ChunkDecoder, last_chunk
 from data_plane.proxy.connection import Connection
 from data_plane.proxy.fields import without_fields
@@ -84,7 +86,7 @@ class Asker(Protocol):
     def close_late(self) -> None: ...
 
 
-class UpstreamConnection(Connection):
+class UpstreamConnection(Connection, asyncio.BufferedProtocol):
     """See the module. `active_at` is the coarse time of the last octet either way; `requests` counts from one."""
 
     __slots__ = (
@@ -119,6 +121,7 @@ class UpstreamConnection(Connection):
 
     # What the loop calls
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.begin_on(transport, self._shared.settings.write_buffer_bytes_max)
         self._shared.upstreams.add(self)
@@ -126,11 +129,13 @@ class UpstreamConnection(Connection):
         counters.upstream_connections_open += 1
         counters.upstream_connections_opened += 1
 
+    @override
     def get_buffer(self, sizehint: int) -> memoryview:
         # One buffer for all of a worker: what a read brought is taken out before the next one. The loop's own would
         # bring four times as much at once, which is what each client that does not take its answer would then hold.
         return self._shared.read_buffer
 
+    @override
     def buffer_updated(self, nbytes: int) -> None:
         data = self._shared.read_buffer[:nbytes].tobytes()
         exchange = self.exchange
@@ -162,6 +167,7 @@ class UpstreamConnection(Connection):
             self.detach()
             exchange.crashed()
 
+    @override
     def eof_received(self) -> bool:
         # Not left to the transport's own close: that would first wait for what is still to be written.
         exchange = self.exchange
@@ -175,6 +181,7 @@ class UpstreamConnection(Connection):
             self.transport.abort()
         return False
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._uncount()
         exchange = self.exchange
@@ -193,10 +200,12 @@ class UpstreamConnection(Connection):
         else:
             exchange.cut("the connection ended inside it")
 
+    @override
     def pause_writing(self) -> None:
         if self.exchange is not None:
             self.exchange.upstream_stalled()
 
+    @override
     def resume_writing(self) -> None:
         if self.exchange is not None:
             self.exchange.upstream_flows()

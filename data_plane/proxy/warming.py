@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data_plane.proxy import pool
-from data_plane.proxy.connection import as_protocol
 from data_plane.proxy.upstream import IDLE, UpstreamConnection
 from data_plane.proxy.upstream_tls import server_name
 
@@ -109,11 +108,11 @@ async def _open(shared: Shared, endpoint: Endpoint, identity: Identity | None, t
     connection.active_at = shared.now
     try:
         if identity is None:
-            await shared.loop.create_connection(lambda: as_protocol(connection), endpoint.ip, endpoint.port)
+            await shared.loop.create_connection(lambda: connection, endpoint.ip, endpoint.port)
         else:
             tls, name = identity
             transport, _ = await shared.loop.create_connection(
-                lambda: as_protocol(connection),
+                lambda: connection,
                 endpoint.ip,
                 endpoint.port,
                 ssl=tls.context,
