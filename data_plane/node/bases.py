@@ -20,9 +20,12 @@ class Bases:
     def __init__(self) -> None:
         self._kept: OrderedDict[SnapshotRef, NodeSnapshot] = OrderedDict()
 
-    def add(self, snapshot: NodeSnapshot) -> None:
-        """`snapshot` is active. One that shares nothing with those before ends them: they would double memory."""
-        if self._kept:
+    def add(self, snapshot: NodeSnapshot, *, differs_little: bool = False) -> None:
+        """`snapshot` is active. One that shares nothing with those before ends them: they would double memory.
+
+        `differs_little` = it is made of one of them by a small change, so that need not be looked into.
+        """
+        if self._kept and not differs_little:
             newest = next(reversed(self._kept.values()))
             if not snapshot.content.shares_with(newest.content):
                 self._kept.clear()

@@ -328,7 +328,8 @@ class Intake:
         outcome = await self._hand_over(ready.snapshot)
         match outcome:
             case Applied():
-                self._bases.add(ready.snapshot)
+                small = ready.delta is not None and ready.delta.raw_bytes <= INLINE_BYTES_MAX
+                self._bases.add(ready.snapshot, differs_little=small)
                 # Before the report: what was reported must not be undone by a kill a moment later.
                 kept = await self._keeper.keep(ready)
                 _say_running(ready.snapshot, kept=kept, took_s=outcome.took_s)
@@ -355,15 +356,14 @@ def _say_running(snapshot: NodeSnapshot, *, kept: bool, restored: bool = False, 
 
     `kept` = a kill brings it back to this version; `restored` = that is what happened.
     """
-    facts = {
+    facts: dict[str, object] = {} if took_s is None else {"took_ms": round(took_s * 1000, 1)}
+    facts |= {
         "epoch": snapshot.epoch.hex(),
         "version": snapshot.version,
         "snapshot_hash": snapshot.snapshot_hash.hex(),
         "kept": kept,
         "restored": restored,
     }
-    if took_s is not None:
-        facts["took_ms"] = round(took_s * 1000, 1)
     log.info("this node runs %s", snapshot.ref, extra=facts)
 
 

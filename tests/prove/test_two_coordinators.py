@@ -6,6 +6,7 @@ killed, stopped or split from PostgreSQL, again and again.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from pathlib import Path
@@ -89,8 +90,11 @@ async def test_without_any_word_the_others_nodes_are_a_second_behind_at_most(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
     async with two_planes(tmp_path, postgres) as fleet, load_on(fleet, rate=200) as load:
+        lags_ms = []
         async with fleet.no_words():
-            lags_ms = [1000 * await written_in_silence(fleet) for _ in range(SILENT_WRITES)]
+            for pause_s in delays(random.Random(4711), SILENT_WRITES, 1.5):
+                await asyncio.sleep(pause_s)  # the write comes at any time between two looks
+                lags_ms.append(1000 * await written_in_silence(fleet))
         await fleet.settled()
     print(
         f"\n{SILENT_WRITES} plain writes while no notification gets through: the other control plane's node runs them "

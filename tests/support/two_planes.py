@@ -64,9 +64,13 @@ class TwoPlanes(Fleet):
     def sql(self, statement: str) -> str:
         return self._postgres.psql(statement, self._database)
 
-    def expire_lease(self) -> None:
-        """As long a time passes as a lease lasts."""
-        self.sql("UPDATE lease SET expires_at = 0")
+    async def expire_lease(self) -> None:
+        """As long a time passes as a lease lasts.
+
+        Not on the loop: a control plane that was killed in a transaction holds what this waits for until the proxy,
+        which is on the loop, has ended its connections.
+        """
+        await asyncio.to_thread(self.sql, "UPDATE lease SET expires_at = 0")
 
     @contextlib.asynccontextmanager
     async def no_words(self) -> AsyncIterator[None]:
@@ -156,7 +160,7 @@ async def strike(fleet: TwoPlanes, fate: str, state: str, *, delay_s: float = 0.
         await asyncio.sleep(delay_s)
         restore = _strike(fleet, fate)
         stored, fence = fleet.state(number), _fence_of(fleet, number)
-        fleet.expire_lease()
+        await fleet.expire_lease()
         if stored not in ("confirmed", "partial"):
             undecided = stored in OPEN[:3]
             await fleet.until_state(number, ("aborted",) if undecided else ("decided", "confirmed", "partial"))

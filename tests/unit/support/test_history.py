@@ -127,8 +127,9 @@ def test_after_a_restart_orphans_may_finish_by_what_they_have() -> None:
 
 def test_what_is_written_down_is_read() -> None:
     log = (
-        "2026-01-02T03:04:05.678Z INFO data_plane.node.link: this node runs version 9 (ab) epoch=0f version=9"
-        " snapshot_hash=ab12 kept=True restored=False\n2026-01-02T03:04:06.000Z INFO x: something else\n"
+        "2026-01-02T03:04:05.678Z INFO data_plane.node.link: this node runs version 9 (ab) took_ms=1.5"
+        " epoch=0f version=9 snapshot_hash=ab12 kept=True restored=False\n"
+        "2026-01-02T03:04:06.000Z INFO x: something else\n"
     )
     assert runs_of(log, 2) == [Run(2, 1767323045.678, "0f", 9, "ab12", True, False)]
     settings = '{"id": "s", "split": %s, "preview": null}'
