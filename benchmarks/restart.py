@@ -84,11 +84,10 @@ async def one_start(node: Node) -> Start:
 async def measure(folder: Path, *, entities: int, runs: int, workers: int) -> list[Start]:
     """All runs after a first one, in which the node chooses its ports and the files come into the page cache."""
     async with TinyUpstream("up") as upstream:
-        node = Node("node", folder, NOBODY, "--log-level=error", workers=workers)
+        await asyncio.to_thread(write_last_good, folder / "node.state" / "last-good", entities, upstream.address)
+        node = Node("node", folder, NOBODY, "--log-level=error", "--drain-delay-s=0", workers=workers)
         await node.up()
         await node.stop()
-        await asyncio.to_thread(write_last_good, folder / "node.state" / "last-good", entities, upstream.address)
-        await one_start(node)
         return [await one_start(node) for _ in range(runs)]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ from pointsman.settings import SettingsError
 from pointsman.version import software_version
 
 RESOLV_CONF = Path("/etc/resolv.conf")
+SWITCH_INTERVAL_S = 0.0005
 
 _log = logging.getLogger(__name__)
 
@@ -83,10 +86,25 @@ async def _run(settings: NodeSettings, own_id: str, front: Front) -> None:
 
 async def _live(node: Node, settings: NodeSettings) -> None:
     """Start and go on until a part fails that nothing works without."""
-    with heap.undisturbed():
+    with heap.undisturbed(), _quick_turns():
         await node.start(ports_file=Path(settings.ports_file) if settings.ports_file else None)
     heap.settle()
     await node.failed()
+
+
+@contextlib.contextmanager
+def _quick_turns() -> Iterator[None]:
+    """Let threads take turns more often than by Python's own 5 ms.
+
+    While a node starts one thread verifies what is on disk, another one loads the status API, and the loop feeds the
+    workers, which takes it a hundred turns.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 async def _end(node: Node, settings: NodeSettings, signals: asyncio.Queue[signal.Signals]) -> None:

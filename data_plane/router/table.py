@@ -161,18 +161,26 @@ def compile_chunks(line: Line) -> Generator[None, None, list[Chunk]]:
     return first + second
 
 
+_NO_LINE: Line = []
+_NO_HEADERS: dict[str, dict[bytes, Line]] = {}
+_NO_SNIS: dict[bytes, Line] = {}
+
+
 class Leaf:
-    """The candidates of one place. Each is in exactly one of the four side tables, under one or more values."""
+    """The candidates of one place. Each is in exactly one of the four side tables, under one or more values.
+
+    Most leaves hold one candidate and nothing aside: what is empty is the same for all of them until it is written.
+    """
 
     __slots__ = ("by_header", "by_sni", "chunks", "plain", "regexes", "snis")
 
     def __init__(self) -> None:
         self.plain: Line = []
-        self.regexes: Line = []
+        self.regexes: Line = _NO_LINE
         self.chunks: list[Chunk] | None = None  # None = the regexes are tried one by one
-        self.by_header: dict[str, dict[bytes, Line]] = {}
-        self.snis: Line = []  # all that `by_sni` holds: on a plain connection an SNI is not asked for
-        self.by_sni: dict[bytes, Line] = {}
+        self.by_header: dict[str, dict[bytes, Line]] = _NO_HEADERS
+        self.snis: Line = _NO_LINE  # all that `by_sni` holds: on a plain connection an SNI is not asked for
+        self.by_sni: dict[bytes, Line] = _NO_SNIS
 
     def copy(self) -> Leaf:
         leaf = Leaf()
@@ -196,14 +204,20 @@ class Leaf:
         header = _filing_header(candidate)
         if header is not None:
             name, values = header
+            if self.by_header is _NO_HEADERS:
+                self.by_header = {}
             lines = self.by_header.setdefault(name, {})
             for value in values:
                 _insert_aside(lines, value, candidate)
         elif _filed_by_sni(candidate):
+            if self.snis is _NO_LINE:
+                self.snis, self.by_sni = [], {}
             insert(self.snis, candidate)
             for sni in _sni_names(candidate):
                 _insert_aside(self.by_sni, sni, candidate)
         elif candidate.regexes:
+            if self.regexes is _NO_LINE:
+                self.regexes = []
             insert(self.regexes, candidate)
             self.chunks = None
         else:
