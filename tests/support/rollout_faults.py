@@ -231,6 +231,8 @@ async def _mend(fleet: FaultyFleet, fault: Fault) -> None:
         case Fault.STOPPED:
             victim.kill(signal.SIGCONT)
         case Fault.KILLED | Fault.SPOILED:
+            # The guard against configurations that kill counts two ends within 30 s, and contents repeat here.
+            (fleet.folder / f"{victim.name}.state" / "last-good" / "lives.json").unlink(missing_ok=True)
             await victim.up()
 
 
