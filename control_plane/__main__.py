@@ -39,7 +39,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             environment,
             program="pointsman control-plane",
             description="The control plane: entity store, Admin API and fleet link.",
-            version=software_version(),
+            version=software_version,
         )
         settings.check()
     except SettingsError as error:

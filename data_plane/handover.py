@@ -7,27 +7,19 @@ command lines are visible to everybody on the machine.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import ipaddress
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from data_plane.flavours import RouterFlavour
 from data_plane.observe.access_log import AccessLogFormat, AccessLogSettings
 from data_plane.observe.traffic import SERIES_MAX
 from data_plane.proxy.settings import ProxySettings
-from data_plane.router import TRADITIONAL, TRADITIONAL_COMPATIBLE
 from pointsman.logs import LogFormat, LogLevel
 
 PAIRS_BYTES_MAX = 4 << 20
-
-
-class RouterFlavour(enum.StrEnum):
-    """Kong's `router_flavor`, as far as it is there: the documented order, or the older one by kinds and age."""
-
-    TRADITIONAL_COMPATIBLE = TRADITIONAL_COMPATIBLE
-    TRADITIONAL = TRADITIONAL
 
 
 @dataclass(frozen=True, slots=True)

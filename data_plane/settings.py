@@ -1,6 +1,7 @@
 """What an operator may set about a node, read once at start. Flags, `POINTSMAN_*` variables or a YAML file.
 
-Kong's name of a setting is in brackets where Kong has it. Sizes are bytes and times are seconds.
+Kong's name of a setting is in brackets where Kong has it. Sizes are bytes and times are seconds. A node starts its
+workers as soon as it has read these, so this module imports nothing that takes long to load.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_plane.handover import RouterFlavour
-from data_plane.node.default_pairs import BadDefaultPair, DefaultPairs
-from data_plane.node.snapshot import RAW_BYTES_MAX
+from data_plane.flavours import RouterFlavour
 from data_plane.node.sockets import ListenError, ListenSpec, parse_listen
 from data_plane.observe.access_log import OFF, QUEUE_MAX, AccessLogFormat, AccessLogSettings
 from data_plane.observe.traffic import SERIES_MAX
@@ -25,6 +25,10 @@ from pointsman.logs import LogFormat, LogLevel
 from pointsman.rules.cluster_mtls import ClusterMtls
 from pointsman.rules.pems import load_authorities
 from pointsman.settings import SettingsError, SocketAddress, setting
+from pointsman.snapshots import RAW_BYTES_MAX
+
+if TYPE_CHECKING:
+    from data_plane.node.default_pairs import DefaultPairs
 
 WORKERS_MAX = 256
 ENROLMENT_PORT = 8006
@@ -411,6 +415,9 @@ class NodeSettings:
 
     def default_pairs(self) -> DefaultPairs:
         """The certificates of TLS listeners, made if there are no files; raises SettingsError."""
+        # See the module's head. A node without TLS listeners never loads what makes certificates.
+        from data_plane.node.default_pairs import BadDefaultPair, DefaultPairs  # noqa: PLC0415
+
         try:
             return DefaultPairs([Path(name) for name in self.ssl_cert], [Path(name) for name in self.ssl_cert_key])
         except BadDefaultPair as error:

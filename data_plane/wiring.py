@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import signal
 import socket
 import time
@@ -13,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_plane.handover import Handover
+import uvloop
+
+from data_plane.front import Front
 from data_plane.node.applying import Applier, ApplyLimits
 from data_plane.node.fence import Contact, FenceKeeper
 from data_plane.node.fleet_access import BadFiles, FilesAccess, FleetAccess, PlainAccess
 from data_plane.node.following import Followers
 from data_plane.node.health_care import HealthCare
-from data_plane.node.identity import Identity
 from data_plane.node.last_good import LastGood
 from data_plane.node.link import Link, LinkSettings
 from data_plane.node.membership import BadIdentity, Membership
@@ -29,7 +28,7 @@ from data_plane.node.names import Names
 from data_plane.node.node import Levels, Node
 from data_plane.node.rollouts import Rollouts
 from data_plane.node.side_sums import SideReports
-from data_plane.node.sockets import ListenSpec, address_of, bind_for_workers, bind_one, is_taken
+from data_plane.node.sockets import address_of
 from data_plane.node.supervisor import Slot, Supervisor
 from data_plane.node.workers import WorkerProcess
 from data_plane.resolve.answers import Answer
@@ -41,7 +40,7 @@ from data_plane.settings import NodeSettings
 from pointsman import heap
 from pointsman.rules.cluster_mtls import ClusterMtls
 from pointsman.rules.plane_clock import PlaneClock
-from pointsman.settings import SettingsError, SocketAddress
+from pointsman.settings import SettingsError
 from pointsman.version import software_version
 
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -49,33 +48,37 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 _log = logging.getLogger(__name__)
 
 
-async def run(settings: NodeSettings) -> None:
+def run(settings: NodeSettings, own_id: str, front: Front) -> None:
     """Serve until SIGTERM or SIGINT and end in good order; a second signal ends at once.
 
-    Raises SettingsError, IdentityError, ListenError and OSError for what can't be had at start.
+    Raises SettingsError and OSError for what can't be had at start.
     """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings, own_id, front))
+
+
+async def _run(settings: NodeSettings, own_id: str, front: Front) -> None:
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
-    with contextlib.closing(Identity(settings.state_dir)) as identity:
-        resolver = _resolver(settings)
-        access, node_id = _access(settings, identity.node_id)
-        node = _assemble(settings, node_id, resolver, access)
-        loop.add_signal_handler(signal.SIGHUP, node.reread)
-        life = asyncio.create_task(_live(node, settings), name="node")
-        told = asyncio.create_task(signals.get(), name="first signal")
-        try:
-            await asyncio.wait((life, told), return_when=asyncio.FIRST_COMPLETED)
-            if life.done():
-                life.result()
-            else:
-                await _cancel(life)  # a start that is still under way ends here; a running node just goes on
-                await _end(node, settings, signals)
-        finally:
-            await _cancel(life, told)
-            await node.stop()
-            await resolver.close()
+    resolver = _resolver(settings)
+    access, node_id = fleet_access(settings, own_id)
+    node = _assemble(settings, node_id, resolver, access, front)
+    loop.add_signal_handler(signal.SIGHUP, node.reread)
+    life = asyncio.create_task(_live(node, settings), name="node")
+    told = asyncio.create_task(signals.get(), name="first signal")
+    try:
+        await asyncio.wait((life, told), return_when=asyncio.FIRST_COMPLETED)
+        if life.done():
+            life.result()
+        else:
+            await _cancel(life)  # a start that is still under way ends here; a running node just goes on
+            await _end(node, settings, signals)
+    finally:
+        await _cancel(life, told)
+        await node.stop()
+        await resolver.close()
 
 
 async def _live(node: Node, settings: NodeSettings) -> None:
@@ -108,7 +111,7 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _access(settings: NodeSettings, own_id: str) -> tuple[FleetAccess, str]:
+def fleet_access(settings: NodeSettings, own_id: str) -> tuple[FleetAccess, str]:
     """How this node gets through to the control plane, and its id, which a certificate of an own CA may give.
 
     Raises SettingsError.
@@ -139,46 +142,18 @@ def _access(settings: NodeSettings, own_id: str) -> tuple[FleetAccess, str]:
         raise SettingsError(f"setting cluster_mtls: {error}") from None
 
 
-def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: FleetAccess) -> Node:
-    specs = settings.listens()
-    count = settings.worker_count()
-    proxy = settings.proxy()
+def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: FleetAccess, front: Front) -> Node:
+    slots = [Slot(index, sockets) for index, sockets in enumerate(front.sockets)]
+    default_pairs = front.default_pairs
     cache_rules = _cache_rules(settings)
-    default_pairs = settings.default_pairs() if any(spec.ssl for spec in specs) else None
-    status_socket = bind_one(settings.status_listen)
-    try:
-        slots, addresses = _slots(specs, count)
-    except BaseException:
-        status_socket.close()
-        raise
-    handover = Handover(
-        proxy=proxy,
-        backlogs=tuple(spec.backlog for spec in specs),
-        tls=tuple(spec.ssl for spec in specs),
-        proxy_protocol=tuple(spec.proxy_protocol for spec in specs),
-        log_level=settings.log_level,
-        log_format=settings.log_format,
-        node_id=node_id,
-        access_log=settings.access_log_settings(),
-        series_max=settings.metrics_series_max,
-        router_flavour=settings.router_flavor,
-    ).to_json()
-    cores = sorted(os.sched_getaffinity(0)) if settings.worker_affinity else []
     sums = MetricsSum(settings.metrics_series_max)
     plane_clock = PlaneClock()
     side_reports = SideReports(sums.sides, lambda at_ns: plane_clock.to_plane(at_ns, time.monotonic_ns()) or 0)
 
     async def spawn(slot: Slot) -> WorkerProcess:
-        affinity = frozenset({cores[slot.index % len(cores)]}) if cores else frozenset[int]()
-        pairs = default_pairs.pairs if default_pairs is not None else []
-        process = await WorkerProcess.start(
-            slot.index,
-            arguments=(f"--handover={handover}",),
-            sockets=slot.sockets,
-            affinity=affinity,
-            default_pairs=default_pairs.descriptor if default_pairs is not None else None,
-        )
-        if default_pairs is not None and default_pairs.pairs is not pairs:
+        launched = front.launch(slot.index)
+        process = await WorkerProcess.take_over(launched)
+        if default_pairs is not None and default_pairs.pairs is not launched.pairs:
             process.replace_default_pairs(default_pairs.pairs)  # they were read anew while it started
         sums.watch(process)
         process.on_observations = health.verdicts.observed
@@ -213,7 +188,7 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: 
         node_id,
         applier,
         plane_clock,
-        workers=count,
+        workers=len(slots),
         outlook=health.verdicts.outlook,
         snapshot_bytes_max=settings.snapshot_bytes_max,
         follower=lambda: link.intake,  # made below
@@ -229,9 +204,9 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: 
             software=software_version(),
             boot_id=time.time_ns(),
             labels=dict(settings.labels),
-            workers=count,
-            proxy_addresses=tuple(str(address) for address in addresses),
-            status_address=str(address_of(status_socket)),
+            workers=len(slots),
+            proxy_addresses=tuple(str(address) for address in front.addresses),
+            status_address=str(address_of(front.status_socket)),
         ),
         applier,
         LastGood(settings.state_dir / "last-good", raw_bytes_max=settings.snapshot_bytes_max),
@@ -257,26 +232,9 @@ def _assemble(settings: NodeSettings, node_id: str, resolver: Resolver, access: 
         sums=sums,
         side_reports=side_reports,
         default_pairs=default_pairs,
-        proxy_addresses=addresses,
-        status_socket=status_socket,
+        proxy_addresses=front.addresses,
+        status_socket=front.status_socket,
     )
-
-
-def _slots(specs: Sequence[ListenSpec], count: int) -> tuple[list[Slot], list[SocketAddress]]:
-    """One slot a worker, each with one socket of every listener; and where the listeners are."""
-    by_listener: list[list[socket.socket]] = []
-    try:
-        for spec in specs:
-            if is_taken(spec):
-                _log.warning("another process listens on %s; connections will be shared with it", spec.address)
-            by_listener.append(bind_for_workers(spec, count))
-    except BaseException:
-        for sockets in by_listener:
-            for sock in sockets:
-                sock.close()
-        raise
-    slots = [Slot(index, [sockets[index] for sockets in by_listener]) for index in range(count)]
-    return slots, [address_of(sockets[0]) for sockets in by_listener]
 
 
 def _resolver(settings: NodeSettings) -> Resolver:

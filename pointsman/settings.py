@@ -20,14 +20,14 @@ import enum
 import ipaddress
 import math
 import re
+import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
-import yaml
 from typing_extensions import override
 
 ENVIRONMENT_PREFIX = "POINTSMAN_"
@@ -139,11 +139,14 @@ def load(
     *,
     program: str,
     description: str = "",
-    version: str = "",
+    version: Callable[[], str] | None = None,
 ) -> T:
     """Fills a settings dataclass. Raises SettingsError; `--help` and `--version` print and raise SystemExit(0)."""
     fields = _fields(settings_type)
-    flags = _parser(settings_type, program=program, description=description, version=version).parse_args(arguments)
+    parser = _parser(fields, program=program, description=description)
+    if version is not None:
+        parser.add_argument("--version", action=_SayVersion, const=version)
+    flags = parser.parse_args(arguments)
     file_text = flags.config or environment.get(ENVIRONMENT_PREFIX + "CONFIG", "")
     in_file = _read_file(Path(file_text), known=fields) if file_text else {}
     values: dict[str, object] = {}
@@ -189,7 +192,22 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message}; `{self.prog} --help` lists the flags")
 
 
-def _parser(settings_type: type[Any], *, program: str, description: str, version: str) -> argparse.ArgumentParser:
+class _SayVersion(argparse.Action):
+    """argparse's own wants to know the version before anybody asks, and finding it takes as long as all settings."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, const: Callable[[], str]) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show program's version number and exit")
+        self._version = const
+
+    @override
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        sys.stdout.write(f"{self._version()}\n")
+        parser.exit()
+
+
+def _parser(
+    fields: Mapping[str, tuple[object, object, _About]], *, program: str, description: str
+) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
         description=description,
@@ -197,9 +215,7 @@ def _parser(settings_type: type[Any], *, program: str, description: str, version
         epilog=f"Each flag is also a variable, like {ENVIRONMENT_PREFIX}CONFIG for --config, and a name in the file.",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with settings")
-    if version:
-        parser.add_argument("--version", action="version", version=version)
-    for name, (kind, default, about) in _fields(settings_type).items():
+    for name, (kind, default, about) in fields.items():
         shown = _as_text(default)
         text = f"{about.help} (default: {shown})" if shown else about.help
         flag = {"dest": name, "action": "append", "default": None, "help": text.replace("%", "%%")}
@@ -230,6 +246,8 @@ def _as_text(value: object) -> str:
 
 
 def _read_file(path: Path, *, known: Mapping[str, object]) -> dict[str, object]:
+    import yaml  # noqa: PLC0415  # half of what this module takes to load, for those who have no file
+
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)

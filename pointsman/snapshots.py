@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
+RAW_BYTES_MAX = 256 * 1024 * 1024
+"""Default ceiling of a node for a snapshot after decompression."""
+
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRef:

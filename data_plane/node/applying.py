@@ -20,7 +20,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from data_plane.node.diff import Again, Diff, stage_messages
+from data_plane.node.diff import Again, Diff, ahead_messages, stage_messages
+from data_plane.node.last_good import Ahead
 from data_plane.node.names import NameIndex, Names
 from data_plane.node.outcomes import FAULTS_MAX, Applied, ApplyOutcome, Refused
 from data_plane.node.snapshot import NodeSnapshot
@@ -130,12 +131,42 @@ class Applier:
             began = self._clock()
             self._prepared = None  # staging replaces what workers held for a rollout
             refused, _ = await self._apply(snapshot, 0, None)
-            if refused is not None:
-                _log.error("%s is refused: %s", snapshot.ref, "; ".join(fault.message for fault in refused.faults[:3]))
-                return refused
-            took_s = self._clock() - began
-            _log.debug("%s is active in all workers after %.1f ms", snapshot.ref, took_s * 1000)
-            return Applied(took_s)
+            return self._told(snapshot, refused, began)
+
+    async def restore(self, ahead: Ahead, loading: Awaitable[NodeSnapshot | None]) -> ApplyOutcome | None:
+        """Stage what is on disk in all workers while it is verified, and make it active when it is what it should be.
+
+        The first snapshot of this node's life; `loading` gives the verified one, None if there is none. None = nothing
+        came of it, and what was loaded, if anything, is to be applied as any other: it is not what was staged, or the
+        workers refuse it, which they may because of what a change of the journal took out again.
+        """
+        async with self._lock:
+            assert self._goal is None, "nothing serves yet"
+            began = self._clock()
+            messages = Again(ahead_messages(ahead))
+            preparing = asyncio.create_task(
+                self._prepare_everywhere(ahead.ref.version, None, messages), name="staging ahead"
+            )
+            try:
+                snapshot = await loading
+                if snapshot is None or snapshot.ref != ahead.ref:
+                    return None
+                refused, _ = await self._apply(snapshot, 0, None, preparing)
+            finally:
+                preparing.cancel()
+                await asyncio.gather(preparing, return_exceptions=True)
+                if self._goal is None:
+                    for process in self._supervisor.processes:
+                        process.discard(ahead.ref.version)
+            return None if refused is not None and ahead.changes else self._told(snapshot, refused, began)
+
+    def _told(self, snapshot: NodeSnapshot, refused: Refused | None, began: float) -> ApplyOutcome:
+        if refused is not None:
+            _log.error("%s is refused: %s", snapshot.ref, "; ".join(fault.message for fault in refused.faults[:3]))
+            return refused
+        took_s = self._clock() - began
+        _log.debug("%s is active in all workers after %.1f ms", snapshot.ref, took_s * 1000)
+        return Applied(took_s)
 
     async def prepare(self, snapshot: NodeSnapshot) -> Refused | None:
         """Stage `snapshot` in all workers and resolve its names; what serves is untouched. None = it is ready.
@@ -209,9 +240,13 @@ class Applier:
             return Activated(last, late, min((activation.ahead_us for activation in activations), default=0))
 
     async def _apply(
-        self, snapshot: NodeSnapshot, at_ns: int, staged: _Staged | None
+        self,
+        snapshot: NodeSnapshot,
+        at_ns: int,
+        staged: _Staged | None,
+        preparing: asyncio.Task[dict[int, WorkerProcess]] | None = None,
     ) -> tuple[Refused | None, list[Activation]]:
-        """Stage unless that is done, then activate everywhere. The lock is held."""
+        """Stage unless that is done or on its way, then activate everywhere. The lock is held."""
         diff = staged.diff if staged is not None else Diff.between(self._goal, snapshot)
         known = frozenset(self._index.needed)
         activations: list[Activation] = []
@@ -220,7 +255,7 @@ class Applier:
                 self._index.apply(diff.upserts, diff.deletes)
                 prepared = staged.processes
             else:
-                prepared = await self._stage(snapshot, diff, known)
+                prepared = await self._stage(snapshot, diff, known, preparing)
             answers = self._names.answers(self._index.needed - known)
             activating = self._activate_everywhere(
                 snapshot, diff, prepared, answers, at_ns=at_ns, activations=activations
@@ -259,13 +294,18 @@ class Applier:
         for process in self._supervisor.processes:
             process.push_names(answers)
 
-    async def _stage(self, snapshot: NodeSnapshot, diff: Diff, known: frozenset[str]) -> dict[int, WorkerProcess]:
+    async def _stage(
+        self,
+        snapshot: NodeSnapshot,
+        diff: Diff,
+        known: frozenset[str],
+        preparing: asyncio.Task[dict[int, WorkerProcess]] | None = None,
+    ) -> dict[int, WorkerProcess]:
         """Prepare every worker, and find and resolve the names that are new meanwhile; returns who prepared, by slot.
 
-        However it ends, `diff` is in the index of names, wholly or in part.
+        `preparing` does the first where it has begun. However it ends, `diff` is in the index of names, wholly or in
+        part.
         """
-        prepared: dict[int, WorkerProcess] = {}
-        messages = Again(stage_messages(diff))
         steps: Iterable[None] = ()
         if len(diff.upserts) + len(diff.deletes) <= ENTITIES_AT_ONCE_MAX:
             self._index.apply(diff.upserts, diff.deletes)
@@ -274,12 +314,12 @@ class Applier:
         resolving: asyncio.Task[bool] | None = None
         if steps or self._index.needed - known:
             resolving = asyncio.create_task(self._resolve(steps, known), name="names of a snapshot")
-
-        async def prepare(slot: Slot) -> None:
-            prepared[slot.index] = await self._prepare(slot, snapshot, diff, messages)
-
         try:
-            await self._everywhere(prepare)
+            if preparing is not None:
+                prepared = await preparing
+            else:
+                messages = Again(stage_messages(diff))
+                prepared = await self._prepare_everywhere(snapshot.version, diff.before, messages, snapshot)
             if resolving is not None and not await resolving:
                 _log.warning("%s is activated although some of its names have no answer yet", snapshot.ref)
         except BaseException:
@@ -338,8 +378,29 @@ class Applier:
             self._health.active()
         return None
 
+    async def _prepare_everywhere(
+        self, version: int, before: NodeSnapshot | None, messages: Iterable[bytes], snapshot: NodeSnapshot | None = None
+    ) -> dict[int, WorkerProcess]:
+        """All workers; returns who prepared, by slot. Raises _NotPrepared.
+
+        `messages` stage `version` over `before`. A worker that came back with another snapshot than that is sent what
+        makes `snapshot` of what it has; before the first activation there is no other.
+        """
+        prepared: dict[int, WorkerProcess] = {}
+
+        async def prepare(slot: Slot) -> None:
+            prepared[slot.index] = await self._prepare(slot, version, before, messages, snapshot)
+
+        await self._everywhere(prepare)
+        return prepared
+
     async def _prepare(
-        self, slot: Slot, snapshot: NodeSnapshot, diff: Diff, messages: Iterable[bytes]
+        self,
+        slot: Slot,
+        version: int,
+        before: NodeSnapshot | None,
+        messages: Iterable[bytes],
+        snapshot: NodeSnapshot | None,
     ) -> WorkerProcess:
         """One worker, over its ends; returns the process that prepared. Raises _NotPrepared."""
         deadline = self._clock() + self._limits.prepare_s
@@ -349,9 +410,9 @@ class Applier:
                 if process is None:
                     async with asyncio.timeout(max(deadline - self._clock(), 0.0)):
                         process = await slot.serving(failures_max=ENDS_MAX)
-                if process.snapshot is not diff.before:
+                if process.snapshot is not before:
                     messages = stage_messages(Diff.between(process.snapshot, snapshot))
-                await process.prepare(messages, snapshot.version, timeout_s=max(deadline - self._clock(), 0.0))
+                await process.prepare(messages, version, timeout_s=max(deadline - self._clock(), 0.0))
             except WorkerDied:
                 if process is not None:
                     await slot.changed_from(process)

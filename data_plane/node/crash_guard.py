@@ -87,6 +87,11 @@ class CrashGuard:
         lives.unstable = True
         self._write()
 
+    def withdrawn(self) -> None:
+        """What was about to become active did not, and not because of what it is."""
+        self._lives.unstable = False
+        self._write()
+
     def stable(self) -> None:
         """What was activated last has served for `STABLE_S`."""
         lives = self._lives

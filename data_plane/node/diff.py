@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from data_plane.node.entity_map import EntityMap
+from data_plane.node.last_good import Ahead
 from data_plane.node.snapshot import NodeSnapshot
+from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1 import worker_pb2 as wire
 
 BATCH_BYTES_MAX = 256 * 1024
@@ -69,21 +71,42 @@ def stage_messages(diff: Diff) -> Iterator[bytes]:
     """The conversation that stages `diff`, message by message."""
     after = diff.after
     assert after is not None, "a worker is never staged with nothing"
-    begin = wire.StageBegin(base_version=diff.before.version if diff.before is not None else 0)
-    begin.snapshot.epoch = after.epoch
-    begin.snapshot.version = after.version
-    begin.snapshot.snapshot_hash = after.snapshot_hash
-    yield wire.ToWorker(stage_begin=begin).SerializeToString()
+    yield _begin(after.ref, base_version=diff.before.version if diff.before is not None else 0)
+    yield from _parts(diff.upserts.values(), diff.deletes)
+    yield _END
+
+
+def ahead_messages(ahead: Ahead) -> Iterator[bytes]:
+    """The conversation that stages from nothing what is not verified yet; later parts go over earlier ones."""
+    yield _begin(ahead.ref, base_version=0)
+    yield from _parts(ahead.bodies, ())
+    for upserts, deletes in ahead.changes:
+        yield from _parts(upserts, deletes)
+    yield _END
+
+
+_END = wire.ToWorker(stage_end=wire.StageEnd()).SerializeToString()
+
+
+def _begin(ref: SnapshotRef, *, base_version: int) -> bytes:
+    begin = wire.StageBegin(base_version=base_version)
+    begin.snapshot.epoch = ref.epoch
+    begin.snapshot.version = ref.version
+    begin.snapshot.snapshot_hash = ref.snapshot_hash
+    return wire.ToWorker(stage_begin=begin).SerializeToString()
+
+
+def _parts(upserts: Iterable[bytes], deletes: Iterable[EntityKey]) -> Iterator[bytes]:
     message = wire.ToWorker()
     size = 0
-    for collection, entity_id in diff.deletes:
+    for collection, entity_id in deletes:
         message.stage_part.deletes.add(collection=collection, id=entity_id)
         size += _KEY_BYTES
         if size >= BATCH_BYTES_MAX:
             yield message.SerializeToString()
             message, size = wire.ToWorker(), 0
     batch: list[bytes] = []
-    for data in diff.upserts.values():
+    for data in upserts:
         if size and size + len(data) > BATCH_BYTES_MAX:
             message.stage_part.upserts.extend(batch)
             yield message.SerializeToString()
@@ -94,4 +117,3 @@ def stage_messages(diff: Diff) -> Iterator[bytes]:
     if size:
         message.stage_part.upserts.extend(batch)
         yield message.SerializeToString()
-    yield wire.ToWorker(stage_end=wire.StageEnd()).SerializeToString()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
-from typing import Protocol, assert_never
+from collections.abc import Awaitable, Coroutine, Sequence
+from typing import Protocol, TypeVar, assert_never
 
 import grpc.aio
 
@@ -18,13 +18,15 @@ from data_plane.node import messages, session
 from data_plane.node.bases import Bases
 from data_plane.node.crash_guard import STABLE_S, CrashGuard
 from data_plane.node.keeping import Keeper, Ready
-from data_plane.node.last_good import Generation, LastGood
+from data_plane.node.last_good import Ahead, Generation, LastGood, Loaded
 from data_plane.node.outcomes import Applied, ApplyOutcome, Refused
 from data_plane.node.pull import Pulls, SnapshotGone
 from data_plane.node.session import Session
 from data_plane.node.snapshot import Delta, NodeSnapshot, Offer, SnapshotRefused, apply_delta, make_delta
 from pointsman.snapshots import Fault, SnapshotRef, Stage
 from pointsman.wire.v1 import fleet_pb2
+
+T = TypeVar("T")
 
 INLINE_BYTES_MAX = 64 * 1024
 """Raw bytes of a delta that is made on the loop: in well under a millisecond."""
@@ -38,6 +40,7 @@ class SnapshotSink(Protocol):
     @property
     def running(self) -> NodeSnapshot | None: ...
     async def apply(self, snapshot: NodeSnapshot) -> ApplyOutcome: ...
+    async def restore(self, ahead: Ahead, loading: Awaitable[NodeSnapshot | None]) -> ApplyOutcome | None: ...
 
 
 class Conversing(Protocol):
@@ -142,15 +145,14 @@ class Intake:
 
     async def _restore(self) -> bool:
         for generation in Generation:
-            loaded = await asyncio.to_thread(self._last_good.load, generation)
-            if loaded.snapshot is not None:
-                self.loaded.set()
+            loaded, outcome = await self._load(generation)
             for problem in loaded.problems:
                 self._keeper.problem = problem
                 log.error("last good snapshot: %s", problem)
             if loaded.snapshot is None:
                 continue
-            outcome = await self._hand_over(loaded.snapshot, restored=True)
+            if outcome is None:
+                outcome = await self._hand_over(loaded.snapshot, restored=True)
             match outcome:
                 case Applied():
                     self._bases.add(loaded.snapshot)
@@ -164,18 +166,58 @@ class Intake:
                     log.error("last good snapshot: %s", self._keeper.problem)
         return False
 
+    async def _load(self, generation: Generation) -> tuple[Loaded, ApplyOutcome | None]:
+        """A generation, and what became of it where the workers could have it ahead; None = it is still to be applied.
+
+        A file that turns out to be damaged has cost the workers some building, and nobody was served by it.
+        """
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[Ahead] = loop.create_future()
+        loading = asyncio.create_task(
+            asyncio.to_thread(
+                self._last_good.load, generation, ahead=lambda ahead: loop.call_soon_threadsafe(told.set_result, ahead)
+            ),
+            name="loading",
+        )
+
+        async def verified() -> NodeSnapshot | None:
+            snapshot = (await loading).snapshot
+            if snapshot is not None:
+                self.loaded.set()
+            return snapshot
+
+        checking = asyncio.create_task(verified(), name="verifying")
+        await asyncio.wait((told, checking), return_when=asyncio.FIRST_COMPLETED)
+        outcome: ApplyOutcome | None = None
+        if told.done() and self._guard.refusal(told.result().ref.snapshot_hash) is None:
+            ahead = told.result()
+            outcome = await self._hand_to(self._sink.restore(ahead, asyncio.shield(checking)), ahead.ref, restored=True)
+            if outcome is None:
+                self._withdrawn()
+        await checking
+        return await loading, outcome
+
     # --- what rollouts make active ----------------------------------------------------------------------------------
 
     def refusal(self, snapshot: NodeSnapshot) -> Refused | None:
         """Why this content must not become active on this node."""
         return self._guard.refusal(snapshot.snapshot_hash)
 
-    def arming(self, snapshot: NodeSnapshot, *, restored: bool = False) -> None:
+    def arming(self, snapshot: NodeSnapshot) -> None:
         """This snapshot is about to become active."""
-        self._guard.activating(snapshot.snapshot_hash, restored=restored)
+        self._arming(snapshot.snapshot_hash, restored=False)
+
+    def _arming(self, snapshot_hash: bytes, *, restored: bool) -> None:
+        self._guard.activating(snapshot_hash, restored=restored)
         if self._stable is not None:
             self._stable.cancel()
         self._stable = asyncio.get_running_loop().call_later(STABLE_S, self._guard.stable)
+
+    def _withdrawn(self) -> None:
+        """What was about to become active did not, whatever becomes of it later."""
+        self._guard.withdrawn()
+        if self._stable is not None:
+            self._stable.cancel()
 
     async def activated(self, snapshot: NodeSnapshot, delta: Delta | None) -> None:
         """It is active in all workers. Returns when a kill of this process can't undo that any more."""
@@ -298,11 +340,14 @@ class Intake:
     async def _hand_over(self, snapshot: NodeSnapshot, *, restored: bool = False) -> ApplyOutcome:
         if (refusal := self.refusal(snapshot)) is not None:
             return refusal
-        self.arming(snapshot, restored=restored)
+        return await self._hand_to(self._sink.apply(snapshot), snapshot.ref, restored=restored)
+
+    async def _hand_to(self, applying: Awaitable[T], ref: SnapshotRef, *, restored: bool) -> T | Refused:
+        self._arming(ref.snapshot_hash, restored=restored)
         try:
-            return await self._sink.apply(snapshot)
+            return await applying
         except Exception as error:  # a mistake of ours must show as a refusal, not as a node that never answers
-            log.exception("applying %s failed", snapshot.ref)
+            log.exception("applying %s failed", ref)
             return _internal(Stage.ACTIVATE, error)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,15 +24,18 @@ from data_plane.node import messages
 from data_plane.node.journal import Journal, Problem
 from data_plane.node.seal import OVERHEAD_BYTES, Broken, Seal
 from data_plane.node.snapshot import (
-    RAW_BYTES_MAX,
     NodeSnapshot,
     Offer,
     SnapshotRefused,
     apply_delta,
     check_sizes,
+    delta_changes,
     pack,
-    unpack,
+    unfolded,
+    verified,
 )
+from pointsman.rules.snapshot_hash import Key
+from pointsman.snapshots import RAW_BYTES_MAX, SnapshotRef
 
 MAGIC = b"pointsman last good 2\n"
 HEADER_BYTES_MAX = 4096
@@ -54,6 +58,18 @@ class Loaded:
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a generation leads to if it is good: unsealed and unpacked, the snapshot's hash not yet looked at.
+
+    `bodies` are the file's entities; `changes` follow on them, in order: what is put in and what is taken out.
+    """
+
+    ref: SnapshotRef
+    bodies: Sequence[bytes]
+    changes: tuple[tuple[Sequence[bytes], Sequence[Key]], ...] = ()
+
+
 class BadFile(ValueError):
     """A last-good file that can't be trusted; the text says why."""
 
@@ -71,15 +87,18 @@ class LastGood:
     def folder(self) -> Path:
         return self._folder
 
-    def load(self, generation: Generation) -> Loaded:
+    def load(self, generation: Generation, *, ahead: Callable[[Ahead], object] | None = None) -> Loaded:
         """A generation, if it is there and good. A bad file is moved aside; an unreadable one is left and reported.
+
+        `ahead` is told, in this thread, what the current generation will be if it is good. To verify 100,000 entities
+        takes half a second, in which workers can be building already; nothing of it may serve before this returns.
 
         The previous generation is the newest content before the current one's: of the journal where that has one,
         else of the file before.
         """
         problems: list[str] = []
         if generation is Generation.CURRENT:
-            return Loaded(*self._newest_two(Generation.CURRENT, problems)[:1], tuple(problems))
+            return Loaded(*self._newest_two(Generation.CURRENT, problems, ahead)[:1], tuple(problems))
         # The journal goes on from the current file; where that is lost, what it says of the one before still holds.
         _, before = self._newest_two(Generation.CURRENT, problems)
         if before is None:
@@ -131,10 +150,10 @@ class LastGood:
         self.journal.drop(upto)
 
     def _newest_two(
-        self, generation: Generation, problems: list[str]
+        self, generation: Generation, problems: list[str], ahead: Callable[[Ahead], object] | None = None
     ) -> tuple[NodeSnapshot | None, NodeSnapshot | None]:
         """What the file and the journal lead to, and the newest before that with other content."""
-        newest = self._file(generation, problems)
+        newest = self._file(generation, problems, ahead)
         before: NodeSnapshot | None = None
         if newest is None:
             return None, None
@@ -152,10 +171,12 @@ class LastGood:
                 newest = after
         return newest, before
 
-    def _file(self, generation: Generation, problems: list[str]) -> NodeSnapshot | None:
+    def _file(
+        self, generation: Generation, problems: list[str], ahead: Callable[[Ahead], object] | None
+    ) -> NodeSnapshot | None:
         path = self._folder / generation.value
         try:
-            return self._read(path)
+            return self._read(path, ahead)
         except FileNotFoundError:
             return None
         except BadFile as error:
@@ -189,7 +210,7 @@ class LastGood:
         finally:
             os.close(descriptor)
 
-    def _read(self, path: Path) -> NodeSnapshot:
+    def _read(self, path: Path, ahead: Callable[[Ahead], object] | None) -> NodeSnapshot:
         with path.open("rb") as file:
             offer, start = _read_header(file.read(_START_BYTES))
             try:
@@ -206,9 +227,23 @@ class LastGood:
         except Broken as error:
             raise BadFile(f"the file can't be opened: {error}") from error
         try:
-            return unpack(offer, packed, raw_bytes_max=self._raw_bytes_max)
+            bodies = unfolded(offer, packed, raw_bytes_max=self._raw_bytes_max)
+            if ahead is not None:
+                ahead(self._ahead(offer.ref, bodies))
+            return verified(offer, bodies)
         except SnapshotRefused as error:
             raise BadFile(str(error)) from error
+
+    def _ahead(self, ref: SnapshotRef, bodies: Sequence[bytes]) -> Ahead:
+        """Where the journal leads from a file's content: which of its changes fit is seen by what they start from."""
+        changes: list[tuple[Sequence[bytes], Sequence[Key]]] = []
+        for change in self.journal.read():
+            if isinstance(change, Problem) or change.base != ref:
+                continue
+            with contextlib.suppress(SnapshotRefused):  # reported when it is verified
+                changes.append(delta_changes(change, raw_bytes_max=self._raw_bytes_max))
+                ref = change.ref
+        return Ahead(ref, bodies, tuple(changes))
 
     def _content(self, path: Path) -> bytes | None:
         """The content hash that a file claims; None if there is no file or its header makes no sense."""

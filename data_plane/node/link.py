@@ -38,9 +38,9 @@ from data_plane.node.messages import (
 from data_plane.node.pull import Pulls
 from data_plane.node.reconnect import Reconnect, ReconnectSettings
 from data_plane.node.side_sums import SideSource
-from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, Offer
+from data_plane.node.snapshot import Delta, Offer
 from pointsman.rules.plane_clock import PlaneClock
-from pointsman.snapshots import NOTHING
+from pointsman.snapshots import NOTHING, RAW_BYTES_MAX
 from pointsman.wire.v1 import fleet_pb2
 
 _Call = grpc.aio.StreamStreamCall[fleet_pb2.NodeMessage, fleet_pb2.PlaneMessage]

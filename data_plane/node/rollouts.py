@@ -28,10 +28,10 @@ from data_plane.node.diff import Diff
 from data_plane.node.health import Outlook
 from data_plane.node.messages import BadMessage, RolloutWord, delta_from_wire, ref_from_wire, ref_to_wire
 from data_plane.node.outcomes import FAULTS_MAX, Refused
-from data_plane.node.snapshot import RAW_BYTES_MAX, Delta, NodeSnapshot, SnapshotRefused, apply_delta
+from data_plane.node.snapshot import Delta, NodeSnapshot, SnapshotRefused, apply_delta
 from data_plane.node.workers import WarmedEndpoint
 from pointsman.rules.plane_clock import SAMPLES_MAX, PlaneClock
-from pointsman.snapshots import Fault, Stage
+from pointsman.snapshots import RAW_BYTES_MAX, Fault, Stage
 from pointsman.wire.v1 import fleet_pb2
 
 SAMPLES_WANTED = 4

@@ -17,11 +17,10 @@ from google.protobuf.message import DecodeError
 from data_plane.kinds import COLLECTIONS, key_of
 from data_plane.node.entity_map import EntityMap
 from data_plane.node.outcomes import Refused
-from pointsman.snapshots import Fault, SnapshotRef, Stage
+from pointsman.rules.snapshot_hash import Key
+from pointsman.snapshots import RAW_BYTES_MAX, Fault, SnapshotRef, Stage
 from pointsman.wire.v1 import config_pb2, fleet_pb2
 
-RAW_BYTES_MAX = 256 * 1024 * 1024
-"""Default ceiling for a snapshot after decompression."""
 RATIO_MAX = 200
 """Raw bytes per packed byte beyond which a snapshot is taken for a decompression bomb ..."""
 RATIO_FREE_BYTES = 1024 * 1024
@@ -145,13 +144,35 @@ def unpack(offer: Offer, packed: bytes, *, raw_bytes_max: int = RAW_BYTES_MAX) -
     Raises:
         SnapshotRefused: with the stage that failed.
     """
+    return verified(offer, unfolded(offer, packed, raw_bytes_max=raw_bytes_max))
+
+
+def unfolded(offer: Offer, packed: bytes, *, raw_bytes_max: int = RAW_BYTES_MAX) -> Sequence[bytes]:
+    """The entities in `packed`, of which nothing is known yet but that they have the promised size and checksum.
+
+    Raises:
+        SnapshotRefused: with the stage that failed.
+    """
     check_sizes(offer, raw_bytes_max=raw_bytes_max)
     if len(packed) != offer.packed_bytes:
         message = f"{len(packed)} bytes arrived instead of {offer.packed_bytes}"
         raise SnapshotRefused(Stage.PULL, "SIZE_MISMATCH", message)
     if hashlib.sha256(packed).digest() != offer.packed_sha256:
         raise SnapshotRefused(Stage.PULL, "CHECKSUM_MISMATCH", "the packed bytes do not have the offered SHA-256")
-    return _verified(offer.ref, EntityMap(_entities(_decompress(packed, raw_bytes=offer.raw_bytes))), offer.entities)
+    raw = _decompress(packed, raw_bytes=offer.raw_bytes)
+    try:
+        return fleet_pb2.SnapshotBody.FromString(raw).entities
+    except DecodeError as error:
+        raise SnapshotRefused(Stage.DECODE, "BAD_FRAMING", "the snapshot is not a list of entities") from error
+
+
+def verified(offer: Offer, bodies: Sequence[bytes]) -> NodeSnapshot:
+    """The snapshot of these entities, which must have the hash that `offer` says.
+
+    Raises:
+        SnapshotRefused: with the stage that failed.
+    """
+    return _verified(offer.ref, EntityMap(_by_key(bodies)), offer.entities)
 
 
 def apply_delta(delta: Delta, base: NodeSnapshot, *, raw_bytes_max: int = RAW_BYTES_MAX) -> NodeSnapshot:
@@ -161,10 +182,15 @@ def apply_delta(delta: Delta, base: NodeSnapshot, *, raw_bytes_max: int = RAW_BY
         SnapshotRefused: with the stage that failed.
     """
     assert base.ref == delta.base, "the caller finds the base"
+    upserts, deletes = delta_changes(delta, raw_bytes_max=raw_bytes_max)
+    return _verified(delta.ref, base.content.changed(_by_key(upserts), deletes), delta.entities)
+
+
+def delta_changes(delta: Delta, *, raw_bytes_max: int = RAW_BYTES_MAX) -> tuple[Sequence[bytes], Sequence[Key]]:
+    """What a delta puts in, as it travelled, and takes out. Raises SnapshotRefused."""
     check_packed_sizes(delta.raw_bytes, len(delta.packed), raw_bytes_max=raw_bytes_max)
     body = _delta_body(_decompress(delta.packed, raw_bytes=delta.raw_bytes))
-    deletes = ((key.collection, key.id) for key in body.deletes)
-    return _verified(delta.ref, base.content.changed(_by_key(body.upserts), deletes), delta.entities)
+    return body.upserts, [(key.collection, key.id) for key in body.deletes]
 
 
 def make_delta(base: NodeSnapshot, after: NodeSnapshot) -> Delta:
@@ -238,15 +264,6 @@ def _decompress(packed: bytes, *, raw_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _entities(raw: bytes) -> dict[tuple[str, str], bytes]:
-    """Entity bytes by key. Looks into an entity only as far as its kind and id."""
-    try:
-        bodies: Sequence[bytes] = fleet_pb2.SnapshotBody.FromString(raw).entities
-    except DecodeError as error:
-        raise SnapshotRefused(Stage.DECODE, "BAD_FRAMING", "the snapshot is not a list of entities") from error
-    return _by_key(bodies)
-
-
 def _delta_body(raw: bytes) -> fleet_pb2.DeltaBody:
     try:
         return fleet_pb2.DeltaBody.FromString(raw)
@@ -255,6 +272,7 @@ def _delta_body(raw: bytes) -> fleet_pb2.DeltaBody:
 
 
 def _by_key(bodies: Sequence[bytes]) -> dict[tuple[str, str], bytes]:
+    """Entity bytes by key. Looks into an entity only as far as its kind and id."""
     entities: dict[tuple[str, str], bytes] = {}
     for body in bodies:
         key = entity_key(body)

@@ -1,7 +1,6 @@
-"""One worker process as the node process sees it: started by exec, spoken to over a socket pair, watched to its end.
+"""One worker process as the node process sees it: spoken to over a socket pair, watched to its end.
 
-Never forked: the node process runs grpc, whose threads do not survive a fork. The child inherits exactly its end of the
-channel and its listening sockets. Every question to a worker ends in its answer or in `WorkerDied`; a worker that stays
+`launch.py` starts it. Every question to a worker ends in its answer or in `WorkerDied`; a worker that stays
 silent is the caller's decision, which is why each call takes its time limit.
 """
 
@@ -11,9 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from data_plane.channel import Channel
 from data_plane.handover import Pair
+from data_plane.node.launch import Launched
 from data_plane.node.metrics_sum import WorkerSums
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.resolve.answers import Answer
@@ -118,45 +116,10 @@ class WorkerProcess:
         loop.add_reader(self._pidfd, self._reap)
 
     @classmethod
-    async def start(
-        cls,
-        index: int,
-        *,
-        arguments: Sequence[str],
-        sockets: Sequence[socket.socket],
-        affinity: frozenset[int] = frozenset(),
-        default_pairs: int | None = None,
-    ) -> WorkerProcess:
-        """Start a worker with its own copies of `sockets`; `affinity` empty = any core. Raises OSError.
-
-        `default_pairs` = descriptor of the memory file with the certificates of TLS listeners (`default_pairs.py`).
-        """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            with theirs:
-                descriptors = [sock.fileno() for sock in sockets]
-                command = [
-                    sys.executable,
-                    "-m",
-                    "data_plane.worker",
-                    f"--index={index}",
-                    f"--channel-fd={theirs.fileno()}",
-                    f"--listen-fds={','.join(map(str, descriptors))}",
-                    *arguments,
-                ]
-                inherited = [theirs.fileno(), *descriptors]
-                if default_pairs is not None:
-                    command.append(f"--default-pairs-fd={default_pairs}")
-                    inherited.append(default_pairs)
-                process = _exec(command, tuple(inherited))
-            if affinity:
-                with contextlib.suppress(ProcessLookupError):
-                    os.sched_setaffinity(process.pid, affinity)
-            worker = cls(index, process)
-            worker._channel = await Channel.open(ours, worker._on_message, worker._on_channel_lost)
-        except BaseException:
-            ours.close()
-            raise
+    async def take_over(cls, launched: Launched) -> WorkerProcess:
+        """Speak to a process from now on."""
+        worker = cls(launched.index, launched.process)
+        worker._channel = await Channel.open(launched.channel_end, worker._on_message, worker._on_channel_lost)
         return worker
 
     @property
@@ -435,12 +398,6 @@ class WorkerProcess:
             _fail(counters, died)
         for trace in self._traces.values():
             _fail(trace, died)
-
-
-def _exec(command: Sequence[str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
-    # Popen uses vfork, so this returns in a millisecond or two; the loop's own subprocess API forks through libuv,
-    # which would run grpc's fork handlers.
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=tuple(descriptors))  # noqa: S603 - our own
 
 
 def _finish(waiting: asyncio.Future[T] | None, value: T) -> None:

@@ -19,9 +19,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from data_plane.model import RouteConfig, ServiceConfig
+if TYPE_CHECKING:
+    from data_plane.model import RouteConfig, ServiceConfig
+
 
 QUEUE_MAX = 10_000
 """Records that may wait, in a worker."""

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from data_plane.model import CertificateConfig
 from pointsman.rules.pems import UnusablePem, load_pair
 
 if TYPE_CHECKING:
+    from data_plane.model import CertificateConfig
     from data_plane.proxy.settings import ProxySettings
     from data_plane.proxy.tables import Active
 

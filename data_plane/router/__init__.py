@@ -5,8 +5,9 @@ upstream's path, its Host and the protocol checks from the answer. Kong's `tradi
 corrected priorities (`route_match_calculation = strict`), and `traditional` for those who migrate from it.
 """
 
+from data_plane.flavours import TRADITIONAL, TRADITIONAL_COMPATIBLE
 from data_plane.router.building import build_router, release_router
-from data_plane.router.candidate import TRADITIONAL, TRADITIONAL_COMPATIBLE, BadRoute
+from data_plane.router.candidate import BadRoute
 from data_plane.router.host import host_with_port, upstream_host
 from data_plane.router.joining import upstream_path
 from data_plane.router.protocols import ProtocolAnswer, protocol_answer, redirect_host

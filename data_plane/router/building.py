@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterable
 from typing import TypeVar
 
+from data_plane.flavours import TRADITIONAL_COMPATIBLE
 from data_plane.model import RouteConfig
 from data_plane.router.candidate import (
     ENDS,
     PLAIN,
     STARTS,
-    TRADITIONAL_COMPATIBLE,
     Candidate,
     make_candidates,
 )
@@ -101,12 +101,14 @@ class _Editor:
 
     def __init__(self, flavour: str) -> None:
         self._router = Router(flavour)
+        self._all_own = True  # until there is a base, everything was made here
         # Tables and leaves that were made or copied here, and so may be written; kept alive, so that an id means one.
         self._own: dict[int, PathTable | Leaf] = {}
         self._leaves_to_compile: dict[int, tuple[Leaf, Leaf | None]] = {}  # those with regexes
 
     def begin(self, base: Router) -> None:
         """Start from what `base` has."""
+        self._all_own = False
         router = self._router
         router.candidates = base.candidates.copy()
         router.header_counts = base.header_counts.copy()
@@ -185,11 +187,12 @@ class _Editor:
         table = hosts.any_host if kind is None else self._tables(kind).entries.get(text)
         if table is None:
             table = PathTable()
-        elif id(table) in self._own:
+        elif self._all_own or id(table) in self._own:
             return table
         else:
             table = table.copy()
-        self._own[id(table)] = table
+        if not self._all_own:
+            self._own[id(table)] = table
         if kind is None:
             hosts.any_host = table
         else:
@@ -206,13 +209,14 @@ class _Editor:
         before = table.entries.get(key)
         if before is None:
             leaf = Leaf()
-        elif id(before) in self._own:
+        elif self._all_own or id(before) in self._own:
             return before
         else:
             leaf = before.copy()
             if before.regexes:
                 self._leaves_to_compile[id(leaf)] = (leaf, before)
-        self._own[id(leaf)] = leaf
+        if not self._all_own:
+            self._own[id(leaf)] = leaf
         table.put(key, leaf)
         return leaf
 

@@ -13,13 +13,11 @@ from typing import Protocol, cast
 
 import re2
 
+from data_plane.flavours import TRADITIONAL
 from data_plane.model import HeaderCondition, RouteConfig
 from data_plane.router.rank import rank_compatible, rank_traditional
 from data_plane.values import value
 from pointsman.rules.regexes import BadRegex, compile_header_regex, compile_path_regex
-
-TRADITIONAL_COMPATIBLE = "traditional_compatible"
-TRADITIONAL = "traditional"
 
 # Ours: it decides nothing but the order of split routes that tie in everything else, alike on all nodes.
 SPLIT_NAMESPACE = uuid.UUID("6f0d5f0e-3c39-5d0a-9c55-0f5d0a4f1b77")

@@ -12,8 +12,9 @@ import heapq
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from data_plane.flavours import TRADITIONAL
 from data_plane.model import RouteConfig
-from data_plane.router.candidate import TRADITIONAL, Candidate, Facts
+from data_plane.router.candidate import Candidate, Facts
 from data_plane.router.router import Router
 
 NEAR_MAX = 10

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from data_plane.flavours import TRADITIONAL
 from data_plane.model import RouteConfig
 from data_plane.router.candidate import (
-    TRADITIONAL,
     Candidate,
     Facts,
     PathRegex,

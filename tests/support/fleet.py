@@ -12,7 +12,7 @@ import hashlib
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from control_plane.fleet.published import Published, Shelf
 from control_plane.fleet.server import LinkServer
 from control_plane.fleet.settings import FleetSettings
 from control_plane.snapshot.builder import Packed, Snapshot
-from data_plane.node.last_good import LastGood
+from data_plane.node.last_good import Ahead, LastGood
 from data_plane.node.link import Link, LinkSettings
 from data_plane.node.messages import Introduction
 from data_plane.node.outcomes import Applied, ApplyOutcome, Refused
@@ -142,6 +142,10 @@ class Sink:
             return Applied(0.001)
         finally:
             self._busy = False
+
+    async def restore(self, ahead: Ahead, loading: Awaitable[NodeSnapshot | None]) -> ApplyOutcome | None:
+        snapshot = await loading
+        return await self.apply(snapshot) if snapshot is not None and snapshot.ref == ahead.ref else None
 
 
 @dataclass(slots=True)

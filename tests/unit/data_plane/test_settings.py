@@ -4,7 +4,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from data_plane.handover import Handover, RouterFlavour
+from data_plane.flavours import RouterFlavour
+from data_plane.handover import Handover
 from data_plane.proxy.settings import ProxySettings
 from data_plane.settings import NodeSettings
 from pointsman.logs import LogFormat, LogLevel

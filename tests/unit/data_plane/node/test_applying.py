@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 
 from data_plane.node.applying import Applier, ApplyLimits
+from data_plane.node.last_good import Ahead
 from data_plane.node.names import Names
 from data_plane.node.outcomes import Applied, Refused
 from data_plane.node.snapshot import NodeSnapshot
@@ -305,3 +306,69 @@ async def test_a_name_that_does_not_resolve_holds_a_config_up_only_for_a_while()
         await world.applier.apply(ONE)
         assert isinstance(await world.applier.apply(named), Applied)
         assert await world.versions() == [2, 2]
+
+
+def ahead(of: NodeSnapshot, *, changed: bool = False) -> Ahead:
+    bodies = list(of.entities.values())
+    return Ahead(of.ref, bodies, changes=((bodies, ()),) if changed else ())
+
+
+async def loaded(what: NodeSnapshot | None) -> NodeSnapshot | None:
+    return what
+
+
+async def test_workers_stage_what_is_still_being_verified_and_serve_it_only_afterwards() -> None:
+    async with World() as world:
+        verifying: asyncio.Future[NodeSnapshot | None] = asyncio.get_running_loop().create_future()
+        restoring = asyncio.create_task(world.applier.restore(ahead(ONE), verifying))
+        workers = await world.all_serving()
+        while any(worker.prepared_version != 1 for worker in workers):
+            await asyncio.sleep(0)
+        assert [worker.version for worker in workers] == [0, 0]
+        assert world.applier.running is None
+        verifying.set_result(ONE)
+        assert isinstance(await restoring, Applied)
+        assert await world.versions() == [1, 1]
+        assert world.applier.running is ONE
+        assert isinstance(await world.applier.apply(TWO), Applied)
+
+
+@pytest.mark.parametrize("found", [None, TWO], ids=["nothing good", "another version"])
+async def test_what_is_not_what_was_staged_never_serves(found: NodeSnapshot | None) -> None:
+    async with World() as world:
+        verifying: asyncio.Future[NodeSnapshot | None] = asyncio.get_running_loop().create_future()
+        restoring = asyncio.create_task(world.applier.restore(ahead(ONE), verifying))
+        workers = await world.all_serving()
+        while any(worker.prepared_version != 1 for worker in workers):
+            await asyncio.sleep(0)
+        verifying.set_result(found)
+        assert await restoring is None
+        assert [(worker.version, worker.prepared_version) for worker in workers] == [(0, 0), (0, 0)]
+        assert world.applier.running is None
+        assert isinstance(await world.applier.apply(TWO), Applied)
+        assert await world.versions() == [2, 2]
+
+
+async def test_a_reader_that_fails_leaves_nothing_staged() -> None:
+    async def failing() -> NodeSnapshot | None:
+        raise RuntimeError("the disk is gone")
+
+    async with World() as world:
+        with pytest.raises(RuntimeError, match="the disk is gone"):
+            await world.applier.restore(ahead(ONE), failing())
+        assert [worker.prepared_version for worker in await world.all_serving()] == [0, 0]
+        assert isinstance(await world.applier.apply(ONE), Applied)
+
+
+async def test_what_workers_refuse_ahead_is_refused_unless_the_journal_may_have_put_it_right() -> None:
+    async with World((REFUSE, REFUSE), ()) as world:
+        assert await world.applier.restore(ahead(ONE, changed=True), loaded(ONE)) is None
+        assert await world.applier.restore(ahead(ONE), loaded(ONE)) == Refused(Stage.BUILD, (FAULT,))
+        assert world.applier.running is None
+        assert isinstance(await world.applier.apply(ONE), Applied)
+
+
+async def test_a_worker_that_ends_while_it_stages_ahead_stages_again() -> None:
+    async with World((DIE,), ()) as world:
+        assert isinstance(await world.applier.restore(ahead(ONE), loaded(ONE)), Applied)
+        assert await world.versions() == [1, 1]

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from data_plane.node.last_good import Generation, LastGood
-from data_plane.node.snapshot import NodeSnapshot, make_delta
+from data_plane.node.diff import ahead_messages
+from data_plane.node.last_good import Ahead, Generation, LastGood
+from data_plane.node.snapshot import NodeSnapshot, entity_key, make_delta
+from pointsman.wire.v1 import worker_pb2 as wire
 from tests.support.fleet import OTHER_EPOCH, Snap, entities
 
 CURRENT = Generation.CURRENT
@@ -278,3 +280,59 @@ def test_a_folder_that_can_not_be_written_is_the_caller_s_to_report(tmp_path: Pa
     (tmp_path / "state").write_text("a file in the way")
     with pytest.raises(OSError, match="state"):
         LastGood(tmp_path / "state").save(snapshot(1))
+
+
+def staged(ahead: Ahead) -> dict[tuple[str, str], bytes]:
+    """What a worker has in the end of the conversation that stages it."""
+    held: dict[tuple[str, str], bytes] = {}
+    for message in map(wire.ToWorker.FromString, ahead_messages(ahead)):
+        for key in message.stage_part.deletes:
+            held.pop((key.collection, key.id), None)
+        held.update((entity_key(body), body) for body in message.stage_part.upserts)
+    return held
+
+
+@pytest.mark.parametrize("versions", [1, 4])
+def test_what_is_told_ahead_is_what_is_loaded(tmp_path: Path, versions: int) -> None:
+    journal_of(tmp_path, versions)
+    told: list[Ahead] = []
+    loaded = LastGood(tmp_path).load(CURRENT, ahead=told.append).snapshot
+    assert loaded is not None
+    assert [ahead.ref for ahead in told] == [loaded.ref]
+    assert staged(told[0]) == dict(loaded.entities)
+
+
+def test_what_a_change_takes_out_is_out_ahead(tmp_path: Path) -> None:
+    store = LastGood(tmp_path)
+    before, after = Snap(1, entities(3)).as_node_has_it(), Snap(2, entities(2)).as_node_has_it()
+    store.save(before)
+    store.journal.append(make_delta(before, after))
+    told: list[Ahead] = []
+    assert LastGood(tmp_path).load(CURRENT, ahead=told.append).snapshot == after
+    assert staged(told[0]) == dict(after.entities)
+
+
+def test_a_sealed_file_with_another_hash_is_told_ahead_and_refused(tmp_path: Path) -> None:
+    """The one kind of damage that only the snapshot's own hash finds: what was written was wrong already."""
+    good = snapshot(2)
+    LastGood(tmp_path).save(NodeSnapshot(good.epoch, good.version, bytes(32), good.entities))
+    told: list[Ahead] = []
+    loaded = LastGood(tmp_path).load(CURRENT, ahead=told.append)
+    assert [ahead.ref.version for ahead in told] == [2]
+    assert loaded.snapshot is None
+    assert "do not have the offered snapshot hash" in loaded.problems[0]
+
+
+def test_nothing_of_a_file_whose_seal_is_broken_is_told_ahead(tmp_path: Path) -> None:
+    bad = bytearray(good_bytes(tmp_path))
+    bad[-1] ^= 1
+    told: list[Ahead] = []
+    assert spoiled(tmp_path, bytes(bad)).load(CURRENT, ahead=told.append).snapshot is None
+    assert told == []
+
+
+def test_the_previous_generation_is_not_told_ahead(tmp_path: Path) -> None:
+    store, _ = journal_of(tmp_path, 3)
+    told: list[Ahead] = []
+    assert store.load(PREVIOUS, ahead=told.append).snapshot is not None
+    assert told == []
