@@ -2,7 +2,7 @@
 
 The comparison itself is the project's bench folder (`bench.py`, `peers.sh`), found at ../shared/bench or where
 POINTSMAN_BENCH says. It is copied to .bench/ first, since it compiles its load generator beside itself. What runs as
-`pointsman` there is described in `node.py`.
+`pointsman` there is described in `node.py`; `pointsman-plain` is the build that is not compiled.
 
     make bench                          all peers, three rounds, 12 request headers
     make bench ARGS="--only nginx,pointsman --rounds 1 --duration 3"
@@ -16,6 +16,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from data_plane import compiled
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRATCH = REPOSITORY / ".bench"
@@ -54,12 +56,17 @@ def install_peers() -> dict[str, str]:
 def our_rows() -> Path:
     """The file that adds our rows to the comparison."""
 
-    def row(routes: int) -> dict[str, object]:
+    def row(routes: int, **environment: str) -> dict[str, object]:
         command = [sys.executable, "-m", "benchmarks.node", "--port", "{port}", "--targets", "127.0.0.1:{b1}"]
         command += ["127.0.0.1:{b2}", "--host", "{host}", "--work", f"{{work}}/pointsman-{routes}"]
-        return {"cmd": [*command, "--routes", str(routes)], "env": {"PYTHONPATH": str(REPOSITORY)}}
+        return {"cmd": [*command, "--routes", str(routes)], "env": {"PYTHONPATH": str(REPOSITORY), **environment}}
 
-    rows = {"pointsman": row(1_000), "pointsman-1-route": row(1), "pointsman-10k-routes": row(10_000)}
+    rows = {
+        "pointsman": row(1_000),
+        "pointsman-plain": row(1_000, **{compiled.SWITCH: "0"}),
+        "pointsman-1-route": row(1),
+        "pointsman-10k-routes": row(10_000),
+    }
     path = SCRATCH / "pointsman.json"
     path.write_text(json.dumps(rows, indent=1))
     return path

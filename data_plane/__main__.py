@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Sequence
 
+from data_plane import BUILD
 from data_plane.front import Front
 from data_plane.node.identity import Identity, IdentityError
 from data_plane.node.sockets import ListenError
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
             os.environ,
             program="pointsman data-plane",
             description="Serve traffic by the configuration of the control plane, or by the last good one.",
-            version=software_version,
+            version=lambda: f"{software_version()}, hot path {BUILD}",
         )
         logs.set_up(level=settings.log_level, form=settings.log_format)
         _raise_descriptor_limit()

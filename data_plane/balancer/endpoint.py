@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import Any, final
+from typing import Any
 
 from typing_extensions import override
 
@@ -12,7 +12,6 @@ RING_BALANCER = "failure to get a peer from the ring-balancer"
 NAME_RESOLUTION = "name resolution failed"
 
 
-@final
 class Endpoint:
     """One address that requests can be sent to.
 

@@ -12,7 +12,6 @@ import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
 
 from data_plane.balancer.addresses import Address, addresses_steps
 from data_plane.balancer.endpoint import Endpoint, NoEndpoint, Reason
@@ -64,7 +63,6 @@ def _in_order(kept: Mapping[str, Endpoint]) -> Generator[None, None, dict[str, E
     return endpoints
 
 
-@final
 class Upstream:
     """The balancer of one upstream in one worker.
 

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from data_plane import BUILD
 from data_plane.node.metrics import MetricFacts, NodeMetrics
 from data_plane.node.snapshot import NodeSnapshot
 from data_plane.observe.prometheus import CONTENT_TYPE
@@ -109,6 +110,7 @@ class StatusApi:
             # Kong's hash is 32 hex digits; ours is longer, and whole under its own name.
             "configuration_hash": running.snapshot_hash.hex()[:32] if running is not None else _NO_HASH,
             "node_id": facts.node_id,
+            "build": BUILD,
             "version": running.version if running is not None else 0,
             "snapshot_hash": running.snapshot_hash.hex() if running is not None else "",
             "epoch": running.epoch.hex() if running is not None else "",

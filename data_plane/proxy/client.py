@@ -18,13 +18,12 @@ import logging
 import re
 import termios
 import time
-from typing import TYPE_CHECKING, cast
-
-from typing_extensions import override
+from typing import TYPE_CHECKING
 
 from data_plane.proxy import answers
 from data_plane.proxy.answer_head import own_answer
 from data_plane.proxy.chunks import BadChunk
+from data_plane.proxy.connection import Connection
 from data_plane.proxy.exchange import Exchange
 from data_plane.proxy.forwarding import (
     PeerLines,
@@ -94,7 +93,7 @@ def _has_unread(transport: asyncio.Transport) -> bool:
     return count[0] > 0
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Connection):
     """See the module. `body` is made for the first request that has one."""
 
     __slots__ = (
@@ -108,7 +107,6 @@ class ClientConnection(asyncio.Protocol):
         "_port_key",
         "_seen",
         "_shared",
-        "active_at",
         "body",
         "head",
         "keep",
@@ -120,22 +118,20 @@ class ClientConnection(asyncio.Protocol):
         "scheme",
         "sni",
         "speaks_for",
-        "stalled_bytes",
         "state",
-        "transport",
         "write_paused",
     )
 
     def __init__(self, shared: Shared) -> None:
+        super().__init__()
         self._shared = shared
         self._exchange = Exchange(self, shared)
         self.head = RequestHead()
         self.state: int = READY
-        self.active_at: float = shared.now
+        self.active_at = shared.now
         self.requests: int = 0
         self.keep: bool = True
         self.write_paused: bool = False
-        self.stalled_bytes: int = 0
         self.port: int = 0
         self.rate_at: float = 0.0
         self.rate_bytes: int = 0
@@ -144,7 +140,6 @@ class ClientConnection(asyncio.Protocol):
         self.sni: bytes = b""
         self.speaks_for: str = ""
         self.peer: PeerLines
-        self.transport: asyncio.Transport
         self._plan: Plan | None = None
         self._buffer: bytes = b""
         self._seen: int = 0
@@ -178,12 +173,9 @@ class ClientConnection(asyncio.Protocol):
 
     # What the loop calls
 
-    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         shared = self._shared
-        # uvloop's transports are what they claim to be, without inheriting from it.
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(shared.settings.write_buffer_bytes_max)
+        self.begin_on(transport, shared.settings.write_buffer_bytes_max)
         peer = transport.get_extra_info("peername")
         self.peer = PeerLines(peer[0] if peer else "", shared.settings, speaks_for=self.speaks_for)
         local = transport.get_extra_info("sockname")
@@ -200,7 +192,6 @@ class ClientConnection(asyncio.Protocol):
         shared.counters.connections_accepted += 1
         shared.counters.connections_open += 1
 
-    @override
     def data_received(self, data: bytes) -> None:
         state = self.state
         if state == READY:
@@ -229,7 +220,6 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.bytes_in += len(data)
             self._exchange.send_body([data])
 
-    @override
     def eof_received(self) -> bool:
         self._half_closed = True
         state = self.state
@@ -246,14 +236,12 @@ class ClientConnection(asyncio.Protocol):
                 return self.transport.can_write_eof()
         return False
 
-    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._abandon()
         self.state = CLOSED
         self._shared.clients.discard(self)
         self._shared.counters.connections_open -= 1
 
-    @override
     def pause_writing(self) -> None:
         self.write_paused = True
         self.active_at = self._shared.now
@@ -262,7 +250,6 @@ class ClientConnection(asyncio.Protocol):
         if upstream is not None:
             upstream.transport.pause_reading()
 
-    @override
     def resume_writing(self) -> None:
         self.write_paused = False
         upstream = self._exchange.upstream
@@ -308,7 +295,8 @@ class ClientConnection(asyncio.Protocol):
             if empty is not None:
                 self._buffer = data = data[empty.end() :]
                 self._seen = seen = 0
-        end = data.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
+        head = self.head
+        end = shared.request_scanner.end_of(data, seen, head)
         if end < 0:
             shared.request_scanner.check_incomplete(data, seen)
             # From here on `active_at` stands still: the limit is for the whole head, not for the pauses in it.
@@ -316,7 +304,6 @@ class ClientConnection(asyncio.Protocol):
             return False
         self._buffer = data[end + 4 :]
         self._seen = 0
-        head = self.head
         exchange = self._exchange
         exchange.started_at = now = time.monotonic()
         exchange.plan = None
@@ -354,7 +341,7 @@ class ClientConnection(asyncio.Protocol):
             if plan.status:
                 self._answer_plan(plan)
             else:
-                exchange.start(plan, head, b"" if head.length < 0 else b"Content-Length: 0", b"", streaming=False)
+                exchange.start(plan, head, b"" if head.length < 0 else b"Content-Length: 0", b"", False)
         return True
 
     def _match(self, tables: Tables, head: RequestHead) -> Plan:
@@ -461,17 +448,17 @@ class ClientConnection(asyncio.Protocol):
         body.gather(pieces)
         if complete:
             line, content = body.take()
-            exchange.start(plan, self.head, line, content, streaming=False)
+            exchange.start(plan, self.head, line, content, False)
         elif not body.waits():
             body.streaming = True
             exchange.stream_chunked = body.chunked
             line, content = body.take_begun()
             if body.chunked:
-                exchange.start(plan, self.head, line, b"", streaming=True)
+                exchange.start(plan, self.head, line, b"", True)
                 if content:
                     exchange.send_body([content])
             else:
-                exchange.start(plan, self.head, line, content, streaming=True)
+                exchange.start(plan, self.head, line, content, True)
 
     # Answers
 
@@ -560,6 +547,7 @@ class ClientConnection(asyncio.Protocol):
         self.keep = False
         self.head.method = b""
         self.head.block = head
+        self.head.ending = b""
         self._write_message(status, message, engine=True)
         if shared.access_log is not None:
             exchange.log(shared.access_log, time.monotonic())

@@ -174,7 +174,7 @@ class Exchange:
 
     # Beginning
 
-    def start(self, plan: Plan, head: RequestHead, body_line: bytes, content: bytes, *, streaming: bool) -> None:
+    def start(self, plan: Plan, head: RequestHead, body_line: bytes, content: bytes, streaming: bool) -> None:
         """Send the request on; `body_line` frames its body, `content` is what is here of it (all, unless streaming)."""
         service = plan.service
         assert service is not None

@@ -90,7 +90,8 @@ class RequestHead:
     `block` is all field lines as they came, `segments` the runs of them that go upstream. `length` is -1 without
     Content-Length. `forwarded_for`, `via` and `trusted` hold what the client sent of the fields that we write
     ourselves; `usual` = nothing of that, HTTP/1.1, and no upgrade or `TE: trailers` either. `by_method` = the fields
-    mean something else with another method. `last_hop` = the request may not be sent on (RFC 9110 §7.6.2).
+    mean something else with another method. `last_hop` = the request may not be sent on (RFC 9110 §7.6.2). `ending` is
+    `block` with the empty line behind it, once it was judged.
     """
 
     __slots__ = (
@@ -98,6 +99,7 @@ class RequestHead:
         "block_http10",
         "by_method",
         "chunked",
+        "ending",
         "expect_continue",
         "field_host",
         "forwarded_for",
@@ -125,6 +127,7 @@ class RequestHead:
         self.http10: bool = False
         self.block: bytes = b""
         self.block_http10: bool = False
+        self.ending: bytes = b""
         self.segments: list[bytes] = []
         self.field_host: bytes | None = None
         self.keep_alive: bool = True
@@ -156,6 +159,17 @@ class RequestScanner:
         self._lines_max = settings.header_count_max
         self._request_line_max = settings.request_line_bytes_max
         self._hosts: dict[bytes, bytes] = {}
+
+    def end_of(self, data: bytes, seen: int, head: RequestHead) -> int:
+        """Return where the empty line of the head at the start of `data` begins, negative while there is none.
+
+        `seen` octets were looked at before. Clients repeat their fields octet for octet, so the line ends of most heads
+        need not be looked for: what follows the request line is compared with what followed the one before.
+        """
+        ending = head.ending
+        if ending and data.endswith(ending) and data.find(b"\r\n") + len(ending) == len(data):
+            return len(data) - 4
+        return data.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
 
     def check_incomplete(self, data: bytes, seen: int) -> None:
         """Refuse an incomplete head as soon as it can't become good; `seen` octets of it were checked before."""
@@ -222,7 +236,7 @@ class RequestScanner:
             len(block) > self._head_max or max(map(len, block.split(b"\r\n"))) > self._line_max
         ):
             raise BadRequest(431 if self._names_too_long(block) else 400, HEAD_TOO_LARGE)
-        head.block = b""
+        head.block = head.ending = b""
         head.keep_alive = not head.http10
         head.chunked = False
         head.length = -1
@@ -310,6 +324,7 @@ class RequestScanner:
             and not head.websocket
         )
         head.block = block
+        head.ending = block + b"\r\n\r\n"
         head.block_http10 = head.http10
 
     def _names_too_long(self, data: bytes) -> bool:

@@ -9,12 +9,14 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable
+from typing import cast
 
 from data_plane.balancer.endpoint import Endpoint
 from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.observe.side_counts import SideCounts
 from data_plane.proxy.client import DOING, ClientConnection
+from data_plane.proxy.mirroring import Mirroring
 from data_plane.proxy.misdirected import MisdirectedConnection
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.shared import Shared
@@ -24,6 +26,15 @@ from data_plane.proxy.warming import Warmed, warm
 
 GREETING_COUNTS_S = 2.0
 """A drain waits for greetings up to this age; a client that takes longer would not be served by waiting."""
+
+
+def _as_protocol(connection: ClientConnection) -> asyncio.Protocol:
+    """Return a connection as the loop's interface wants it.
+
+    It has a protocol's methods and inherits nothing from it, for a compiled class that an exchange knows can't; loops
+    ask it for methods only, as long as it isn't a buffered one.
+    """
+    return cast(asyncio.Protocol, connection)
 
 
 class ClientFactory:
@@ -37,7 +48,7 @@ class ClientFactory:
         self._sweep = Sweep(shared)
 
     def __call__(self) -> asyncio.Protocol:
-        return ClientConnection(self._shared)
+        return _as_protocol(ClientConnection(self._shared))
 
     @property
     def in_flight(self) -> int:
@@ -53,7 +64,7 @@ class ClientFactory:
         greetings = self._shared.greetings
         self._forget_greetings()
         greetings[id(connection)] = time.monotonic()
-        return connection
+        return _as_protocol(connection)
 
     def speaks_for(self, protocol: asyncio.Protocol, address: str) -> None:
         """Note whom a PROXY header names for a connection that is about to begin; empty = itself."""
@@ -66,7 +77,7 @@ class ClientFactory:
         self._shared.greetings.pop(id(protocol), None)
         connection = MisdirectedConnection(self._shared)
         connection.speaks_for = protocol.speaks_for
-        return connection
+        return _as_protocol(connection)
 
     @property
     def settings(self) -> ProxySettings:
@@ -177,4 +188,6 @@ def client_factory(
     access_log: AccessLog | None = None,
 ) -> ClientFactory:
     """Return the factory of the traffic port; `active.tables` is read once per request."""
-    return ClientFactory(Shared(active, settings, loop, counters, scheme=scheme, access_log=access_log))
+    shared = Shared(active, settings, loop, counters, scheme=scheme, access_log=access_log)
+    shared.mirroring = Mirroring(shared)
+    return ClientFactory(shared)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from data_plane.observe.access_log import AccessLog
 from data_plane.observe.counters import Counters
 from data_plane.proxy.head import RequestScanner
-from data_plane.proxy.mirroring import Mirroring
 from data_plane.proxy.response_head import ResponseScanner
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.tables import Active
 
 if TYPE_CHECKING:
     from data_plane.proxy.client import ClientConnection
+    from data_plane.proxy.mirroring import Mirroring
     from data_plane.proxy.upstream import UpstreamConnection
 
 LATENCIES_READY = 512
@@ -105,7 +105,7 @@ class Shared:
         # Connections that are not yet any: when each began, by the id of what it will be. See `ClientFactory.greeted`.
         self.greetings: dict[int, float] = {}
         self.now: float = time.monotonic()
-        self.mirroring = Mirroring(self)
+        self.mirroring: Mirroring  # made by `serving.py`, for it works with these
         self.request_scanner = RequestScanner(settings)
         self.response_scanner = ResponseScanner(settings)
         self.clients: set[ClientConnection] = set()

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import override
 
 from data_plane.proxy.chunks import LAST_CHUNK, BadChunk, ChunkDecoder, last_chunk
+from data_plane.proxy.connection import Connection
 from data_plane.proxy.fields import without_fields
 from data_plane.proxy.response_head import BadAnswer, ResponseHead
 from data_plane.proxy.unread import ended_before
@@ -85,7 +86,7 @@ class Asker(Protocol):
     def close_late(self) -> None: ...
 
 
-class UpstreamConnection(asyncio.BufferedProtocol):
+class UpstreamConnection(Connection, asyncio.BufferedProtocol):
     """See the module. `active_at` is the coarse time of the last octet either way; `requests` counts from one."""
 
     __slots__ = (
@@ -96,40 +97,33 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_left",
         "_shared",
         "_unread",
-        "active_at",
         "endpoint",
         "exchange",
         "identity",
         "requests",
-        "stalled_bytes",
         "state",
-        "transport",
     )
 
     def __init__(self, shared: Shared, endpoint: Endpoint, identity: Identity | None = None) -> None:
+        super().__init__()
         self._shared = shared
         self.endpoint = endpoint
         self.identity = identity
         self.exchange: Asker | None = None
         self.state: int = IDLE
         self.requests: int = 0
-        self.active_at: float = 0.0
-        self.stalled_bytes: int = 0
         self._buffer: bytes = b""
         self._left: int = 0
         self._interim: int = 0
         self._keep: bool = False
         self._decoder: ChunkDecoder | None = None
         self._unread: bool = False
-        self.transport: asyncio.Transport
 
     # What the loop calls
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are what they claim to be, without inheriting from it.
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(self._shared.settings.write_buffer_bytes_max)
+        self.begin_on(transport, self._shared.settings.write_buffer_bytes_max)
         self._shared.upstreams.add(self)
         counters = self._shared.counters
         counters.upstream_connections_open += 1
@@ -143,7 +137,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     @override
     def buffer_updated(self, nbytes: int) -> None:
-        data = bytes(self._shared.read_buffer[:nbytes])
+        data = self._shared.read_buffer[:nbytes].tobytes()
         exchange = self.exchange
         if exchange is None:
             # Nothing was asked, so this is nobody's answer; it must never become the next client's.
