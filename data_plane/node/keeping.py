@@ -69,8 +69,8 @@ class Keeper:
     async def keep(self, ready: Ready) -> bool:
         """`ready` became active. Returns when a kill can't undo that any more, or after `KEEP_S`: whether it can't."""
         self._latest = ready.snapshot
-        if ready.packed is None and not self._disk.locked():
-            self._record(ready)  # microseconds, on the way of every change: not worth a task
+        if ready.packed is None and not self._keeping and not self._disk.locked():
+            self._record(ready)  # microseconds: not worth a task, and nobody waits who came before
             return self._on_disk is ready.snapshot
         task = asyncio.create_task(self._keep(ready), name="last good")
         self._keeping.add(task)

@@ -32,7 +32,6 @@ from data_plane.worker.acceptor import Greeting
 from data_plane.worker.certificates import Credentials
 from data_plane.worker.listeners import Listeners
 from data_plane.worker.process import Worker
-from data_plane.worker.turns import ask_for_short_turns
 from pointsman import logs
 
 
@@ -48,7 +47,6 @@ def main(arguments: Sequence[str]) -> int:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     logs.set_up(level=handover.log_level, form=handover.log_format)
-    ask_for_short_turns()
     channel_end = socket.socket(fileno=given.channel_fd)
     sockets = [socket.socket(fileno=int(descriptor)) for descriptor in given.listen_fds.split(",") if descriptor]
     for inherited in (channel_end, *sockets):

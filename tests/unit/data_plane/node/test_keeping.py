@@ -79,6 +79,21 @@ async def test_a_change_waits_for_a_whole_file_that_is_being_written_but_its_rep
     assert version_after_a_kill(tmp_path) == 2
 
 
+async def test_a_change_never_overtakes_one_that_waits_for_the_disk(tmp_path: Path) -> None:
+    keeper, first = await begun(LastGood(tmp_path))
+    second, third = snapshot(2), snapshot(3)
+    async with keeper._disk:
+        waiting = asyncio.create_task(keeper.keep(change(second, first)))
+        while not keeper._keeping:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    # The disk is free, and the change that waited has not noticed yet.
+    assert await keeper.keep(change(third, second))
+    await waiting
+    assert version_after_a_kill(tmp_path) == 3
+    await keeper.stop(third)
+
+
 async def test_a_record_that_cannot_be_written_is_reported_and_the_whole_is_written_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
