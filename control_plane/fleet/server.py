@@ -336,8 +336,9 @@ class LinkServer:
         finally:
             reader.cancel()
             writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            # Before anything is awaited: gRPC cancels us, too, when the node is gone, and that may come right here.
             self._ended(connection, reason)
+            await asyncio.gather(reader, writer, return_exceptions=True)
 
     def tell_trust(self) -> None:
         """Tells the nodes that don't yet do so whom to trust, and to renew; each stream once for each step."""

@@ -147,6 +147,15 @@ class Talker:
         if self._stream is not None:
             await self._stream
 
+    async def break_off(self, turns: int) -> None:
+        """The connection breaks, and gRPC cancels who serves it so many turns of the loop later."""
+        assert self._stream is not None
+        self._to_plane.put_nowait(None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        self._stream.cancel()
+        await asyncio.gather(self._stream, return_exceptions=True)
+
     def say(self, message: fleet_pb2.NodeMessage) -> None:
         self._to_plane.put_nowait(message.SerializeToString())
 
