@@ -64,9 +64,8 @@ def sync(
     expect_version: ExpectVersion = "",
 ) -> None:
     """Make the gateway equal to the files: create, update, and delete what they do not name."""
-    _write(
-        context, "sync", _named(files, file), select_tag=select_tag, wait=wait, reason=reason, expected=expect_version
-    )
+    joined = _read(files, file)
+    _write(context, "sync", joined, select_tag=select_tag, wait=wait, reason=reason, expected=expect_version)
 
 
 def apply(
@@ -79,9 +78,8 @@ def apply(
     expect_version: ExpectVersion = "",
 ) -> None:
     """Merge the files into the gateway: only the properties given change, nothing is deleted."""
-    _write(
-        context, "apply", _named(files, file), select_tag=select_tag, wait=wait, reason=reason, expected=expect_version
-    )
+    joined = _read(files, file)
+    _write(context, "apply", joined, select_tag=select_tag, wait=wait, reason=reason, expected=expect_version)
 
 
 def diff(
@@ -97,7 +95,7 @@ def diff(
     """Show what sync would change; changes nothing."""
     session = session_of(context)
     query = {"mode": "apply" if as_apply else "sync", **_tags_query(select_tag)}
-    joined = read_sources(_named(files, file), process_environment())
+    joined = _read(files, file)
     answer = _send(session.client(), "diff", joined, query)
     summary = as_object(masked(answer.body, joined.filled_in))
     _print_summary(session.output, summary)
@@ -114,7 +112,7 @@ def validate(
 ) -> None:
     """Check files against all rules, and against what is in the gateway, as sync would; changes nothing."""
     session = session_of(context)
-    joined = read_sources(_named(files, file), process_environment())
+    joined = _read(files, file)
     answer = _send(session.client(), "sync", joined, {"dry_run": "1", **_tags_query(select_tag)})
     summary = as_object(answer.body)
     names = [source.name for source in joined.sources]
@@ -155,17 +153,18 @@ def dump(
     session.output.message(f"written to {file}")
 
 
-def _named(arguments: list[str] | None, options: list[str] | None) -> list[str]:
-    """What is to be read, in the order given: as arguments, as decK has it today, or by `-f`, or `-s` as it had."""
-    if names := [*(arguments or ()), *(options or ())]:
-        return names
-    raise typer.BadParameter("name at least one file, a directory of files, or - for stdin", param_hint="FILE")
+def _read(arguments: list[str] | None, options: list[str] | None) -> Joined:
+    """The files named as arguments, as decK has it today, then those by `-f`, or `-s` as it had. Raises CliError."""
+    names = [*(arguments or ()), *(options or ())]
+    if not names:
+        raise typer.BadParameter("name at least one file, a directory of files, or - for stdin", param_hint="FILE")
+    return read_sources(names, process_environment())
 
 
 def _write(
     context: typer.Context,
     verb: str,
-    files: list[str],
+    joined: Joined,
     *,
     select_tag: list[str] | None,
     wait: int | None,
@@ -173,7 +172,6 @@ def _write(
     expected: str,
 ) -> None:
     session = session_of(context)
-    joined = read_sources(files, process_environment())
     started = time.monotonic()
     answer = _send(
         session.client(), verb, joined, _tags_query(select_tag), wait_s=wait, reason=reason, expected=expected
