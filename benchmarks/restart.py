@@ -21,10 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.spent import children, spent
 from benchmarks.stalls import content
 from data_plane.node.last_good import LastGood
 from data_plane.node.snapshot import NodeSnapshot
 from pointsman.rules.snapshot_hash import snapshot_hash
+from tests.support.fleet_sim import rss_bytes
 from tests.support.node_rig import NOBODY, TinyUpstream, request
 from tests.support.processes import Node
 
@@ -39,20 +41,6 @@ class Start:
     node_cpu_s: float
     workers_cpu_s: float
     worker_mib: float
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process, all its threads that are alive."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
-
-
-def resident_mib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
 
 
 def write_last_good(folder: Path, entities: int, upstream: str) -> None:
@@ -73,7 +61,8 @@ async def one_start(node: Node) -> Start:
                 await asyncio.sleep(ASK_EVERY_S)
         took = time.monotonic() - began
         workers = children(node.pid)
-        start = Start(took, cpu_s(node.pid), sum(map(cpu_s, workers)), max(map(resident_mib, workers)))
+        node_cpu_s, workers_cpu_s = spent([node.pid]).cpu_ms / 1000, spent(workers).cpu_ms / 1000
+        start = Start(took, node_cpu_s, workers_cpu_s, max(map(rss_bytes, workers)) / 2**20)
         await up
     finally:
         up.cancel()
