@@ -81,6 +81,7 @@ class Pieces:
         except (IndexError, UnicodeDecodeError):
             return None
 
+    # Fields of one text are read in place: a call for each would cost as much as reading it, five times an entity.
     # A place beyond the end is noticed where the next byte is looked at, or by the comparison in the end: places only
     # grow, and a text that the end cuts leads beyond it.
 
@@ -103,20 +104,10 @@ class Pieces:
                 return None
             at += 2 + data[at + 1]
         front = self._front(data[begin:at])
-        hosts: tuple[str, ...] = ()
-        while data[at] == _ROUTE_HOSTS:
-            if data[at + 1] >= _LONG:
-                return None
-            begin = at + 2
-            at = begin + data[at + 1]
-            hosts = (*hosts, data[begin:at].decode())
-        paths: tuple[str, ...] = ()
-        while data[at] == _ROUTE_PATHS:
-            if data[at + 1] >= _LONG:
-                return None
-            begin = at + 2
-            at = begin + data[at + 1]
-            paths = (*paths, data[begin:at].decode())
+        hosts, at = _texts(data, at, _ROUTE_HOSTS)
+        paths, at = _texts(data, at, _ROUTE_PATHS)
+        if hosts is None or paths is None:
+            return None
         begin = at
         # Should these bytes be found inside of something else, the piece before them is no whole number of fields.
         at = data.find(_ROUTE_SERVICE, begin)
@@ -214,6 +205,18 @@ def _start(data: bytes) -> int:
             return 0
         size, at = size - _LONG + (data[2] << 7), 3
     return at if at + size == len(data) else 0
+
+
+def _texts(data: bytes, at: int, tag: int) -> tuple[tuple[str, ...] | None, int]:
+    """The texts of a repeated field that begins there, if it does, and where they end; None = one of them is long."""
+    texts: tuple[str, ...] = ()
+    while data[at] == tag:
+        if data[at + 1] >= _LONG:
+            return None, at
+        begin = at + 2
+        at = begin + data[at + 1]
+        texts = (*texts, data[begin:at].decode())
+    return texts, at
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
