@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from control_plane.store.postgres import PostgresSettings, open_postgres
 from tests.contract.writing import create
 from tests.support.patience import PATIENCE_S
 from tests.support.postgres import KEYRING, PostgresServer
+from tests.support.told import Told
 
 WRITERS = 4
 
@@ -33,15 +32,6 @@ def server() -> Iterator[PostgresServer]:
     own = PostgresServer()
     yield own
     own.destroy()
-
-
-@dataclass
-class Told:
-    """What the writers heard."""
-
-    acknowledged: dict[int, str] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
-    slowest_s: float = 0.0
 
 
 async def write_until(stop: asyncio.Event, store: Store, prefix: str, told: Told) -> None:
@@ -62,7 +52,7 @@ async def write_until(stop: asyncio.Event, store: Store, prefix: str, told: Told
             told.refused.append(name)
         else:
             told.acknowledged[written.version] = name
-        told.slowest_s = max(told.slowest_s, time.monotonic() - began)
+        told.seconds.append(time.monotonic() - began)
 
 
 async def under_load(stores: list[Store], bad_day: Callable[[], Coroutine[None, None, None]]) -> Told:
@@ -90,14 +80,10 @@ async def until(reached: Callable[[], bool]) -> None:
 
 async def check(store: Store, told: Told) -> None:
     history = await store.changes_since(0)
-    assert [version.number for version in history] == list(range(1, len(history) + 1))
-    names = {version.number: str((version.changes[0].after or {})["name"]) for version in history}
+    names = told.check(history)
     assert all(len(version.changes) == 2 for version in history if not names[version.number].startswith("late-")), (
         "a unit is there whole"
     )
-    assert max(Counter(names.values()).values()) == 1, "nothing is there twice"
-    assert {number: names.get(number) for number in told.acknowledged} == told.acknowledged
-    assert set(names.values()) <= {*told.acknowledged.values(), *told.refused}
 
 
 @pytest.fixture

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -21,21 +19,13 @@ from control_plane.store.opening import open_store
 from tests.support.patience import PATIENCE_S
 from tests.support.postgres import KEYRING, PostgresServer
 from tests.support.processes import ControlPlane
+from tests.support.told import Told
 
 PLANES = 2
 CLIENTS = 4
 RESTARTS = 20
 ANSWER_MUST_S = 3.0
 AWAY_S = 2.0
-
-
-@dataclass
-class Told:
-    """What the clients heard."""
-
-    acknowledged: dict[int, str] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -94,11 +84,7 @@ async def restart_under_load(server: PostgresServer, folder: Path, *, restarts: 
     finally:
         for plane in planes:
             plane.destroy()
-    assert [version.number for version in history] == list(range(1, len(history) + 1))
-    names = {version.number: str((version.changes[0].after or {})["name"]) for version in history}
-    assert max(Counter(names.values()).values()) == 1, "nothing is there twice"
-    assert {number: names.get(number) for number in told.acknowledged} == told.acknowledged
-    assert set(names.values()) <= {*told.acknowledged.values(), *told.refused}
+    told.check(history)
     return told
 
 
