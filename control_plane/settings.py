@@ -105,7 +105,7 @@ class Settings:
         1.0,
         minimum=0,
         maximum=60,
-        help="seconds that one node has to try a change before it goes to all; 0 = to all at once",
+        help="seconds that one node has to try a change before it goes to all; 0 = no node goes first",
     )
     accept_rollback: bool = setting(
         False, help="after a restore: take nodes back from later versions than the database holds"

@@ -53,7 +53,7 @@ class Canary:
         return self._due if self._trying is not None else None
 
     def published(self, ref: SnapshotRef, fit: Sequence[str], *, now: float) -> str:
-        """A new head. Returns the node that tries it; empty = it goes to all at once.
+        """A new head. Returns the node that tries it; empty = it goes to all.
 
         `fit` are the live nodes that run what was released before; the one that tried last goes on doing so.
         """

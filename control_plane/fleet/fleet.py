@@ -237,7 +237,7 @@ class Fleet:
             self._publisher.hurry(version)
 
     def _publish(self, snapshot: Snapshot) -> None:
-        self._server.publish(Published(snapshot))
+        self._server.offers.publish(Published(snapshot))
 
     def _own(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

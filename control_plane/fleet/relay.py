@@ -149,7 +149,7 @@ class Relay:
             return
         if record is None or State(record.state).final or record.body.get("fence") != word.fence:
             return  # the word is an old one: we were stopped or cut off meanwhile
-        while self._server.trying:  # noqa: ASYNC110 - a plain change is on its first node, for a moment
+        while self._server.offers.trying:  # noqa: ASYNC110 - a plain change is on its first node, for a moment
             await asyncio.sleep(0.002)
         if word.rollout in self._ended or word.rollout in self._taken:
             return
@@ -158,11 +158,11 @@ class Relay:
                 self._instant_passed(other)  # there would be no next rollout before it
         members = {node.id: node.hostname for node in self._nodes.live()}
         taken = _Taken(word.rollout, word.fence, sender, members)
-        released = self._server.released
+        released = self._server.offers.released
         if members:
             self._taken[word.rollout] = taken
-            self._server.withhold()
-            self._server.pin(members, released, owner=word.rollout)
+            self._server.offers.withhold()
+            self._server.offers.pin(members, released, owner=word.rollout)
         portions = list(said.parts(members.items()))
         for index, portion in enumerate(portions):
             self._tell(
@@ -199,11 +199,11 @@ class Relay:
         taken.base, taken.proposed = base, ref(prepare.delta.snapshot)
         taken.asked.clear()
         taken.ready.clear()
-        published = self._server.find(base)
+        published = self._server.offers.find(base)
         if published is None:
             self._refuse(taken, f"its control plane has no version {base.version} to begin at")
             return
-        self._server.pin(taken.members, published, owner=taken.number)
+        self._server.offers.pin(taken.members, published, owner=taken.number)
         for node in self._nodes.live():
             self._ask(taken, node)
 
@@ -224,8 +224,8 @@ class Relay:
             return
         taken.passed = True
         assert taken.armed is not None
-        self._server.let_go(taken.proposed.version)
-        self._server.unpin(taken.members.keys() - taken.armed, owner=taken.number)
+        self._server.offers.let_go(taken.proposed.version)
+        self._server.offers.unpin(taken.members.keys() - taken.armed, owner=taken.number)
 
     def _end(self, taken: _Taken, aborted: str) -> None:
         self._taken.pop(taken.number, None)
@@ -237,9 +237,9 @@ class Relay:
         if taken.armed is not None:
             self._instant_passed(taken)
         elif not self._taken:
-            self._server.let_go(None)
+            self._server.offers.let_go(None)
         self._gate.set()
-        self._server.unpin(taken.members, owner=taken.number)
+        self._server.offers.unpin(taken.members, owner=taken.number)
 
     def _compare(self, taken: _Taken, record: RolloutRecord | None) -> None:
         """What the store says of a rollout whose coordinator may have died, or whose words may be lost."""
@@ -281,11 +281,11 @@ class Relay:
             self._pass_on(taken, node, fleet_pb2.NodeMessage(vote=word))
         else:
             if not word.HasField("fault"):
-                self._server.unpin((node,), owner=taken.number)
+                self._server.offers.unpin((node,), owner=taken.number)
             elif taken.armed is not None:
                 taken.armed.discard(node)
                 if taken.passed:
-                    self._server.unpin((node,), owner=taken.number)
+                    self._server.offers.unpin((node,), owner=taken.number)
             self._pass_on(taken, node, fleet_pb2.NodeMessage(rollout_activated=word))
         return True
 
@@ -298,7 +298,7 @@ class Relay:
             elif taken.armed is None:
                 del taken.members[node.id]
                 taken.ready.discard(node.id)
-                self._server.unpin((node.id,), owner=taken.number)
+                self._server.offers.unpin((node.id,), owner=taken.number)
                 taken.gone.append((node.id, node.reason))
                 self._flush_soon(taken)
 

@@ -369,7 +369,7 @@ class Rollouts:
         remote = entry.remote = await self._others.take(entry.facts.number, entry.facts.fence)
         head = await self._propose(entry)
         # What comes of it takes a moment, and is what this rollout begins at.
-        while self._server.unsettled and not entry.machine.state.final:
+        while self._server.offers.unsettled and not entry.machine.state.final:
             self._gate.clear()
             await asyncio.sleep(0.002)
             head = await self._propose(entry)
@@ -377,9 +377,9 @@ class Rollouts:
         if entry.machine.state.final:
             self._end_remote(entry)
             return  # aborted while the head was looked at
-        published = self._server.released
+        published = self._server.offers.released
         if published is None or published.ref.version < remote.version:
-            published = self._server.head  # nodes of others are beyond what ours run
+            published = self._server.offers.head  # nodes of others are beyond what ours run
         base = published.snapshot if published is not None else head
         assert isinstance(base, Snapshot)
         live = {node.id: node.hostname for node in self._nodes.live()}
@@ -389,7 +389,7 @@ class Rollouts:
         entry.facts.elsewhere = tuple(sorted(at(node) for node in elsewhere))
         members = live | {node: remote.hostnames[node] for node in remote.nodes}
         entry.machine.members.update(Rollout.of(entry.machine.policy, members).members)
-        self._server.pin(live, published, owner=entry.facts.number)
+        self._server.offers.pin(live, published, owner=entry.facts.number)
         entry.base = base
         entry.facts.base_version = base.version
         at_base = [node.id for node in self._nodes.live() if node.running == _ref(base)]
@@ -526,19 +526,19 @@ class Rollouts:
                 entry.owner.decided(tx, facts.number, proposed.version)
             return at_plane_ns
 
-        self._server.withhold()  # who takes no part takes the version at the instant, not before
+        self._server.offers.withhold()  # who takes no part takes the version at the instant, not before
         try:
             written = await self._store.write(commit, facts.origin)
         except _Moved:
-            self._server.let_go(None)
+            self._server.offers.let_go(None)
             await self._rebase(entry)
             return
         except (Fenced, Overtaken, StoreError, EntityError) as error:
-            self._server.let_go(None)
+            self._server.offers.let_go(None)
             self._perform(entry, machine.not_decided(str(error)))
             return
         except Exception:
-            self._server.let_go(None)
+            self._server.offers.let_go(None)
             raise
         self._gate.set()
         at_plane_ns = written.result
@@ -554,7 +554,7 @@ class Rollouts:
 
     def _instant_passed(self, entry: Entry) -> None:
         """Who was not ready, or not there, takes the version now."""
-        self._server.let_go(entry.machine.version)
+        self._server.offers.let_go(entry.machine.version)
         members = entry.machine.members.values()
         self._release(entry, [member.id for member in members if member.standing is not Standing.ARMED])
 
@@ -565,7 +565,7 @@ class Rollouts:
         self._perform(entry, entry.machine.moved(_now()))
 
     def _release(self, entry: Entry, nodes: Sequence[str]) -> None:
-        self._server.unpin(nodes, owner=entry.facts.number)
+        self._server.offers.unpin(nodes, owner=entry.facts.number)
 
     def _end_remote(self, entry: Entry) -> None:
         machine = entry.machine

@@ -22,7 +22,6 @@ from google.protobuf.message import DecodeError
 
 from control_plane.entities.types import EntityBody
 from control_plane.fleet import messages
-from control_plane.fleet.canary import Canary
 from control_plane.fleet.connection import Connection
 from control_plane.fleet.enrolment import certificate_frame, status_of
 from control_plane.fleet.gate import ANYBODY, Caller, EnrolledGate, Gate
@@ -41,15 +40,16 @@ from control_plane.fleet.messages import (
     Standing,
 )
 from control_plane.fleet.nodes import Node, Nodes
+from control_plane.fleet.offers import Offers
 from control_plane.fleet.peers import caller_of, metadata_of, peer_ip
-from control_plane.fleet.published import Published, Shelf
-from control_plane.fleet.session import Idle, Waiting
+from control_plane.fleet.published import Shelf
+from control_plane.fleet.session import Waiting
 from control_plane.fleet.settings import PROTOCOL, SCHEMA_LEVEL, FleetSettings
 from control_plane.fleet.side_figures import SideBook
 from control_plane.fleet.tracing import NoNode, Question, Traces, choose
 from control_plane.identity.refusals import NotLetIn, Refusal, Refusals
 from control_plane.store.contract import StoreError
-from pointsman.snapshots import NOTHING, SnapshotRef
+from pointsman.snapshots import NOTHING
 from pointsman.wire.v1.fleet_pb2 import RenewRequest, RolloutActivated, RolloutVote, TraceAnswer
 
 log = logging.getLogger(__name__)
@@ -103,17 +103,13 @@ class LinkServer:
         self.health = health or HealthBook()
         self.sides = sides or SideBook()
         self._health_request = messages.health_request()
-        self._canary = Canary(wait_s=settings.canary_wait_s, enabled=settings.canary_wait_s > 0)
-        self._released: Published | None = None
-        self._overdue: asyncio.TimerHandle | None = None
         self._traces = Traces()
         self.on_rollout: Callable[[str, RolloutWord], None] = _nobody
         """Who hears what nodes say about rollouts: node id and word."""
         self.min_ready_version = 0
         """The version of the newest rollout that was decided: a node that comes back with less is not ready yet."""
-        self._pinned: dict[str, tuple[int, Published | None]] = {}
-        self._withheld: list[Published] | None = None
         self._connections: dict[str, Connection] = {}
+        self.offers = Offers(nodes, shelf, self._connections, canary_wait_s=settings.canary_wait_s, clock=clock)
         self._streams: set[Connection] = set()
         self._pulls = asyncio.Semaphore(settings.pulls_max)
         self._pulls_waiting = 0
@@ -142,8 +138,7 @@ class LinkServer:
 
     async def stop(self) -> None:
         """Tells every node when to come back, then closes."""
-        if self._overdue is not None:
-            self._overdue.cancel()
+        self.offers.stop()
         if self._server is None:
             return
         # Nodes come back as evenly as their number asks for: all at once when they are few.
@@ -159,102 +154,10 @@ class LinkServer:
         await self._server.stop(grace=0.5)
         self._server = None
 
-    def publish(self, published: Published) -> None:
-        """Makes `published` the head: offered to one node first, and to all others when that one runs it."""
-        self._shelf.add(published)
-        if self._withheld is not None:
-            self._withheld.append(published)
-        else:
-            self._try(published)
-
-    def _try(self, published: Published) -> None:
-        self._try_on(self._canary.published(published.ref, self._fit(), now=self._clock()), published)
-
-    def _fit(self) -> list[str]:
-        """The nodes that a change may be tried on: live, and running what all should run."""
-        released = self._released.ref if self._released is not None else None
-        return [
-            node.id
-            for node in self._nodes.live()
-            if node.running == released
-            and node.session is not None
-            and isinstance(node.session.phase, Idle)
-            and node.id in self._connections
-            and node.id not in self._pinned
-        ]
-
-    def _try_on(self, node: str, published: Published) -> None:
-        self._nodes.held = self._canary.held
-        if not node:
-            if self._canary.held is None and self._canary.due is None:
-                self._release(published)
-            return
-        connection = self._connections[node]
-        if self._nodes.head_moved(connection.node, published.ref):
-            connection.offer(published)
-        if self._overdue is not None:
-            self._overdue.cancel()
-        due_s = (self._canary.due or 0.0) - self._clock()
-        self._overdue = asyncio.get_running_loop().call_later(max(0.0, due_s), self._not_answered)
-
-    def _not_answered(self) -> None:
-        due, head = self._canary.due, self._shelf.head
-        if due is None or head is None:
-            return
-        node = self._canary.node
-        if self._canary.overdue(now=self._clock()):
-            log.warning("node %s has not answered to version %d yet; it goes to all", node, head.ref.version)
-            self._release(head)
-        else:
-            delay_s = max(0.001, due - self._clock())
-            self._overdue = asyncio.get_running_loop().call_later(delay_s, self._not_answered)
-
-    def _tried(self, node: str, ref: SnapshotRef) -> None:
-        """A node said that it runs `ref`."""
-        if self._canary.applied(node, ref, now=self._clock()):
-            published = self._shelf.find(ref)
-            released = self._released.ref.version if self._released is not None else 0
-            if published is not None and (ref == self._shelf.head_ref or ref.version > released):
-                self._release(published)
-
-    def _release(self, published: Published) -> None:
-        """Offers `published` to every node that does not run it, but for the one that tries a later one."""
-        self._released = published
-        self._nodes.held = None
-        for connection in self._connections.values():
-            if connection.node.id == self._canary.node or connection.node.id in self._pinned:
-                continue
-            if self._nodes.head_moved(connection.node, published.ref):
-                connection.offer(published)
-
-    def _goal(self, node: str) -> Published | None:
-        """What a node should run."""
-        if node in self._pinned:
-            return self._pinned[node][1]
-        return self._shelf.head if node == self._canary.node else self._released
-
-    # --- rollouts -----------------------------------------------------------------------------------------------
-
     @property
     def plane_id(self) -> str:
         """This process, as nodes and other control planes know it."""
         return self._plane_id
-
-    @property
-    def trying(self) -> bool:
-        """Whether a plain change is on its first node now."""
-        return self._canary.due is not None
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether `released` is about to change: a plain change is on its first node, or a decision waits for its
-        instant. Nodes that read our clock a little fast run what was decided before that."""
-        return self.trying or self._withheld is not None
-
-    @property
-    def released(self) -> Published | None:
-        """What all nodes should run: the head, or what was so before it while the head is held or tried."""
-        return self._released
 
     def send(self, nodes: Iterable[str], frame: bytes) -> None:
         """A word about a rollout to these nodes, those that have a stream; goes before all else."""
@@ -262,51 +165,6 @@ class LinkServer:
             connection = self._connections.get(node)
             if connection is not None:
                 connection.urge(frame)
-
-    @property
-    def head(self) -> Published | None:
-        """The newest snapshot, whether or not nodes should run it already."""
-        return self._shelf.head
-
-    def find(self, ref: SnapshotRef) -> Published | None:
-        """A snapshot of the last few."""
-        return self._shelf.find(ref)
-
-    def pin(self, nodes: Iterable[str], published: Published | None, *, owner: int) -> None:
-        """From now on these nodes are offered `published` and nothing else: rollout `owner` brings them further."""
-        for node in nodes:
-            self._pinned[node] = (owner, published)
-            connection = self._connections.get(node)
-            if connection is None or published is None or connection.node.running == published.ref:
-                continue
-            if self._nodes.head_moved(connection.node, published.ref):
-                connection.offer(published)
-
-    def unpin(self, nodes: Iterable[str], *, owner: int) -> None:
-        """They are nodes like all others again, and offered what those run, but for those of another rollout by now."""
-        for node in nodes:
-            if self._pinned.get(node, (0, None))[0] != owner:
-                continue
-            del self._pinned[node]
-            connection, goal = self._connections.get(node), self._goal(node)
-            if connection is not None and goal is not None and self._nodes.head_moved(connection.node, goal.ref):
-                connection.offer(goal)
-
-    def withhold(self) -> None:
-        """What is published from now on is offered to nobody until `let_go`: it becomes active at an instant."""
-        if self._withheld is None:
-            self._withheld = []
-
-    def let_go(self, decided: int | None) -> None:
-        """The instant has come for version `decided`, which every node that could refuse it has prepared: it needs no
-        first node. What was published after it does. None = nothing was decided.
-        """
-        withheld, self._withheld = self._withheld or [], None
-        for published in withheld:
-            if published.ref.version == decided:
-                self._try_on(self._canary.published(published.ref, (), now=self._clock()), published)
-        if withheld and withheld[-1].ref.version != decided:
-            self._try(withheld[-1])
 
     def hint(self, frames: Mapping[str, Sequence[bytes]]) -> None:
         """Sends each connected node the frames of its zone."""
@@ -462,7 +320,7 @@ class LinkServer:
         earlier = self._connections.pop(hello.node_id, None)
         if earlier is not None:
             earlier.say_goodbye(messages.goodbye("replaced by a newer stream of this node"), "replaced")
-        goal = self._goal(hello.node_id)
+        goal = self.offers.goal(hello.node_id)
         node = self._nodes.accepted(
             hello,
             ip=ip,
@@ -548,7 +406,7 @@ class LinkServer:
             case Beat():
                 offer = self._nodes.beat(node, message.running, in_flight=message.in_flight)
                 node.clock_error_us = message.clock_error_us
-                self._tried(node.id, message.running)
+                self.offers.runs(node.id, message.running)
                 connection.acknowledge(message.sequence, received_ns)
                 if self.health.beat(node.id, message.health_digest, message.loads, now=self._clock()):
                     connection.ask_health(self._health_request)
@@ -558,15 +416,13 @@ class LinkServer:
                 self.sides.report(node.id, message.rows, full=message.full, now=self._clock(), omitted=message.omitted)
             case Applied():
                 offer = self._nodes.applied(node, message.ref, took_s=message.took_s)
-                self._tried(node.id, message.ref)
+                self.offers.runs(node.id, message.ref)
             case Rejected():
                 offer = self._nodes.rejected(node, message.rejection, running=message.running)
                 faults = "; ".join(f"{fault.code} {fault.message}" for fault in message.rejection.faults[:3])
                 version = message.rejection.ref.version
                 log.warning("node %s rejected version %d at %s: %s", node.id, version, message.rejection.stage, faults)
-                if self._canary.rejected(node.id, message.rejection.ref, faults):
-                    self._nodes.held = self._canary.held
-                    log.error("version %d is held: the first node that it was sent to refused it", version)
+                self.offers.refused(node.id, message.rejection.ref, faults)
             case DeltaUnusable():
                 offer = self._nodes.unusable(node, message.ref, running=message.running)
                 log.info(
@@ -589,9 +445,10 @@ class LinkServer:
                 self._traces.answered(node.id, message)
             case None:
                 log.debug("node %s sent a message of a later protocol", node.id)
-        goal = self._goal(node.id)
-        if offer and goal is not None:
-            connection.offer(goal)
+        if offer:
+            self.offers.again(connection)
+        if node.session is not None and not isinstance(node.session.phase, Waiting):
+            self.offers.answered(node.id)
 
     def _ended(self, connection: Connection, reason: str) -> None:
         self._streams.discard(connection)
@@ -600,8 +457,7 @@ class LinkServer:
             del self._connections[connection.node.id]
             self._traces.gone(connection.node.id)
             self._nodes.disconnected(connection.node, reason)
-            if (head := self._shelf.head) is not None and self._canary.node == connection.node.id:
-                self._try_on(self._canary.lost(connection.node.id, self._fit(), now=self._clock()), head)
+            self.offers.lost(connection.node.id)
             log.info("node %s is gone: %s", connection.node.id, connection.node.reason)
 
     async def _check(self, context: grpc.aio.ServicerContext[bytes, bytes], node_id: str | None) -> Caller:

@@ -47,7 +47,7 @@ class FleetSettings:
     probers_per_zone: int = 3
     """Nodes that probe in each zone then."""
     canary_wait_s: float = 1.0
-    """A change goes to one node first and to the others when it runs there, or after this long; 0 = to all at once."""
+    """A change goes to one node first, and to the others when it runs there or after this long; 0 = none goes first."""
     accept_rollback: bool = False
     """Nodes go back from versions that a restored store does not hold."""
     accept_empty: bool = False

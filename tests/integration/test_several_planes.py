@@ -169,16 +169,6 @@ async def _rolled_by_all(several: Planes, plane: ControlPlane, name: str) -> dic
     pytest.fail(f"not by all nodes in {ATTEMPTS_MAX} attempts; the last one: {told}")
 
 
-async def test_a_plane_whose_database_is_restored_beneath_it_ends(several: Planes, postgres: PostgresServer) -> None:
-    database = several.url.partition("@/")[2].partition("?")[0]
-    postgres.psql("UPDATE head SET epoch = decode(repeat('ab', 16), 'hex')", database)
-    assert await asyncio.gather(*(plane.wait() for plane in several.planes)) == [1] * PLANES
-    assert all("was put back to another history" in plane.log_tail() for plane in several.planes)
-    await asyncio.gather(*(plane.up() for plane in several.planes))
-    status, answer = await several.json("POST", f"{several.planes[0].url}/services", json={"host": "a.test"})
-    assert status == 201, answer
-
-
 @pytest.mark.prove
 async def test_three_planes_under_many_writers(several: Planes) -> None:
     loop = asyncio.get_running_loop()
@@ -188,3 +178,13 @@ async def test_three_planes_under_many_writers(several: Planes) -> None:
         f"{WRITERS} writers over {PLANES} control planes: {head} versions, dense and in order, each node at the head; "
         f"{loop.time() - began:.1f} s"
     )
+
+
+async def test_a_plane_whose_database_is_restored_beneath_it_ends(several: Planes, postgres: PostgresServer) -> None:
+    database = several.url.partition("@/")[2].partition("?")[0]
+    postgres.psql("UPDATE head SET epoch = decode(repeat('ab', 16), 'hex')", database)
+    assert await asyncio.gather(*(plane.wait() for plane in several.planes)) == [1] * PLANES
+    assert all("was put back to another history" in plane.log_tail() for plane in several.planes)
+    await asyncio.gather(*(plane.up() for plane in several.planes))
+    status, answer = await several.json("POST", f"{several.planes[0].url}/services", json={"host": "a.test"})
+    assert status == 201, answer

@@ -161,7 +161,7 @@ class Plane:
         return f"127.0.0.1:{self.server.port}"
 
     def publish(self, snapshot: Snap) -> None:
-        self.server.publish(Published(snapshot))
+        self.server.offers.publish(Published(snapshot))
 
 
 @contextlib.asynccontextmanager

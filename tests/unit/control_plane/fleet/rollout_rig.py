@@ -276,7 +276,7 @@ class RigPlane:
         self.server = LinkServer(self.settings, self.nodes, self.shelf, clock=time.monotonic, plane_id=name)
         self.publisher = Publisher(
             self.store,
-            lambda snapshot: self.server.publish(Published(snapshot)),
+            lambda snapshot: self.server.offers.publish(Published(snapshot)),
             gather=self.settings.gather,
             clock=time.monotonic,
         )

@@ -50,12 +50,12 @@ def at(*planes: RigPlane) -> list[int]:
 
 
 def pinned(plane: RigPlane) -> bool:
-    return bool(plane.server._pinned)
+    return bool(plane.server.offers._pinned)
 
 
 async def settled(plane: RigPlane) -> None:
     """Nothing of a rollout is left at a control plane that only passed words on."""
-    await until(lambda: not pinned(plane) and plane.server._withheld is None and plane.rollouts._gate.is_set())
+    await until(lambda: not pinned(plane) and plane.server.offers._withheld is None and plane.rollouts._gate.is_set())
 
 
 async def frames(store: Store) -> int:
