@@ -254,7 +254,7 @@ class Nodes:
     def runs_elsewhere(self, node_id: str, running: SnapshotRef) -> None:
         """Its control plane passed on what a node said that it runs, which the record will say some moments later."""
         node = self._nodes.get(node_id)
-        if node is None or node.elsewhere is None or node.running.epoch != running.epoch:
+        if node is None or node.elsewhere is None or node.running.epoch not in (running.epoch, NOTHING.epoch):
             return
         if node.running.version < running.version:
             node.running = SnapshotRef(running.epoch, running.version, b"")
@@ -269,9 +269,11 @@ class Nodes:
         node.hostname, node.ip = record.hostname, record.ip
         node.software, node.labels = record.software, record.labels
         node.sync_status = _sync_status(record.sync_status)
-        if not (told and node.running.reached(record.version, epoch=bytes.fromhex(record.epoch))):
+        running = SnapshotRef(bytes.fromhex(record.epoch), record.version, b"")
+        beyond = running == NOTHING or node.running.reached(running.version, epoch=running.epoch)
+        if not (told and beyond):
             node.config_hash = record.config_hash or NO_CONFIG_HASH
-            node.running = SnapshotRef(bytes.fromhex(record.epoch), record.version, b"")
+            node.running = running
         node.rejection = _rejection(record.refused)
         node.applied_took_s = None
 

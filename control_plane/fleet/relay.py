@@ -200,7 +200,7 @@ class Relay:
         taken.asked.clear()
         taken.ready.clear()
         published = self._server.offers.find(base)
-        if published is None:
+        if published is None and base != NOTHING:
             self._refuse(taken, f"its control plane has no version {base.version} to begin at")
             return
         self._server.offers.pin(taken.members, published, owner=taken.number)
@@ -307,7 +307,7 @@ class Relay:
             if node.running == taken.base:
                 taken.asked.add(node.id)
                 self._server.send((node.id,), taken.frame)
-            elif node.running.reached(taken.base.version + 1, epoch=taken.base.epoch):
+            elif node.running.reached(taken.base.version + 1, epoch=taken.base.epoch or node.running.epoch):
                 taken.asked.add(node.id)
                 self._refuse_for(taken, node.id, f"it runs version {node.running.version} already")
 

@@ -68,7 +68,7 @@ from control_plane.fleet.tenure import LEASE, LEASE_S, Fenced, Tenure
 from control_plane.snapshot.builder import Snapshot
 from control_plane.store.contract import Lease, Origin, RolloutRecord, Store, StoreError, Transaction
 from control_plane.store.holds import check_not_held
-from pointsman.snapshots import SnapshotRef
+from pointsman.snapshots import NOTHING, SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
 
 T = TypeVar("T")
@@ -724,10 +724,10 @@ class Rollouts:
                     remaining = max(0.0, entry.activated_s - _now())
                     asyncio.get_running_loop().call_later(remaining, self._release, entry, (node.id,))
                 continue
-            if node.running.epoch != self._epoch:
-                continue
             if entry.base is not None and node.running == _ref(entry.base):
                 self._perform(entry, entry.machine.at_base(node.id))
+            if node.running.epoch != self._epoch:
+                continue
             self._perform(entry, entry.machine.runs(node.id, node.running.version))
 
     async def _drain(self, entry: Entry) -> None:
@@ -793,6 +793,9 @@ def _doubt_us(member: Member) -> int:
 
 
 def _ref(snapshot: Snapshot) -> SnapshotRef:
+    """As nodes know it: an empty store's was never published, and they begin at nothing."""
+    if snapshot.version == 0:
+        return NOTHING
     return SnapshotRef(snapshot.epoch, snapshot.version, snapshot.snapshot_hash)
 
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from data_plane.node.outcomes import FAULTS_MAX, Refused
 from data_plane.node.snapshot import Delta, Offer, RepairHeader
-from pointsman.snapshots import SnapshotRef, Stage
+from pointsman.snapshots import NOTHING, SnapshotRef, Stage
 from pointsman.wire.v1 import fleet_pb2
 
 PROTOCOL = 1
@@ -301,7 +301,7 @@ def delta_to_wire(delta: Delta) -> fleet_pb2.Delta:
 def delta_from_wire(delta: fleet_pb2.Delta) -> Delta:
     """Raises BadMessage when it names no snapshot."""
     base, ref = ref_from_wire(delta.base), ref_from_wire(delta.snapshot)
-    if not (base.epoch and base.snapshot_hash and ref.epoch and ref.snapshot_hash):
+    if not (ref.epoch and ref.snapshot_hash and (base == NOTHING or (base.epoch and base.snapshot_hash))):
         raise BadMessage("a delta without epoch or hash")
     return Delta(base, ref, delta.raw_bytes, delta.packed, delta.entities)
 

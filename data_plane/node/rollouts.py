@@ -28,7 +28,7 @@ from data_plane.node.diff import Diff
 from data_plane.node.health import Outlook
 from data_plane.node.messages import BadMessage, RolloutWord, delta_from_wire, ref_from_wire, ref_to_wire
 from data_plane.node.outcomes import FAULTS_MAX, Refused
-from data_plane.node.snapshot import Delta, NodeSnapshot, SnapshotRefused, apply_delta
+from data_plane.node.snapshot import EMPTY, Delta, NodeSnapshot, SnapshotRefused, apply_delta
 from data_plane.node.workers import WarmedEndpoint
 from pointsman.rules.plane_clock import SAMPLES_MAX, PlaneClock
 from pointsman.snapshots import RAW_BYTES_MAX, Fault, Stage
@@ -228,12 +228,11 @@ class Rollouts:
         )
 
     async def _stage(self, prepare: fleet_pb2.RolloutPrepare) -> tuple[NodeSnapshot | None, Refused | None]:
-        running = self._stager.running
+        running = self._stager.running or EMPTY
         try:
             delta = delta_from_wire(prepare.delta)
-            if running is None or running.ref != delta.base:
-                runs = running.ref if running is not None else "nothing"
-                message = f"the rollout begins at {delta.base}, this node runs {runs}"
+            if running.ref != delta.base:
+                message = f"the rollout begins at {delta.base}, this node runs {running.ref}"
                 return None, Refused(Stage.VERIFY, (Fault("OTHER_BASE", message=message),))
             if delta.raw_bytes <= INLINE_BYTES_MAX:
                 snapshot = apply_delta(delta, running, raw_bytes_max=self._snapshot_bytes_max)

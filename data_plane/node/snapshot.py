@@ -18,7 +18,7 @@ from data_plane.kinds import COLLECTIONS, key_of
 from data_plane.node.entity_map import EntityMap
 from data_plane.node.outcomes import Refused
 from pointsman.rules.snapshot_hash import Key
-from pointsman.snapshots import RAW_BYTES_MAX, Fault, SnapshotRef, Stage
+from pointsman.snapshots import NOTHING, RAW_BYTES_MAX, Fault, SnapshotRef, Stage
 from pointsman.wire.v1 import config_pb2, fleet_pb2
 
 RATIO_MAX = 200
@@ -102,6 +102,10 @@ class NodeSnapshot:
         """The same content under another version's name."""
         assert ref.snapshot_hash == self.snapshot_hash, "only equal content can take another name"
         return replace(self, epoch=ref.epoch, version=ref.version)
+
+
+EMPTY = NodeSnapshot(NOTHING.epoch, NOTHING.version, NOTHING.snapshot_hash, {})
+"""What a node that has no configuration yet makes its first one of, where that comes as a delta."""
 
 
 class SnapshotRefused(ValueError):

@@ -48,6 +48,34 @@ async def test_several_services_move_and_go_back_as_one(tmp_path: Path) -> None:
         assert (answer.status, view["forced"], view["plan"]["ready"]) == (200, True, False), why(view)
 
 
+async def test_the_first_write_of_a_fleet_can_be_a_rollout(tmp_path: Path) -> None:
+    """Nodes that run nothing swap at the instant as all others do, and keep what they have then."""
+    async with Fleet(tmp_path, nodes=2, workers=2) as fleet:
+        await fleet.start({})
+
+        async def connected() -> int:
+            nodes: Any = (await fleet.admin("GET", "/fleet/nodes")).body
+            return sum(node["connected"] for node in nodes["data"])
+
+        async with asyncio.timeout(PATIENCE_S):
+            while await connected() < 2:
+                await asyncio.sleep(0.05)
+        prefer = {"Prefer": f"rollout, {PREFER}"}
+        answer = await fleet.admin("PUT", "/services/shop", {"host": "example.test"}, prefer)
+        assert answer.status == 200, answer.body
+        listed: Any = (await fleet.admin("GET", "/fleet/rollouts")).body
+        (view,) = listed["data"]
+        assert (view["state"], view["base_version"], view["version"]) == ("confirmed", 0, 1)
+        assert [node["standing"] for node in view["nodes"]] == ["activated", "activated"]
+        fleet.control_plane.kill()
+        for node in fleet.nodes:
+            assert await node.stop() == 0
+            await node.up()
+        async with asyncio.timeout(PATIENCE_S):
+            while [await fleet.node_version(node) for node in fleet.nodes] != [1, 1]:
+                await asyncio.sleep(0.05)
+
+
 async def the_node_says_what_it_runs(fleet: Fleet) -> None:
     """The hash that the control plane shows of a node is of the content that the node itself says it serves."""
     (node,) = fleet.nodes

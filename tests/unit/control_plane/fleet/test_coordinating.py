@@ -42,6 +42,15 @@ def first_offered(talker: Talker, version: int) -> int:
     return min(when for offered, when in talker.offered if offered == version)
 
 
+async def test_the_first_write_of_all_can_be_a_rollout(store: Store) -> None:
+    async with started(RigPlane(store)) as plane:
+        await plane.join(*(Talker(name) for name in "abc"))
+        entry = await plane.roll_out(create("blue"))
+        assert await plane.ended(entry) == "confirmed"
+        assert at(plane) == [1, 1, 1]
+        assert all(talker.offered == [] for talker in plane.talkers), "all of them swapped at the instant"
+
+
 # --- beside a version that is held ----------------------------------------------------------------------------------
 
 

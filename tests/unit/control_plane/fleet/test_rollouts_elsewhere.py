@@ -26,20 +26,29 @@ def wire() -> Wire:
 
 
 @pytest.fixture
-async def planes(store: Store, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[RigPlane, RigPlane]]:
-    """With version 1 in the store, two nodes each that run it, and the first knows of the second's."""
+async def empty_planes(
+    store: Store, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[RigPlane, RigPlane]]:
+    """With two nodes each that run nothing."""
     monkeypatch.setattr(tenure, "RECOVER_EVERY_S", 0.02)
     monkeypatch.setattr(relay, "WATCH_EVERY_S", 0.02)
     monkeypatch.setattr(others, "TAKE_S", PATIENCE_S)
     first = RigPlane(store, name="first", sole=False, wire=wire)
     second = RigPlane(store, name="second", sole=False, wire=wire)
-    await first.write(lambda tx: (create("blue")(tx), create("green")(tx)))
     async with started(first), started(second):
         for plane, names in ((first, "ab"), (second, "cd")):
-            await until(lambda plane=plane: plane.publisher.published == 1)  # type: ignore[misc]  # lambda defaults
             await plane.join(*(Talker(name) for name in names))
-        first.knows(second)
         yield first, second
+
+
+@pytest.fixture
+async def planes(empty_planes: tuple[RigPlane, RigPlane]) -> tuple[RigPlane, RigPlane]:
+    """With version 1 in the store, two nodes each that run it, and the first knows of the second's."""
+    first, second = empty_planes
+    await first.write(lambda tx: (create("blue")(tx), create("green")(tx)))
+    await until(lambda: at(first, second) == [1, 1, 1, 1])
+    first.knows(second)
+    return first, second
 
 
 PATIENT = Policy(vote_by_s=PATIENCE_S, confirm_by_s=PATIENCE_S)
@@ -83,6 +92,16 @@ async def test_nodes_of_both_vote_and_swap_at_one_instant(planes: tuple[RigPlane
     assert await second.write(slots("blue", 100)) == 3
     await until(lambda: at(first, second) == [3, 3, 3, 3])
     assert await frames(store) == 0, "nothing is left of the frame"
+
+
+async def test_the_first_write_of_all_can_be_a_rollout(empty_planes: tuple[RigPlane, RigPlane]) -> None:
+    first, second = empty_planes
+    first.knows(second)
+    entry = await first.roll_out(create("blue"), PATIENT)
+    assert await first.ended(entry) == "confirmed"
+    assert at(first, second) == [1, 1, 1, 1]
+    assert [node.version for node in first.nodes.views()] == [1, 1, 1, 1]
+    assert {member.standing for member in entry.machine.members.values()} == {Standing.ACTIVATED}
 
 
 async def test_one_refusal_elsewhere_ends_it_everywhere(planes: tuple[RigPlane, RigPlane], store: Store) -> None:

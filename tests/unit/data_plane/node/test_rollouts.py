@@ -16,7 +16,7 @@ from data_plane.node.health import Outlook
 from data_plane.node.messages import ref_to_wire
 from data_plane.node.outcomes import Refused
 from data_plane.node.rollouts import SAMPLES_WANTED, Rollouts
-from data_plane.node.snapshot import Delta, NodeSnapshot
+from data_plane.node.snapshot import EMPTY, Delta, NodeSnapshot
 from data_plane.node.workers import WarmedEndpoint
 from pointsman.rules.plane_clock import SAMPLES_MAX, PlaneClock
 from pointsman.rules.snapshot_hash import snapshot_hash
@@ -216,6 +216,17 @@ async def test_workers_that_refuse_make_a_refusal(rig: Rig) -> None:
 
 async def test_a_node_that_runs_something_else_refuses(rig: Rig) -> None:
     rig.prepare(base=TWO)
+    vote = await rig.vote()
+    assert (vote.kind, vote.faults[0].code) == (fleet_pb2.VOTE_KIND_REFUSE, "OTHER_BASE")
+
+
+async def test_a_node_without_configuration_prepares_what_begins_at_nothing(rig: Rig) -> None:
+    rig.stager.running = None
+    rig.prepare(base=EMPTY)
+    vote = await rig.vote()
+    assert (vote.kind, list(vote.faults)) == (fleet_pb2.VOTE_KIND_READY, [])
+    assert rig.stager.prepared == TWO
+    rig.prepare(2, base=ONE)
     vote = await rig.vote()
     assert (vote.kind, vote.faults[0].code) == (fleet_pb2.VOTE_KIND_REFUSE, "OTHER_BASE")
 
