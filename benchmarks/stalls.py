@@ -20,9 +20,10 @@ from pathlib import Path
 from benchmarks.node import Entities
 from data_plane.node.last_good import Generation, LastGood
 from tests.support.fault_proxy import FaultProxy
-from tests.support.fleet import Snap, plane, until
+from tests.support.fleet import Snap, plane
 from tests.support.fleet_sim import spread
 from tests.support.node_rig import NOBODY, TinyUpstream, request
+from tests.support.patience import until
 from tests.support.processes import Node
 
 WARM_UP_S = 3.0

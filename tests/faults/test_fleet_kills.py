@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -20,7 +20,7 @@ import pytest
 from data_plane.node.last_good import Generation, LastGood
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop, Record
-from tests.support.patience import PATIENCE_S, PREFER
+from tests.support.patience import PATIENCE_S, PREFER, until
 from tests.support.processes import Fleet, Node
 
 RATE = 200.0
@@ -49,12 +49,6 @@ def load_on(fleet: Fleet, *, failover: bool = False) -> OpenLoop:
 async def settled(fleet: Fleet, load: OpenLoop, *switches: ledger.Switch) -> ledger.Ledger:
     """Ends the load and makes its books."""
     return await ledger.books(fleet, load, switches)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def more_answers(load: OpenLoop, node: int, count: int = 20) -> None:

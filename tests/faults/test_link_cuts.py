@@ -15,8 +15,8 @@ import pytest
 from control_plane.fleet.nodes import NodeState
 from control_plane.fleet.waiting import wait_for
 from tests.support.fault_proxy import FaultProxy
-from tests.support.fleet import EPOCH, Plane, Snap, entities, node, plane, until
-from tests.support.patience import PATIENCE_S
+from tests.support.fleet import EPOCH, Plane, Snap, entities, node, plane
+from tests.support.patience import PATIENCE_S, until
 
 PIECE_BYTES = 64 * 1024
 NODE_ID = "6f1f8a4e-2f0c-4f0e-9a55-0d6c1c1f0d01"

@@ -15,8 +15,8 @@ from data_plane.node.last_good import Generation, LastGood
 from data_plane.node.outcomes import Refused
 from data_plane.node.snapshot import NodeSnapshot, Offer
 from pointsman.snapshots import Fault, Stage
-from tests.support.fleet import EPOCH, Sink, Snap, entities, node, plane, until
-from tests.support.patience import PATIENCE_S
+from tests.support.fleet import EPOCH, Sink, Snap, entities, node, plane
+from tests.support.patience import PATIENCE_S, until
 
 NOWHERE = "127.0.0.1:1"
 

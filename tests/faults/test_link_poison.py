@@ -9,8 +9,8 @@ from control_plane.fleet.waiting import Outcome, wait_for
 from data_plane.node.outcomes import Refused
 from data_plane.node.snapshot import NodeSnapshot
 from pointsman.snapshots import Fault, Stage
-from tests.support.fleet import EPOCH, Plane, Sink, Snap, entities, node, plane, until
-from tests.support.patience import PATIENCE_S
+from tests.support.fleet import EPOCH, Plane, Sink, Snap, entities, node, plane
+from tests.support.patience import PATIENCE_S, until
 
 
 def poison(snapshot: NodeSnapshot) -> Refused | None:

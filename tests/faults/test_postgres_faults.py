@@ -19,7 +19,7 @@ from control_plane.store.contract import Origin, Store, StoreBusy, StoreError, S
 from control_plane.store.migrating import ONE_AT_A_TIME
 from control_plane.store.postgres import PostgresSettings, open_postgres
 from tests.contract.writing import create
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import until
 from tests.support.postgres import KEYRING, PostgresServer
 from tests.support.told import Told
 
@@ -70,12 +70,6 @@ async def under_load(stores: list[Store], bad_day: Callable[[], Coroutine[None, 
     stop.set()
     await asyncio.gather(*writers)
     return told
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not reached():
-            await asyncio.sleep(0.01)
 
 
 async def check(store: Store, told: Told) -> None:

@@ -15,8 +15,7 @@ import pytest
 
 from tests.integration.test_webhooks import Receiver, listening
 from tests.support import ledger
-from tests.support.fleet import until
-from tests.support.patience import PATIENCE_S, PREFER
+from tests.support.patience import PATIENCE_S, PREFER, until
 from tests.support.processes import ControlPlane, Fleet, Process
 from tests.support.rollouts import all_live
 

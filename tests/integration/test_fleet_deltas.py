@@ -14,8 +14,8 @@ from control_plane.fleet.nodes import NodeState
 from control_plane.fleet.waiting import wait_for
 from pointsman.snapshots import SnapshotRef
 from tests.support.fault_proxy import FaultProxy
-from tests.support.fleet import EPOCH, Snap, entities, node, plane, target, until
-from tests.support.patience import PATIENCE_S
+from tests.support.fleet import EPOCH, Snap, entities, node, plane, target
+from tests.support.patience import PATIENCE_S, until
 
 
 async def test_a_small_change_of_a_large_configuration_is_one_small_frame(tmp_path: Path) -> None:

@@ -25,8 +25,7 @@ from control_plane.store.contract import Origin, Store, Transaction
 from control_plane.store.sqlite import open_sqlite
 from pointsman.rules.health_digest import TableDigest, row_digest
 from pointsman.wire.v1 import fleet_pb2
-from tests.support.fleet import until
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 UPSTREAM, TARGET = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 UP, DOWN = fleet_pb2.HEALTH_STATE_HEALTHY, fleet_pb2.HEALTH_STATE_UNHEALTHY

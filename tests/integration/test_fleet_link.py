@@ -29,8 +29,8 @@ from data_plane.node.outcomes import Refused
 from data_plane.node.snapshot import NodeSnapshot
 from pointsman.snapshots import NOTHING, Fault, Stage
 from pointsman.wire.v1 import fleet_pb2
-from tests.support.fleet import EPOCH, OTHER_EPOCH, Plane, Sink, Snap, entities, introduction, node, plane, until
-from tests.support.patience import PATIENCE_S
+from tests.support.fleet import EPOCH, OTHER_EPOCH, Plane, Sink, Snap, entities, introduction, node, plane
+from tests.support.patience import PATIENCE_S, until
 
 
 def bad_regex(snapshot: NodeSnapshot) -> Refused | None:

@@ -20,7 +20,7 @@ from data_plane.node.snapshot import NodeSnapshot
 from pointsman.rules.snapshot_hash import snapshot_hash
 from pointsman.wire.v1 import config_pb2 as wire
 from tests.support.node_rig import Entities, Response, config, prepared_node, ready, request, status_address
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.processes import Node
 
 RING_BALANCER = "failure to get a peer from the ring-balancer"
@@ -143,12 +143,6 @@ async def running(folder: Path, snapshot: NodeSnapshot, *, workers: int = 2) -> 
 
 async def ask(node: Node, *headers: str, path: str = "/", method: str = "GET") -> Response:
     return await request(node.proxy_address, path, headers=headers, method=method)
-
-
-async def until(happens: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not happens():
-            await asyncio.sleep(0.02)
 
 
 async def answered_by(node: Node, wanted: set[str], *, rounds: int = 12) -> None:

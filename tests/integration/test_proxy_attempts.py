@@ -13,8 +13,8 @@ import pytest
 from data_plane.model import ServiceConfig
 from data_plane.proxy.settings import ProxySettings
 from tests.support.descriptors import descriptors, no_descriptor_left
-from tests.support.patience import PATIENCE_S
-from tests.support.proxying import Client, Handler, Rig, proxy_to, route_to_first, until, upstream_of
+from tests.support.patience import PATIENCE_S, until
+from tests.support.proxying import Client, Handler, Rig, proxy_to, route_to_first, upstream_of
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab"

@@ -18,6 +18,7 @@ from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.sweep import Sweep
 from data_plane.proxy.tables import ServiceRuntime, Tables
 from tests.support.echo_upstream import EchoSettings, echo_running
+from tests.support.patience import until
 from tests.support.proxying import (
     Client,
     HandBalancer,
@@ -25,7 +26,6 @@ from tests.support.proxying import (
     proxy_to,
     route_to_first,
     router_of,
-    until,
     upstream_of,
 )
 

@@ -13,7 +13,8 @@ from data_plane.model import ServiceConfig
 from data_plane.observe.access_log import AccessLog, AccessLogFormat, AccessLogSettings
 from data_plane.observe.log_lines import line_of
 from data_plane.proxy.settings import ProxySettings
-from tests.support.proxying import Client, Rig, proxy_to, route_to_first, until, upstream_of
+from tests.support.patience import until
+from tests.support.proxying import Client, Rig, proxy_to, route_to_first, upstream_of
 
 SERVICE = ServiceConfig(id="s", name="shop", host="up.test", retries=1)
 TRACE = b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

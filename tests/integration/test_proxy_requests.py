@@ -15,7 +15,8 @@ from data_plane.model import HeaderCondition, ServiceConfig
 from data_plane.proxy.settings import ProxySettings
 from data_plane.settings import NodeSettings
 from tests.support.echo_upstream import EchoSettings, echo_running
-from tests.support.proxying import Client, Rig, proxy_to, route_to_first, until, upstream_of
+from tests.support.patience import until
+from tests.support.proxying import Client, Rig, proxy_to, route_to_first, upstream_of
 
 
 @pytest.fixture

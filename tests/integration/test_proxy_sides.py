@@ -24,7 +24,8 @@ from data_plane.proxy.serving import ClientFactory, client_factory
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.sides import Sides
 from data_plane.proxy.tables import Active, ServiceRuntime, Tables
-from tests.support.proxying import Client, HandBalancer, endpoint_at, route_to_first, router_of, until, upstream_of
+from tests.support.patience import until
+from tests.support.proxying import Client, HandBalancer, endpoint_at, route_to_first, router_of, upstream_of
 
 CONFIG = ServiceConfig(id="s", name="shop", host="blue", retries=0)
 

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from data_plane.proxy.client import ClientConnection
-from tests.support.proxying import Client, Rig, proxy_to, until
+from tests.support.patience import until
+from tests.support.proxying import Client, Rig, proxy_to
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab"

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.support.patience import PATIENCE_S
-from tests.support.proxying import Client, Rig, endpoint_at, proxy_to, until, upstream_of
+from tests.support.patience import PATIENCE_S, until
+from tests.support.proxying import Client, Rig, endpoint_at, proxy_to, upstream_of
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -16,7 +16,8 @@ from data_plane.proxy.serving import client_factory
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.tables import Active, ServiceRuntime, Tables
 from data_plane.proxy.upstream_tls import UpstreamContexts, UpstreamTls
-from tests.support.proxying import Client, HandBalancer, endpoint_at, route_to_first, router_of, until
+from tests.support.patience import until
+from tests.support.proxying import Client, HandBalancer, endpoint_at, route_to_first, router_of
 from tests.support.tls import Issued, authority_pem, issued, server_context
 
 UP = "up.test"

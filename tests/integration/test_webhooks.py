@@ -13,7 +13,7 @@ from aiohttp import web
 from control_plane.events.addresses import checked
 from control_plane.events.ring import Kind, Ring
 from control_plane.events.webhooks import Webhooks, signature
-from tests.support.fleet import until
+from tests.support.patience import until
 
 SECRET = "s3cr3t"
 

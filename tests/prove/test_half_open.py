@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.fault_proxy import FaultProxy
-from tests.support.fleet import Snap, entities, node, plane, until
-from tests.support.patience import PATIENCE_S
+from tests.support.fleet import Snap, entities, node, plane
+from tests.support.patience import PATIENCE_S, until
 
 FOUND_WITHIN_S = 15.0
 RARE_BEATS_S = 120.0

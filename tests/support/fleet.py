@@ -33,7 +33,6 @@ from data_plane.node.snapshot import NodeSnapshot, Offer
 from pointsman.rules.snapshot_hash import BUCKETS, SnapshotHash, bucket_of, entity_hash, snapshot_hash
 from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1 import config_pb2, fleet_pb2
-from tests.support.patience import PATIENCE_S
 
 EPOCH = bytes(range(16))
 OTHER_EPOCH = bytes(range(16, 32))
@@ -241,11 +240,3 @@ async def node(
     finally:
         await link.stop("the test ends")
         await running
-
-
-async def until(condition: Callable[[], bool], what: str = "", *, patience_s: float = PATIENCE_S) -> None:
-    """Waits for `condition`, with one patience for all tests."""
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what or condition}"
-        await asyncio.sleep(0.005)

@@ -20,7 +20,7 @@ from data_plane.proxy.serving import ClientFactory, client_factory
 from data_plane.proxy.settings import ProxySettings
 from data_plane.proxy.tables import Active, ServiceRuntime, Tables
 from data_plane.router import Router, build_router
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 
 class HandBalancer:
@@ -192,13 +192,6 @@ class Client:
                 await self.writer.wait_closed()
         except ConnectionError:
             pass
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition by looking at it, with the patience of all these tests."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -31,16 +31,10 @@ from control_plane.store import editor
 from control_plane.store.contract import Origin, Store, StoreUnavailable, Transaction, Written
 from pointsman.snapshots import SnapshotRef
 from pointsman.wire.v1 import fleet_pb2
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 T = TypeVar("T")
 Work = Callable[[Transaction], T]
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not reached():
-            await asyncio.sleep(0.001)
 
 
 def create(name: str) -> Callable[[Transaction], EntityBody]:

@@ -20,8 +20,8 @@ from control_plane.fleet.rollout import Policy, Standing, State
 from control_plane.fleet.rollouts import Elsewhere
 from control_plane.store import editor
 from control_plane.store.contract import NodeRecord, Origin, Store
-from tests.support.patience import PATIENCE_S
-from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, create, slots, started, until
+from tests.support.patience import PATIENCE_S, until
+from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, create, slots, started
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from control_plane.fleet import distant_sides, relay_words
 from control_plane.fleet.distant_sides import DistantSides, packed, unpacked
 from control_plane.fleet.side_figures import NO_COUNTS, SideFigures, SideRow
 from control_plane.store.contract import Store
-from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, Wire, create, started, until
+from tests.support.patience import until
+from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, Wire, create, started
 
 GREEN = SideFigures(12, 3, 1, (0, 7, *NO_COUNTS[3:], 2), 4, 1_700_000_000_000_000_000)
 

@@ -10,7 +10,8 @@ from control_plane.fleet.nodes import Nodes
 from control_plane.fleet.published import Shelf
 from control_plane.fleet.server import LinkServer
 from control_plane.fleet.settings import FleetSettings
-from tests.unit.control_plane.fleet.rollout_rig import Talker, until
+from tests.support.patience import until
+from tests.unit.control_plane.fleet.rollout_rig import Talker
 
 
 @pytest.mark.parametrize("turns", range(8))

@@ -8,7 +8,8 @@ import pytest
 
 from control_plane.fleet.pace import AT_FIRST
 from control_plane.store.contract import Store
-from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, create, slots, started, until
+from tests.support.patience import until
+from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, create, slots, started
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from control_plane.fleet.relay_words import End, Prepare, Take, packed, parse, t
 from control_plane.fleet.rollout import Policy, Standing, State
 from control_plane.store.contract import Origin, RolloutRecord, Store, Transaction
 from pointsman.wire.v1 import fleet_pb2
-from tests.support.patience import PATIENCE_S
-from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, Wire, create, slots, started, until
+from tests.support.patience import PATIENCE_S, until
+from tests.unit.control_plane.fleet.rollout_rig import RigPlane, Talker, Wire, create, slots, started
 
 
 @pytest.fixture

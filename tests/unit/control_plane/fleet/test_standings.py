@@ -12,6 +12,7 @@ from control_plane.fleet.settings import FleetSettings
 from control_plane.fleet.standings import Standings
 from control_plane.fleet.waiting import wait_for
 from control_plane.store.contract import NodeRecord, PlaneRecord
+from tests.support.patience import until
 from tests.unit.control_plane.fleet.test_known_nodes import EPOCH, LEASE_S, hello, ref
 
 NODES = 50
@@ -75,12 +76,6 @@ class ControlPlane:
         self.task.cancel()
         self.standings.stop()
         await asyncio.gather(self.task, return_exceptions=True)
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not reached():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_wait_makes_the_others_save_at_once_and_together() -> None:
