@@ -46,11 +46,14 @@ class PlaneClock:
 
     def sample(self, *, sent_ns: int, plane_received_ns: int, plane_sent_ns: int, received_ns: int) -> None:
         """Take in one exchange. One whose times can't be true is left out: it would poison the estimate."""
-        rtt_ns = (received_ns - sent_ns) - (plane_sent_ns - plane_received_ns)
-        if received_ns < sent_ns or plane_sent_ns < plane_received_ns or rtt_ns < 0:
+        inside_ns = plane_sent_ns - plane_received_ns
+        rtt_ns = (received_ns - sent_ns) - inside_ns
+        # On a quick way a plane whose clock runs fast has spent more time on it, by its own account, than it took.
+        drift_ns = inside_ns * DRIFT_PPM_MAX // 1_000_000 + 1
+        if received_ns < sent_ns or inside_ns < 0 or rtt_ns < -drift_ns:
             return
         offset_ns = ((plane_received_ns - sent_ns) + (plane_sent_ns - received_ns)) // 2
-        self._samples.append(Sample(offset_ns, rtt_ns, received_ns))
+        self._samples.append(Sample(offset_ns, max(0, rtt_ns), received_ns))
 
     @property
     def samples(self) -> int:

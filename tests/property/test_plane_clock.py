@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pointsman.rules.plane_clock import DRIFT_PPM_MAX, SAMPLES_MAX, PlaneClock
@@ -57,6 +57,7 @@ def run(world: World, steps: list[tuple[int, int, int, int]], clock: PlaneClock)
 
 
 @given(worlds, exchanges, st.integers(0, 60_000_000_000))
+@example(World(0, 38), [(0, 0, 26_316, 0)], 0)  # no time on the way, and the plane's clock is fast
 def test_the_truth_lies_within_the_error_that_is_told(
     world: World, steps: list[tuple[int, int, int, int]], later_ns: int
 ) -> None:
