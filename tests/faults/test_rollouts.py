@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.store import failpoints
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop
 from tests.support.patience import PATIENCE_S
@@ -22,7 +23,9 @@ from tests.support.rollouts import (
     UNHURRIED,
     View,
     all_live,
+    deciding_ends,
     host_of,
+    kill_deciding,
     kill_during,
     roll_out,
     to,
@@ -164,3 +167,16 @@ async def test_the_control_plane_killed_before_and_after_the_decision(fleet: Fle
     answer = await roll_out(fleet, to("blue", **UNHURRIED))
     assert answer.status == 200, answer.body
     assert (await ledger.books(fleet, load)).failures == []
+
+
+async def test_the_control_plane_killed_while_it_commits_the_decision(tmp_path: Path) -> None:
+    async with Fleet(tmp_path, nodes=1, workers=1) as fleet:
+        with deciding_ends(fleet.control_plane, failpoints.COMMITTING):
+            await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
+        await ledger.apply_example(fleet)
+        await all_live(fleet)
+        load = OpenLoop([Destination(*node.proxy_address) for node in fleet.nodes], rate=100, host=ledger.HOST)
+        load.start()
+        killed = await kill_deciding(fleet, "green")
+        assert (killed.stored, killed.ended) == ("queued", "aborted")
+        assert (await ledger.books(fleet, load)).failures == []

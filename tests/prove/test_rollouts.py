@@ -6,12 +6,14 @@ docs/benchmarks.md keeps the figures of one run.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from control_plane.store import failpoints
 from tests.support import ledger
 from tests.support.load import Destination, OpenLoop
 from tests.support.processes import Fleet
@@ -25,7 +27,7 @@ from tests.support.rollout_faults import (
     load_on_the_healthy,
     strike,
 )
-from tests.support.rollouts import all_live, delays, host_of, kill_during
+from tests.support.rollouts import all_live, deciding_ends, delays, host_of, kill_deciding, kill_during
 from tests.support.split_network import why_not
 
 TRIALS = 20
@@ -65,6 +67,36 @@ async def test_a_control_plane_killed_in_any_state_leaves_one_truth(tmp_path: Pa
     print(f"\nkilled from {state} on: {ends}; {books}")
     assert result.failures == []
     assert seen.total() == TRIALS
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+async def test_a_control_plane_killed_at_any_step_of_a_decision_leaves_one_truth(tmp_path: Path) -> None:
+    """Nothing is decided before the commit, and all of it after: `seen` has how often the disk held what."""
+    seen: Counter[tuple[str, str]] = Counter()
+    points = failpoints.NAMES * math.ceil(TRIALS / len(failpoints.NAMES))
+    async with Fleet(tmp_path, nodes=3, workers=1) as fleet:
+        await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
+        await ledger.apply_example(fleet)
+        await all_live(fleet)
+        load = OpenLoop([Destination(*node.proxy_address) for node in fleet.nodes], rate=300, host=ledger.HOST)
+        load.start()
+        for point in points:
+            colour = "green" if await host_of(fleet) == "blue" else "blue"
+            await fleet.control_plane.stop()
+            with deciding_ends(fleet.control_plane, point):
+                await fleet.control_plane.up()
+            await all_live(fleet)
+            killed = await kill_deciding(fleet, colour)
+            seen[killed.stored, killed.ended] += 1
+            written = failpoints.NAMES.index(point) >= failpoints.NAMES.index(failpoints.COMMITTED)
+            assert (killed.stored == "decided") is written, (point, killed)
+        result = await ledger.books(fleet, load)
+    ends = ", ".join(f"{count} x {stored} -> {ended}" for (stored, ended), count in sorted(seen.items()))
+    books = f"{result.sent} requests, {len(result.lost)} lost, {result.doubled} doubled"
+    print(f"\nkilled at {len(failpoints.NAMES)} steps of a decision: {ends}; {books}")
+    assert result.failures == []
+    assert seen.total() == len(points)
 
 
 @pytest.mark.prove

@@ -8,8 +8,9 @@ import random
 import shutil
 import signal
 import sqlite3
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.patience import PATIENCE_S
-from tests.support.processes import Answer, Fleet
+from tests.support.processes import Answer, ControlPlane, Fleet
 
 SERVICE = "example-service"
 OPEN = ("queued", "preparing", "deciding", "decided")
@@ -116,10 +117,8 @@ async def kill_during(fleet: Fleet, colour: str, *, state: str, delay_s: float) 
     Whatever was decided holds: an aborted rollout has changed nothing on any node, a decided one is what all of them
     come to run. Either way the next rollout goes through.
     """
-    before_host, before = await host_of(fleet), await versions(fleet)
-    newest = (await fleet.admin("GET", "/fleet/rollouts?size=1")).body
-    assert isinstance(newest, dict)
-    number = newest["data"][0]["rollout"] + 1 if newest["data"] else 1
+    before = await _before(fleet)
+    number = before.number
     stalled = fleet.nodes[-1] if state == "preparing" else None
     if stalled is not None:
         stalled.kill(signal.SIGSTOP)
@@ -134,6 +133,48 @@ async def kill_during(fleet: Fleet, colour: str, *, state: str, delay_s: float) 
             stalled.kill(signal.SIGCONT)
     with contextlib.suppress(aiohttp.ClientError):  # its answer may have died with the control plane
         await posting
+    return await _one_truth(fleet, colour, before)
+
+
+@contextlib.contextmanager
+def deciding_ends(control_plane: ControlPlane, point: str) -> Iterator[None]:
+    """One that is started meanwhile ends at `point` of the first decision that it writes (`failpoints.py`)."""
+    plain = control_plane.arguments
+    control_plane.arguments = [sys.executable, "-m", "tests.support.killed_deciding", point]
+    try:
+        yield
+    finally:
+        control_plane.arguments = plain
+
+
+async def kill_deciding(fleet: Fleet, colour: str) -> Killed:
+    """As `kill_during`, of a control plane that was started to end by itself when it decides."""
+    before = await _before(fleet)
+    with contextlib.suppress(aiohttp.ClientError):
+        await fleet.admin("POST", "/fleet/rollouts", to(colour, **UNHURRIED))
+    assert await fleet.control_plane.wait() == -signal.SIGKILL
+    return await _one_truth(fleet, colour, before)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """The number of the next rollout, and what it finds."""
+
+    number: int
+    host: str
+    versions: list[int]
+
+
+async def _before(fleet: Fleet) -> _Before:
+    newest = (await fleet.admin("GET", "/fleet/rollouts?size=1")).body
+    assert isinstance(newest, dict)
+    number = newest["data"][0]["rollout"] + 1 if newest["data"] else 1
+    return _Before(number, await host_of(fleet), await versions(fleet))
+
+
+async def _one_truth(fleet: Fleet, colour: str, before: _Before) -> Killed:
+    """Starts the control plane again, and checks that what the disk held became so."""
+    number = before.number
     stored = recovered_state(fleet, number)
     await fleet.control_plane.up()
     view = await until_state(fleet, number, *FINAL)
@@ -141,10 +182,10 @@ async def kill_during(fleet: Fleet, colour: str, *, state: str, delay_s: float) 
     wanted = stored if stored in FINAL else "aborted" if undecided else "confirmed"
     assert view["state"] == wanted, f"{stored}; {why(view)}"
     if view["state"] == "aborted":
-        assert await host_of(fleet) == before_host
-        assert await versions(fleet) == before, "an aborted rollout changed what a node runs"
+        assert await host_of(fleet) == before.host
+        assert await versions(fleet) == before.versions, "an aborted rollout changed what a node runs"
     else:
-        assert (await host_of(fleet), view["version"]) == (colour, max(before) + 1)
+        assert (await host_of(fleet), view["version"]) == (colour, max(before.versions) + 1)
         async with asyncio.timeout(PATIENCE_S):
             while min(await versions(fleet)) < view["version"]:
                 await asyncio.sleep(0.02)
