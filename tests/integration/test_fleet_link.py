@@ -30,7 +30,7 @@ from data_plane.node.snapshot import NodeSnapshot
 from pointsman.snapshots import NOTHING, Fault, Stage
 from pointsman.wire.v1 import fleet_pb2
 from tests.support.fleet import EPOCH, OTHER_EPOCH, Plane, Sink, Snap, entities, introduction, node, plane
-from tests.support.patience import PATIENCE_S, until
+from tests.support.patience import PATIENCE_S, last_callers, until
 
 
 def bad_regex(snapshot: NodeSnapshot) -> Refused | None:
@@ -468,9 +468,16 @@ async def test_a_node_finds_the_control_plane_that_lives_among_several_addresses
 
 
 async def test_stopping_does_not_wait_for_a_control_plane_that_says_nothing(tmp_path: Path) -> None:
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+    callers: list[asyncio.Task[None]] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read()
+        finally:
+            writer.transport.abort()
+
+    def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.append(asyncio.get_running_loop().create_task(listen(reader, writer)))
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -478,6 +485,11 @@ async def test_stopping_does_not_wait_for_a_control_plane_that_says_nothing(tmp_
         await asyncio.sleep(0)
         assert not one.link.connected
     server.close()
+    await last_callers()
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    await last_callers()
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ from data_plane.node.snapshot import NodeSnapshot
 from pointsman.rules.snapshot_hash import snapshot_hash
 from pointsman.wire.v1 import config_pb2 as wire
 from tests.support.node_rig import Entities, Response, config, prepared_node, ready, request, status_address
-from tests.support.patience import PATIENCE_S, until
+from tests.support.patience import PATIENCE_S, last_callers, until
 from tests.support.processes import Node
 
 RING_BALANCER = "failure to get a peer from the ring-balancer"
@@ -66,9 +66,12 @@ class Patient:
             self._server = None
         for writer in list(self._writers):
             writer.transport.abort()
-        await asyncio.sleep(0.01)
+        await last_callers()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.transport.abort()
+            return
         self._writers.add(writer)
         try:
             while True:

@@ -25,6 +25,7 @@ import dns.rrset
 from typing_extensions import override
 
 from data_plane.resolve.system import Nameserver
+from tests.support.patience import last_callers
 
 
 class Failure(enum.Enum):
@@ -97,7 +98,7 @@ class DnsServer:
         self._tcp.close()
         for writer in list(self._connections):
             writer.close()
-        await asyncio.sleep(0)
+        await last_callers()
 
     def answers(self, data: bytes, *, tcp: bool) -> list[bytes]:
         """The datagrams (or messages) to send for one question."""
@@ -144,6 +145,10 @@ class DnsServer:
             name = aliases[0].rstrip(".").lower()
 
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert self._tcp is not None
+        if not self._tcp.is_serving():
+            writer.close()
+            return
         self._connections.add(writer)
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):

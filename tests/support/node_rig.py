@@ -21,7 +21,7 @@ from data_plane.node.last_good import LastGood
 from data_plane.node.snapshot import NodeSnapshot
 from pointsman.rules.snapshot_hash import snapshot_hash
 from pointsman.wire.v1 import config_pb2 as wire
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, last_callers
 from tests.support.processes import Node
 
 NOBODY = "127.0.0.1:1"
@@ -64,9 +64,13 @@ class TinyUpstream:
         self._server.close()
         for writer in list(self._writers):
             writer.close()
-        await asyncio.sleep(0.01)
+        await last_callers()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert self._server is not None
+        if not self._server.is_serving():
+            writer.close()
+            return
         self._writers.add(writer)
         try:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):

@@ -17,6 +17,13 @@ PREFER = "wait=60"
 """What a test says by `Prefer` to get the answer that comes at the end, if that comes within its patience at all."""
 
 
+async def last_callers() -> None:
+    """Connections that were accepted while their server was closed come to its handler a few turns of the loop later;
+    after this the handler has ended them, and their transports are closed."""
+    for _ in range(10):
+        await asyncio.sleep(0.001)
+
+
 async def until(condition: Callable[[], bool], what: str = "", *, patience_s: float = PATIENCE_S) -> None:
     """Waits for `condition` by looking at it again and again."""
     deadline = time.monotonic() + patience_s
