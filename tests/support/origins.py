@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -63,6 +64,9 @@ http {{
   server {{ listen 127.0.0.1:{inner}; access_log off; location / {{ return 200 "seen"; }} }}
 }}
 """
+
+
+PORTS_BELOW = 10_000
 
 
 class Unavailable(RuntimeError):
@@ -385,8 +389,12 @@ def _without_mark(seen: Seen) -> Seen:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        assert isinstance(port, int)
-        return port
+    """A port that nobody has, below those that the kernel gives to whoever asks for any: a server that starts later
+    still finds it free. A tap that was given its own origin's port would pass everything on to itself."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    first = max(1024, lowest - PORTS_BELOW)
+    while True:
+        port = first + secrets.randbelow(lowest - first)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
