@@ -77,10 +77,11 @@ async def test_a_live_node_tells_what_would_become_of_a_request(tmp_path: Path) 
             assert (await asked.json())["node"]["node_id"] == node.node_id
         wrong = await session.post("/fleet/trace", json={"url": "ftp://shop.test/"})
         assert wrong.status == 400
-        page = await (await session.get("/metrics")).text()
+        async with asyncio.timeout(PATIENCE_S):  # the last write may be on its way to the node still
+            while 'pointsman_nodes{state="current"} 1.0' not in (page := await (await session.get("/metrics")).text()):
+                await asyncio.sleep(0.05)
         assert 'kong_data_plane_last_seen{hostname="' in page
         assert "kong_datastore_reachable 1.0" in page
-        assert 'pointsman_nodes{state="current"} 1.0' in page
 
 
 async def _traced(session: aiohttp.ClientSession, question: dict[str, Any]) -> dict[str, Any]:
