@@ -232,7 +232,8 @@ class Rollouts:
         try:
             delta = delta_from_wire(prepare.delta)
             if running.ref != delta.base:
-                message = f"the rollout begins at {delta.base}, this node runs {running.ref}"
+                runs = running.ref if running is not EMPTY else "nothing"
+                message = f"the rollout begins at {delta.base}, this node runs {runs}"
                 return None, Refused(Stage.VERIFY, (Fault("OTHER_BASE", message=message),))
             if delta.raw_bytes <= INLINE_BYTES_MAX:
                 snapshot = apply_delta(delta, running, raw_bytes_max=self._snapshot_bytes_max)

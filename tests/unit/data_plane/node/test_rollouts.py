@@ -229,6 +229,7 @@ async def test_a_node_without_configuration_prepares_what_begins_at_nothing(rig:
     rig.prepare(2, base=ONE)
     vote = await rig.vote()
     assert (vote.kind, vote.faults[0].code) == (fleet_pb2.VOTE_KIND_REFUSE, "OTHER_BASE")
+    assert vote.faults[0].message.endswith("this node runs nothing")
 
 
 async def test_no_target_that_can_be_reached_is_a_refusal_that_can_be_overruled(rig: Rig) -> None:
