@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from tests.support.rollout_faults import (
     load_on_the_healthy,
     strike,
 )
-from tests.support.rollouts import all_live, deciding_ends, delays, host_of, kill_deciding, kill_during
+from tests.support.rollouts import Killed, all_live, deciding_ends, delays, host_of, kill_deciding, kill_during
 from tests.support.split_network import why_not
 
 TRIALS = 20
@@ -49,54 +51,49 @@ async def test_five_hundred_switches_at_one_instant_lose_nothing(tmp_path: Path)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("state", "most_s"), [("queued", 0.03), ("preparing", 0.1), ("decided", 0.1)])
 async def test_a_control_plane_killed_in_any_state_leaves_one_truth(tmp_path: Path, state: str, most_s: float) -> None:
-    rng = random.Random(4711)
-    seen: Counter[tuple[str, str]] = Counter()
-    async with Fleet(tmp_path, nodes=3, workers=1) as fleet:
-        await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
-        await ledger.apply_example(fleet)
-        await all_live(fleet)
-        load = OpenLoop([Destination(*node.proxy_address) for node in fleet.nodes], rate=300, host=ledger.HOST)
-        load.start()
-        for delay_s in delays(rng, TRIALS, most_s):
-            colour = "green" if await host_of(fleet) == "blue" else "blue"
-            killed = await kill_during(fleet, colour, state=state, delay_s=delay_s)
-            seen[killed.stored, killed.ended] += 1
-        result = await ledger.books(fleet, load)
-    ends = ", ".join(f"{count} x {stored} -> {ended}" for (stored, ended), count in sorted(seen.items()))
-    books = f"{result.sent} requests, {len(result.lost)} lost, {result.doubled} doubled"
-    print(f"\nkilled from {state} on: {ends}; {books}")
-    assert result.failures == []
-    assert seen.total() == TRIALS
+    moments = delays(random.Random(4711), TRIALS, most_s)
+    kills = [partial(kill_during, state=state, delay_s=delay_s) for delay_s in moments]
+    await _killed(tmp_path, kills, f"from {state} on")
 
 
 @pytest.mark.prove
 @pytest.mark.timeout(1800)
 async def test_a_control_plane_killed_at_any_step_of_a_decision_leaves_one_truth(tmp_path: Path) -> None:
-    """Nothing is decided before the commit, and all of it after: `seen` has how often the disk held what."""
-    seen: Counter[tuple[str, str]] = Counter()
+    """Nothing is decided before the commit, and all of it after."""
     points = failpoints.NAMES * math.ceil(TRIALS / len(failpoints.NAMES))
+    kills = [partial(_killed_deciding, point=point) for point in points]
+    await _killed(tmp_path, kills, f"at {len(failpoints.NAMES)} steps of a decision")
+
+
+async def _killed_deciding(fleet: Fleet, colour: str, *, point: str) -> Killed:
+    await fleet.control_plane.stop()
+    with deciding_ends(fleet.control_plane, point):
+        await fleet.control_plane.up()
+    await all_live(fleet)
+    killed = await kill_deciding(fleet, colour)
+    written = failpoints.NAMES.index(point) >= failpoints.NAMES.index(failpoints.COMMITTED)
+    assert (killed.stored == "decided") is written, (point, killed)
+    return killed
+
+
+async def _killed(tmp_path: Path, kills: Sequence[Callable[[Fleet, str], Awaitable[Killed]]], when: str) -> None:
+    """Kills the control plane of a loaded fleet again and again, and prints what the disk held and what came of it."""
+    seen: Counter[tuple[str, str]] = Counter()
     async with Fleet(tmp_path, nodes=3, workers=1) as fleet:
         await fleet.start({colour: len(weights) for colour, weights in ledger.WEIGHTS.items()})
         await ledger.apply_example(fleet)
         await all_live(fleet)
         load = OpenLoop([Destination(*node.proxy_address) for node in fleet.nodes], rate=300, host=ledger.HOST)
         load.start()
-        for point in points:
-            colour = "green" if await host_of(fleet) == "blue" else "blue"
-            await fleet.control_plane.stop()
-            with deciding_ends(fleet.control_plane, point):
-                await fleet.control_plane.up()
-            await all_live(fleet)
-            killed = await kill_deciding(fleet, colour)
+        for kill in kills:
+            killed = await kill(fleet, "green" if await host_of(fleet) == "blue" else "blue")
             seen[killed.stored, killed.ended] += 1
-            written = failpoints.NAMES.index(point) >= failpoints.NAMES.index(failpoints.COMMITTED)
-            assert (killed.stored == "decided") is written, (point, killed)
         result = await ledger.books(fleet, load)
     ends = ", ".join(f"{count} x {stored} -> {ended}" for (stored, ended), count in sorted(seen.items()))
     books = f"{result.sent} requests, {len(result.lost)} lost, {result.doubled} doubled"
-    print(f"\nkilled at {len(failpoints.NAMES)} steps of a decision: {ends}; {books}")
+    print(f"\nkilled {when}: {ends}; {books}")
     assert result.failures == []
-    assert seen.total() == len(points)
+    assert seen.total() == len(kills)
 
 
 @pytest.mark.prove
